@@ -1,0 +1,55 @@
+"""Accident events over MQTT that are not lost: contract, spool, receipts."""
+
+from koren_events.accident import (
+    Camera,
+    Image,
+    SeenObject,
+    Text,
+    accident_cleared,
+    accident_detected,
+    accident_updated,
+)
+from koren_events.contract import accident_schema, validate
+from koren_events.errors import (
+    ConfigurationError,
+    EventsError,
+    InvalidEvent,
+    PublishRefused,
+    ReceiptTimeout,
+    SpoolFull,
+    SpoolInUse,
+)
+from koren_events.event import CONTENT_TYPE, MAX_EVENT_BYTES, Event, event_topic
+from koren_events.health import Health
+from koren_events.publisher import Publisher
+from koren_events.receipt import Receipt, ReceiptState
+from koren_events.topics import health_topic, receipt_topic
+
+__all__ = [
+    "CONTENT_TYPE",
+    "MAX_EVENT_BYTES",
+    "Camera",
+    "ConfigurationError",
+    "Event",
+    "EventsError",
+    "Health",
+    "Image",
+    "InvalidEvent",
+    "PublishRefused",
+    "Publisher",
+    "Receipt",
+    "ReceiptState",
+    "ReceiptTimeout",
+    "SeenObject",
+    "SpoolFull",
+    "SpoolInUse",
+    "Text",
+    "accident_cleared",
+    "accident_detected",
+    "accident_schema",
+    "accident_updated",
+    "event_topic",
+    "health_topic",
+    "receipt_topic",
+    "validate",
+]

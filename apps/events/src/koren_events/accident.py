@@ -1,0 +1,192 @@
+"""Builders for the three events of an incident, in the contract's words."""
+
+import base64
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from koren_events.contract import ACCIDENT_PREFIX
+from koren_events.event import Event
+from koren_events.times import format_time, to_milliseconds, utc_now
+
+Severity = Literal["minor", "moderate", "severe"]
+What = Literal["rear_end", "side", "head_on", "single", "unknown"]
+ObjectClass = Literal["car", "van", "truck", "bus", "motorcycle", "person", "bicycle"]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The same text in Korean and in English."""
+
+    ko: str
+    en: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Camera:
+    """Where the accident was seen from; `latitude` and `longitude` in degrees (WGS 84)."""
+
+    id: str
+    name: Text
+    latitude: float
+    longitude: float
+    road: Text
+    direction: Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenObject:
+    """One tracked object; `box` is left, top, right, bottom in pixels of the image."""
+
+    object_class: ObjectClass
+    track: int
+    box: tuple[float, float, float, float]
+    involved: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A JPEG; `width` and `height` in pixels."""
+
+    jpeg: bytes
+    width: int
+    height: int
+
+
+def accident_detected(
+    *,
+    region: str,
+    camera: Camera,
+    severity: Severity,
+    confidence: float,
+    what: What,
+    started_at: datetime,
+    objects: Sequence[SeenObject],
+    image: Image | None = None,
+    incident: str | None = None,
+    time: datetime | None = None,
+    traceparent: str | None = None,
+) -> Event:
+    """The first event of an incident.
+
+    `confidence` is 0 to 1. `incident` names it; by default camera and `started_at` do, so that a
+    detector that starts anew amid an accident goes on with the same incident. `time` is now unless
+    given. Raises InvalidEvent or ValueError for values that can't be an event at all; the publisher
+    checks the rest of the contract.
+    """
+    return Event(
+        id=str(uuid.uuid4()),
+        source=camera.id,
+        type=ACCIDENT_PREFIX + "detected",
+        subject=incident or f"{camera.id}-{to_milliseconds(started_at):%Y%m%dT%H%M%SZ}",
+        time=time or utc_now(),
+        region=region,
+        sequence=1,
+        traceparent=traceparent,
+        data=_data(
+            camera=asdict(camera),
+            severity=severity,
+            confidence=confidence,
+            what=what,
+            started_at=format_time(started_at),
+            objects=objects,
+            image=image,
+        ),
+    )
+
+
+def accident_updated(
+    previous: Event,
+    *,
+    objects: Sequence[SeenObject],
+    severity: Severity | None = None,
+    confidence: float | None = None,
+    what: What | None = None,
+    image: Image | None = None,
+    time: datetime | None = None,
+) -> Event:
+    """The event after `previous` of the same incident; what is not given stays as it was."""
+    data = _data(
+        camera=previous.data["camera"],
+        severity=severity or previous.data["severity"],
+        confidence=previous.data["confidence"] if confidence is None else confidence,
+        what=what or previous.data["what"],
+        started_at=previous.data["started_at"],
+        objects=objects,
+        image=image,
+    )
+    return _following(previous, "updated", data, time)
+
+
+def accident_cleared(
+    previous: Event,
+    *,
+    cleared_at: datetime,
+    image: Image | None = None,
+    time: datetime | None = None,
+) -> Event:
+    """The last event of the incident of `previous`: the road is clear since `cleared_at`."""
+    data = _data(
+        camera=previous.data["camera"],
+        severity=previous.data["severity"],
+        confidence=previous.data["confidence"],
+        what=previous.data["what"],
+        started_at=previous.data["started_at"],
+        image=image,
+    )
+    return _following(previous, "cleared", data | {"cleared_at": format_time(cleared_at)}, time)
+
+
+def _following(
+    previous: Event, happened: str, data: Mapping[str, Any], time: datetime | None
+) -> Event:
+    return Event(
+        id=str(uuid.uuid4()),
+        source=previous.source,
+        type=ACCIDENT_PREFIX + happened,
+        subject=previous.subject,
+        time=time or utc_now(),
+        region=previous.region,
+        sequence=previous.sequence + 1,
+        traceparent=previous.traceparent,
+        data=data,
+    )
+
+
+def _data(
+    *,
+    camera: Mapping[str, Any],
+    severity: str,
+    confidence: float,
+    what: str,
+    started_at: str,
+    objects: Sequence[SeenObject] | None = None,
+    image: Image | None,
+) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "camera": dict(camera),
+        "severity": severity,
+        "confidence": confidence,
+        "what": what,
+        "started_at": started_at,
+    }
+    if objects is not None:
+        data["objects"] = [
+            {
+                "class": seen.object_class,
+                "track": seen.track,
+                "box": list(seen.box),
+                "involved": seen.involved,
+            }
+            for seen in objects
+        ]
+    if image is not None:
+        data["image"] = {
+            "media_type": "image/jpeg",
+            "width": image.width,
+            "height": image.height,
+            "base64": base64.b64encode(image.jpeg).decode(),
+        }
+    return data

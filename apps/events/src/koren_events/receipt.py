@@ -1,0 +1,89 @@
+"""A receipt: what a region's gateway reports of an event."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from koren_events.times import format_time, parse_time
+
+
+class ReceiptState(StrEnum):
+    """How far an event is. Each state means that the region has it on disk."""
+
+    RECEIVED = "received"
+    STARTED = "started"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    """One attempt failed; another follows, or `dead-lettered`."""
+    DEAD_LETTERED = "dead-lettered"
+    NO_FUNCTION = "no-function"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing follows for this event and this function."""
+        return self in (self.SUCCEEDED, self.DEAD_LETTERED, self.NO_FUNCTION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """One step of one event, with the times of its phases known so far."""
+
+    id: str
+    source: str
+    region: str
+    subject: str | None
+    state: ReceiptState
+    time: datetime
+    function: str | None = None
+    attempt: int | None = None
+    phases: Mapping[str, datetime] = field(default_factory=dict)
+    result: Any = None
+    """The function's answer; only in the last receipt, at most 16 KiB of JSON."""
+    error: str | None = None
+
+    def to_json(self) -> bytes:
+        """The message's bytes."""
+        values: dict[str, Any] = {
+            "id": self.id,
+            "source": self.source,
+            "region": self.region,
+            "subject": self.subject,
+            "state": self.state.value,
+            "function": self.function,
+            "attempt": self.attempt,
+            "time": format_time(self.time),
+            "phases": {name: format_time(moment) for name, moment in self.phases.items()},
+        }
+        if self.result is not None:
+            values["result"] = self.result
+        if self.error is not None:
+            values["error"] = self.error
+        return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, message: bytes | str) -> Self:
+        """The receipt in `message`. Raises ValueError when it is none."""
+        try:
+            values = json.loads(message)
+            return cls(
+                id=values["id"],
+                source=values["source"],
+                region=values["region"],
+                subject=values.get("subject"),
+                state=ReceiptState(values["state"]),
+                time=parse_time(values["time"]),
+                function=values.get("function"),
+                attempt=values.get("attempt"),
+                phases={
+                    name: parse_time(moment)
+                    for name, moment in (values.get("phases") or {}).items()
+                    if moment is not None
+                },
+                result=values.get("result"),
+                error=values.get("error"),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not a receipt: {error!r:.200}") from None
