@@ -162,11 +162,12 @@ class Publisher:
         self._worker = threading.Thread(target=self._work, name="koren-events", daemon=True)
 
     def __enter__(self) -> Self:
-        for entry in self._spool.entries():
+        entries = self._spool.entries()
+        self._left = len(entries)
+        for entry in entries:
             self._outbox.add(
                 entry.receipt_topic, entry.region, sends=entry.sends, sent_at=entry.sent_at
             )
-            self._left += 1
         self._client.loop_start()
         self._worker.start()
         return self
@@ -193,17 +194,17 @@ class Publisher:
         key = _key(event)
         with self._changed:
             self._check_working()
-            track = self._tracks.setdefault(key, _Track())
+            if self._spool.put(
+                receipt_topic=key, region=event.region, topic=event_topic(event), message=message
+            ):
+                # An event that was delivered before gets a new answer.
+                self._tracks[key] = _Track()
+                self._left += 1
+            else:
+                self._tracks.setdefault(key, _Track())
             self._tracks.move_to_end(key)
             if len(self._tracks) > _TRACKED:
                 self._tracks.popitem(last=False)
-            if not self._spool.put(
-                receipt_topic=key, region=event.region, topic=event_topic(event), message=message
-            ):
-                return
-            # A second sending of an event that was delivered gets a new answer.
-            track.receipts.clear()
-            self._left += 1
         self._happenings.put(_Added(key, event.region))
 
     def wait(self, event: Event, timeout_s: float) -> Receipt:
