@@ -1,0 +1,427 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Brings functions to regions, finds them there, and takes them away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from koren_faas import image as images
+from koren_faas import manifests
+from koren_faas.change import Difference, Result, compare, join
+from koren_faas.errors import FaasError, FunctionError, NotDeployedError, RegionError
+from koren_faas.function import Function
+from koren_faas.image import Image, Progress
+from koren_faas.kube import FIELD_MANAGER, Kube
+from koren_faas.nodes import Node
+from koren_faas.regions import attempt, everywhere
+from koren_faas.site import Region, Site
+
+_READY_TIMEOUT_S = 60.0
+_READY_STEP_S = 0.5
+_DEPLOYMENTS = f"/apis/apps/v1/namespaces/{manifests.NAMESPACE}/deployments"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """A function as it is in one region.
+
+    Attributes:
+        region: the region's name.
+        function: its description; its source is None.
+        image: name with tag.
+        requirements: lines of the requirements that its image has.
+        replicas: pods that there are.
+        ready: pods that run.
+    """
+
+    region: str
+    function: Function
+    image: str
+    requirements: tuple[str, ...]
+    replicas: int
+    ready: int
+
+    @property
+    def status(self) -> str:
+        """`0/0 IDLE`, `1/1 READY` or `0/1 NOT READY`."""
+        if self.replicas == 0:
+            return "0/0 IDLE"
+        word = "READY" if self.ready > 0 else "NOT READY"
+        return f"{self.ready}/{self.replicas} {word}"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Functions that were found.
+
+    Attributes:
+        functions: by name, then region.
+        unreachable: regions that did not tell, with the reason.
+    """
+
+    functions: tuple[Deployed, ...]
+    unreachable: Mapping[str, FaasError]
+
+
+def deploy(
+    site: Site,
+    spec: Function,
+    regions: Iterable[str] = (),
+    *,
+    check: bool = False,
+    on_progress: Progress = lambda line: None,
+) -> Result:
+    """Bring the function to regions: image built once, put on their nodes, objects applied.
+
+    Args:
+        regions: their names; none means every edge of the site.
+        check: change nothing, only tell what would change.
+        on_progress: gets a line for each long step, also from other threads.
+
+    Raises:
+        FunctionError: the function can't be accepted; nothing was changed.
+        BuildError: its image can't be made; nothing was changed.
+        SiteError: a region does not exist; nothing was changed.
+        RegionError: regions refused or did not answer; the message tells of each.
+    """
+    names = list(regions)
+    places = site.pick(names) if names else site.edges
+    return _deploy(site, spec, {region: spec for region in places}, check, on_progress)
+
+
+def update(
+    site: Site,
+    name: str,
+    changes: Mapping[str, Any],
+    regions: Iterable[str] = (),
+    *,
+    check: bool = False,
+    on_progress: Progress = lambda line: None,
+) -> Result:
+    """Change a deployed function; what `changes` does not name stays as it is in each region.
+
+    Args:
+        changes: attributes of `Function` to new values.
+        regions: their names; none means every region that has the function.
+
+    Raises:
+        NotDeployedError: a region does not have the function.
+        FunctionError: there is a new source, but its requirements are not named.
+        FaasError: as for `deploy`.
+    """
+    found = placed(site, name, regions)
+    requirements = next((one.requirements for one in found if one.requirements), None)
+    if "source" in changes and "dependencies" not in changes and requirements:
+        raise FunctionError(
+            f"function {name!r} has requirements ({', '.join(requirements)}): name their file"
+            " together with the new source, or an empty one"
+        )
+    wanted = {site.regions[one.region]: replace(one.function, **changes) for one in found}
+    spec = next(iter(wanted.values()))
+    return _deploy(site, spec, wanted, check, on_progress)
+
+
+def ls(site: Site, names: Collection[str] = (), regions: Iterable[str] = ()) -> Listing:
+    """Find functions, in all regions unless some are named. A region may be cut off.
+
+    Args:
+        names: the functions; none means all.
+
+    Raises:
+        SiteError: a region does not exist.
+    """
+
+    def one(region: Region) -> list[Deployed]:
+        items = Kube(region, site.kubeconfig).list(_DEPLOYMENTS, manifests.LABEL)
+        return [_deployed(region.name, item) for item in items]
+
+    done, errors = attempt(site.pick(regions), one)
+    found = [
+        one for part in done.values() for one in part if not names or one.function.name in names
+    ]
+    found.sort(key=lambda one: (one.function.name, one.region))
+    return Listing(tuple(found), errors)
+
+
+def placed(site: Site, name: str, regions: Iterable[str] = ()) -> tuple[Deployed, ...]:
+    """The function in each of these regions, or in each that has it.
+
+    Raises:
+        NotDeployedError: a named region does not have it, or none does.
+        RegionError: a region did not answer, so that nobody knows.
+    """
+    wanted = list(regions)
+    listing = ls(site, [name], wanted)
+    if listing.unreachable:
+        raise RegionError("\n".join(str(error) for error in listing.unreachable.values()))
+    missing = set(wanted) - {one.region for one in listing.functions}
+    if missing or not listing.functions:
+        place = ", ".join(sorted(missing)) or f"any region of site {site.name}"
+        raise NotDeployedError(f"function {name!r} is not in {place}; see 'faas function ls'")
+    return listing.functions
+
+
+def get(kube: Kube, name: str) -> Deployed:
+    """The function in one region.
+
+    Raises:
+        NotDeployedError: the region does not have it.
+        RegionError: the region did not answer.
+    """
+    found = kube.get(_named("apps/v1", "Deployment", name))
+    if found is None or manifests.LABEL not in found["metadata"].get("labels", {}):
+        raise NotDeployedError(f"function {name!r} is not in {kube.region}")
+    return _deployed(kube.region, found)
+
+
+def delete(
+    site: Site,
+    name: str,
+    regions: Iterable[str] = (),
+    *,
+    check: bool = False,
+    on_progress: Progress = lambda line: None,
+) -> Result:
+    """Take the function and its images away. Secrets that it used stay.
+
+    Args:
+        regions: their names; none means every region. A function that is not there is no error.
+
+    Raises:
+        SiteError: a region does not exist.
+        RegionError: regions refused or did not answer; the message tells of each.
+    """
+
+    def one(region: Region) -> list[Difference]:
+        kube = Kube(region, site.kubeconfig)
+        changes = []
+        # The trigger first: nothing is to start a pod again while the rest goes.
+        for kind in _KINDS:
+            before = kube.get(_named(*kind, name))
+            changes += compare(region.name, before, None)
+            if before is not None and not check:
+                kube.delete(before)
+        if changes:
+            on_progress(f"{region.name}: deleting {name}")
+        for node in _nodes(site, region):
+            stale = list(node.images(images.repository(name)))
+            changes += [_image_difference(node, tag, "") for tag in stale]
+            if not check:
+                node.remove(stale)
+        return changes
+
+    names = list(regions)
+    result = join(everywhere(site.pick(names), one))
+    if not check and not names:
+        images.forget_all(site, name)
+    return result
+
+
+_KINDS = (
+    ("keda.sh/v1alpha1", "ScaledObject"),
+    ("apps/v1", "Deployment"),
+    ("networking.k8s.io/v1", "NetworkPolicy"),
+    ("v1", "ServiceAccount"),
+)
+
+
+def _named(api_version: str, kind: str, name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {"name": name, "namespace": manifests.NAMESPACE},
+    }
+
+
+def _deployed(region: str, deployment: Mapping[str, Any]) -> Deployed:
+    status = deployment.get("status", {})
+    return Deployed(
+        region=region,
+        function=manifests.from_deployment(deployment),
+        image=manifests.image_of(deployment),
+        requirements=manifests.requirements_of(deployment),
+        replicas=status.get("replicas", 0),
+        ready=status.get("readyReplicas", 0),
+    )
+
+
+def _nodes(site: Site, region: Region) -> list[Node]:
+    return [Node(name, site.ssh_config) for name in region.nodes]
+
+
+def _image_difference(node: Node, before: str, after: str) -> Difference:
+    lines = [f"{tag}\n" if tag else "" for tag in (before, after)]
+    return Difference(f"{node.name}: image", *lines)
+
+
+def _deploy(
+    site: Site,
+    spec: Function,
+    wanted: Mapping[Region, Function],
+    check: bool,
+    on_progress: Progress,
+) -> Result:
+    """Make the image of `spec` and bring each region what is `wanted` there."""
+    here = {region.name: function.for_region(region.name) for region, function in wanted.items()}
+    image = None
+    if spec.source is not None:
+        image, source = images.plan(site, spec)
+        if not check:
+            images.build(site, spec, image, source, on_progress)
+
+    def one(region: Region) -> list[Difference]:
+        kube = Kube(region, site.kubeconfig)
+        return _place(site, region, kube, here[region.name], image, check, on_progress)
+
+    result = join(everywhere(list(wanted), one))
+    if image is not None and not check:
+        images.forget_old(image)
+    return result
+
+
+def _place(
+    site: Site,
+    region: Region,
+    kube: Kube,
+    function: Function,
+    image: Image | None,
+    check: bool,
+    on_progress: Progress,
+) -> list[Difference]:
+    before = kube.get(_named("apps/v1", "Deployment", function.name))
+    previous = manifests.image_of(before) if before is not None else None
+    if image is not None:
+        name, requirements = image.name, image.requirements
+    elif before is not None and previous is not None:
+        name, requirements = previous, manifests.requirements_of(before)
+    else:
+        raise NotDeployedError(f"function {function.name!r} is not in {region.name}")
+    changes = []
+    for manifest in manifests.for_namespace():
+        changes += _apply(kube, manifest, check)
+    if not check:
+        _demand_secrets(kube, function)
+    if image is not None:
+        changes += _bring(site, region, image, check, on_progress)
+    for manifest in manifests.for_function(function, name, requirements):
+        if manifest["kind"] == "Deployment":
+            changes += _apply_deployment(kube, manifest, before, check)
+        else:
+            changes += _apply(kube, manifest, check)
+    if changes and not check:
+        _await_trigger(kube, function.name)
+        if image is not None and previous != name:
+            _prune(site, region, kube, image, previous)
+        on_progress(f"{region.name}: {function.name} is in place")
+    return changes
+
+
+def _apply(kube: Kube, manifest: Mapping[str, Any], check: bool) -> list[Difference]:
+    before = kube.get(manifest)
+    try:
+        after: Mapping[str, Any] = kube.apply(manifest, dry_run=check)
+    except RegionError as error:
+        # A dry run can't see a namespace or a kind that an earlier step would have made.
+        if not (check and error.status == 404):
+            raise
+        after = manifest
+    return compare(kube.region, before, after)
+
+
+def _apply_deployment(
+    kube: Kube, manifest: dict[str, Any], before: dict[str, Any] | None, check: bool
+) -> list[Difference]:
+    """Apply a Deployment so that a new one has no pod, and one that is there keeps its number.
+
+    A field that nobody owns falls back to its default, one replica. So the zero of a new
+    Deployment is given an owner of its own, who never writes it again, before a deploy leaves
+    the field out.
+    """
+    if before is None:
+        zero = {**manifest, "spec": {**manifest["spec"], "replicas": 0}}
+        changes = _apply(kube, zero, check)
+        if not check:
+            _hand_over_replicas(kube, manifest, 0)
+        return changes
+    if not check and owns_replicas(before):
+        _hand_over_replicas(kube, manifest, before["spec"]["replicas"])
+    return _apply(kube, manifest, check)
+
+
+def owns_replicas(deployment: Mapping[str, Any]) -> bool:
+    """Whether a deploy, which must not, is the owner of the number of pods."""
+    return any(
+        entry["manager"] == FIELD_MANAGER
+        and entry["operation"] == "Apply"
+        and "f:replicas" in entry["fieldsV1"].get("f:spec", {})
+        for entry in deployment["metadata"].get("managedFields", ())
+    )
+
+
+def _hand_over_replicas(kube: Kube, manifest: Mapping[str, Any], replicas: int) -> None:
+    kept = {key: manifest["metadata"][key] for key in ("name", "namespace")}
+    kube.apply(
+        {
+            "apiVersion": manifest["apiVersion"],
+            "kind": manifest["kind"],
+            "metadata": kept,
+            "spec": {"replicas": replicas},
+        },
+        manager=f"{FIELD_MANAGER}-birth",
+    )
+
+
+def _demand_secrets(kube: Kube, function: Function) -> None:
+    for secret in function.secrets:
+        if kube.get(_named("v1", "Secret", secret)) is None:
+            raise RegionError(
+                f"{kube.region}: there is no Secret {secret} in namespace {manifests.NAMESPACE}:"
+                f" create it there before function {function.name!r} is deployed"
+            )
+
+
+def _bring(
+    site: Site, region: Region, image: Image, check: bool, on_progress: Progress
+) -> list[Difference]:
+    changes = []
+    for node in _nodes(site, region):
+        pinned = node.images(image.repository)
+        if image.name not in pinned:
+            on_progress(f"{region.name}: bringing {image.name} to {node.name}")
+            changes.append(_image_difference(node, "", image.name))
+            if not check:
+                node.bring(image.name, image.archive)
+        elif not pinned[image.name]:
+            changes.append(_image_difference(node, f"{image.name} (not pinned)", image.name))
+            if not check:
+                node.pin(image.name)
+    return changes
+
+
+def _prune(site: Site, region: Region, kube: Kube, image: Image, previous: str | None) -> None:
+    """Delete the function's images that neither it, nor its last revision, nor a pod uses."""
+    pods = kube.list(f"/api/v1/namespaces/{manifests.NAMESPACE}/pods", manifests.LABEL)
+    used = {container["image"] for pod in pods for container in pod["spec"]["containers"]}
+    used |= {image.name, previous}
+    for node in _nodes(site, region):
+        node.remove([tag for tag in node.images(image.repository) if tag not in used])
+
+
+def _await_trigger(kube: Kube, name: str) -> None:
+    """Wait until KEDA watches the function: it would not start before."""
+    deadline = time.monotonic() + _READY_TIMEOUT_S
+    while True:
+        found = kube.get(_named("keda.sh/v1alpha1", "ScaledObject", name))
+        conditions = (found or {}).get("status", {}).get("conditions", [])
+        ready = next((c for c in conditions if c["type"] == "Ready"), {"status": "Unknown"})
+        if ready["status"] == "True":
+            return
+        if time.monotonic() > deadline:
+            raise RegionError(
+                f"{kube.region}: {name} is applied, but KEDA can't start it:"
+                f" {ready.get('message') or 'its ScaledObject has no status yet'}"
+            )
+        time.sleep(_READY_STEP_S)

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The description of a function: what a deploy is told, checked before anything is touched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from koren_faas.errors import FunctionError
+
+RUNTIMES = ("python3.11",)
+"""Runtimes that the bundle has an image of."""
+
+# KEDA names the autoscaler keda-hpa-<name> and writes that into a label, which holds 63 characters.
+NAME_LENGTH = 54
+# Accounts of the functions' namespace that belong to somebody else.
+_TAKEN_NAMES = frozenset({"default", "faas-caller"})
+# Mounted beside the secrets, under /run/secrets.
+_TAKEN_SECRETS = frozenset({"koren", "kubernetes.io"})
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_SECRET = re.compile(r"[a-z0-9]([-a-z0-9]{0,54}[a-z0-9])?")
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
+_RESERVED_ENV = re.compile(r"MOD_NAME|FUNC_.*|KOREN_.*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """A function as its user describes it.
+
+    Attributes:
+        name: DNS label, also the name of its service account, which is its identity.
+        handler: `module.function`; the module may be dotted.
+        runtime: one of `RUNTIMES`.
+        source: file or folder with the code; None keeps the image that a region has.
+        dependencies: requirements file, installed into the image.
+        topic: MQTT topic filter whose events the function gets, below `events/<region>/`;
+            `{region}` stands for the region's name. None: only calls start it.
+        timeout_s: seconds that the handler may take for one event.
+        memory: Kubernetes quantity; requested, and the limit.
+        cpu: Kubernetes quantity; requested, not a limit: throttling would slow each start.
+        max_scale: most pods in one region.
+        max_attempts: tries before an event becomes a dead letter.
+        secrets: Kubernetes Secrets mounted as files below `/run/secrets/<secret>/`.
+        env: environment variables of the handler.
+        opens: event type that opens an incident: the function stays up until it closes.
+        closes: event type that closes it.
+        incident_limit_s: seconds after which an open incident counts as closed.
+
+    Raises:
+        FunctionError: a value can't be accepted; the message names it.
+    """
+
+    name: str
+    handler: str
+    runtime: str = "python3.11"
+    source: Path | None = None
+    dependencies: Path | None = None
+    topic: str | None = None
+    timeout_s: int = 180
+    memory: str = "256Mi"
+    cpu: str = "100m"
+    max_scale: int = 10
+    max_attempts: int = 5
+    secrets: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    opens: str | None = None
+    closes: str | None = None
+    incident_limit_s: int = 3600
+
+    def __post_init__(self) -> None:
+        for problem in _problems(self):
+            raise FunctionError(f"function {self.name!r}: {problem}")
+
+    @property
+    def module(self) -> str:
+        """Module part of the handler."""
+        return self.handler.rpartition(".")[0]
+
+    @property
+    def entry(self) -> str:
+        """Function part of the handler."""
+        return self.handler.rpartition(".")[2]
+
+    def for_region(self, region: str) -> Function:
+        """The function as it is in `region`.
+
+        Raises:
+            FunctionError: its topic belongs to another region.
+        """
+        if self.topic is None:
+            return self
+        topic = self.topic.replace("{region}", region)
+        level = topic.split("/")[1]
+        if level not in (region, "+", "#"):
+            raise FunctionError(
+                f"function {self.name!r}: topic {self.topic!r} can't match an event of {region}:"
+                f" its second level must be {region}, {{region}} or +"
+            )
+        return replace(self, topic=topic)
+
+
+def _problems(f: Function) -> list[str]:
+    problems = []
+    if not _NAME.fullmatch(f.name) or len(f.name) > NAME_LENGTH:
+        problems.append(
+            f"a name is at most {NAME_LENGTH} lower-case letters, digits and inner hyphens"
+        )
+    if f.name in _TAKEN_NAMES:
+        problems.append("the name is taken by an account of the platform, choose another")
+    parts = f.handler.split(".")
+    if len(parts) < 2 or not all(_IDENTIFIER.fullmatch(part) for part in parts):
+        problems.append(f"handler {f.handler!r} is not of the form module.function")
+    if f.runtime not in RUNTIMES:
+        problems.append(
+            f"Invalid runtime: {f.runtime}. Supported runtimes are: {', '.join(RUNTIMES)}"
+        )
+    if f.dependencies is not None and f.source is None:
+        problems.append("dependencies are part of the image: give the source with them")
+    for option, quantity in (("memory", f.memory), ("cpu", f.cpu)):
+        if not _QUANTITY.fullmatch(quantity):
+            problems.append(f"Wrong format of the {option} value: {quantity!r}; 256Mi or 500m is")
+    for option, number in (
+        ("timeout", f.timeout_s),
+        ("max-scale", f.max_scale),
+        ("max-attempts", f.max_attempts),
+        ("incident-limit", f.incident_limit_s),
+    ):
+        if number < 1:
+            problems.append(f"{option} is {number}, it must be at least 1")
+    if f.topic is not None:
+        problems += _topic_problems(f.topic)
+    if f.closes is not None and f.opens is None:
+        problems.append("--closes without --opens: name the event type that opens the incident")
+    for secret in f.secrets:
+        if not _SECRET.fullmatch(secret) or secret in _TAKEN_SECRETS:
+            problems.append(f"{secret!r} can't be the name of a secret")
+    for variable in f.env:
+        if not _IDENTIFIER.fullmatch(variable):
+            problems.append(f"{variable!r} can't be the name of an environment variable")
+        elif _RESERVED_ENV.fullmatch(variable):
+            problems.append(f"environment variable {variable} is set by the platform")
+    return problems
+
+
+def _topic_problems(topic: str) -> list[str]:
+    levels = topic.split("/")
+    if levels[0] != "events" or len(levels) < 2:
+        return [f"topic {topic!r} does not begin with events/<region>/"]
+    for position, level in enumerate(levels):
+        alone = level in ("+", "#")
+        last = position == len(levels) - 1
+        if not level or (not alone and ("+" in level or "#" in level)):
+            return [f"topic {topic!r}: level {level!r} is not a valid part of a topic filter"]
+        if level == "#" and not last:
+            return [f"topic {topic!r}: # can only be the last level"]
+    return []

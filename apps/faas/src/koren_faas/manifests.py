@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Kubernetes objects of a function, and a function read back from them. Nothing else is stored.
+
+The gateway reads the Deployment's label and annotations: they are its registry of functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from koren_faas.function import Function
+
+Manifest = dict[str, Any]
+
+NAMESPACE = "functions"
+CALLER = "faas-caller"
+"""Service account in whose name the Function API is called."""
+API_GROUP = "faas.koren.kr"
+LABEL = f"{API_GROUP}/function"
+AUDIENCE = "gateway"
+USER_ID = 65532
+
+_MANAGED = {"app.kubernetes.io/managed-by": "faas"}
+# With every dot of it, so that the resolver asks once: see ndots below.
+_GATEWAY = "gateway.koren-faas.svc.cluster.local:8080"
+_SCALER = "gateway.koren-faas.svc:9090"
+_TOKEN_PATH = "/var/run/secrets/koren"
+_TOKEN_LIFE_S = 3600
+_STOP_S = 5
+_TOPIC = f"{API_GROUP}/topic"
+_REQUIREMENTS = f"{API_GROUP}/dependencies"
+
+
+def for_namespace() -> list[Manifest]:
+    """What the functions' namespace holds beside functions: itself and the right to call them."""
+    meta = {"name": CALLER, "namespace": NAMESPACE, "labels": _MANAGED}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {
+                "name": NAMESPACE,
+                "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+            },
+        },
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta}
+        | {"automountServiceAccountToken": False},
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": meta,
+            "rules": [
+                {
+                    "apiGroups": [API_GROUP],
+                    "resources": ["functions"],
+                    "verbs": ["invoke", "list"],
+                },
+                {
+                    "apiGroups": [API_GROUP],
+                    "resources": ["deadletters"],
+                    "verbs": ["list", "get", "redrive", "delete"],
+                },
+            ],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": meta,
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "Role",
+                "name": CALLER,
+            },
+            "subjects": [{"kind": "ServiceAccount", "name": CALLER, "namespace": NAMESPACE}],
+        },
+    ]
+
+
+def for_function(function: Function, image: str, requirements: tuple[str, ...]) -> list[Manifest]:
+    """The objects of one function in one region, in the order to apply them.
+
+    Args:
+        function: as it is in the region: its topic names the region.
+        image: name with tag of its image.
+        requirements: what is installed in it, to be shown.
+    """
+    return [
+        _service_account(function),
+        _network_policy(function),
+        _deployment(function, image, requirements),
+        _scaled_object(function),
+    ]
+
+
+def from_deployment(deployment: Mapping[str, Any]) -> Function:
+    """The function that a Deployment made by `for_function` describes, without its source."""
+    notes = deployment["metadata"]["annotations"]
+    pod = deployment["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    fixed = {variable["name"] for variable in _environment("", "", "", 0, "")}
+    return Function(
+        name=deployment["metadata"]["name"],
+        handler=notes[f"{API_GROUP}/handler"],
+        runtime=notes[f"{API_GROUP}/runtime"],
+        topic=notes.get(_TOPIC),
+        timeout_s=int(notes[f"{API_GROUP}/timeout-s"]),
+        memory=container["resources"]["limits"]["memory"],
+        cpu=container["resources"]["requests"]["cpu"],
+        max_scale=int(notes[f"{API_GROUP}/max-scale"]),
+        max_attempts=int(notes[f"{API_GROUP}/max-attempts"]),
+        secrets=tuple(v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v),
+        env={v["name"]: v.get("value", "") for v in container["env"] if v["name"] not in fixed},
+        opens=notes.get(f"{API_GROUP}/opens"),
+        closes=notes.get(f"{API_GROUP}/closes"),
+        incident_limit_s=int(notes[f"{API_GROUP}/incident-limit-s"]),
+    )
+
+
+def image_of(deployment: Mapping[str, Any]) -> str:
+    """Name with tag of a function's image."""
+    return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def requirements_of(deployment: Mapping[str, Any]) -> tuple[str, ...]:
+    """Requirement lines that are installed in a function's image."""
+    return tuple(deployment["metadata"]["annotations"].get(_REQUIREMENTS, "").splitlines())
+
+
+def _labels(function: Function) -> dict[str, str]:
+    return {LABEL: function.name, **_MANAGED}
+
+
+def _meta(function: Function) -> dict[str, Any]:
+    return {"name": function.name, "namespace": NAMESPACE, "labels": _labels(function)}
+
+
+def _service_account(function: Function) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": _meta(function),
+        "automountServiceAccountToken": False,
+    }
+
+
+def _network_policy(function: Function) -> Manifest:
+    everywhere = {
+        # Not the addresses of a cloud's metadata service, which gives out the host's identity.
+        "ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}
+    }
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _meta(function),
+        "spec": {
+            "podSelector": {"matchLabels": {LABEL: function.name}},
+            "policyTypes": ["Ingress", "Egress"],
+            "egress": [{"to": [everywhere, {"namespaceSelector": {}}]}],
+        },
+    }
+
+
+def _annotations(function: Function, requirements: tuple[str, ...]) -> dict[str, str]:
+    notes: dict[str, str | None] = {
+        f"{API_GROUP}/handler": function.handler,
+        f"{API_GROUP}/runtime": function.runtime,
+        _TOPIC: function.topic,
+        f"{API_GROUP}/timeout-s": str(function.timeout_s),
+        f"{API_GROUP}/max-attempts": str(function.max_attempts),
+        f"{API_GROUP}/max-scale": str(function.max_scale),
+        f"{API_GROUP}/opens": function.opens,
+        f"{API_GROUP}/closes": function.closes,
+        f"{API_GROUP}/incident-limit-s": str(function.incident_limit_s),
+        _REQUIREMENTS: "\n".join(requirements) or None,
+    }
+    return {key: value for key, value in notes.items() if value is not None}
+
+
+def _environment(
+    module: str, entry: str, runtime: str, timeout_s: int, memory: str
+) -> list[dict[str, str]]:
+    values = {
+        "MOD_NAME": module,
+        "FUNC_HANDLER": entry,
+        "FUNC_TIMEOUT": str(timeout_s),
+        "FUNC_RUNTIME": runtime,
+        "FUNC_MEMORY_LIMIT": memory,
+        "KOREN_GATEWAY": _GATEWAY,
+    }
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _deployment(function: Function, image: str, requirements: tuple[str, ...]) -> Manifest:
+    # No replicas: their number is KEDA's.
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {**_meta(function), "annotations": _annotations(function, requirements)},
+        "spec": {
+            # The one before, to go back to; its image stays on the nodes too.
+            "revisionHistoryLimit": 1,
+            "selector": {"matchLabels": {LABEL: function.name}},
+            "template": {
+                "metadata": {"labels": _labels(function)},
+                "spec": _pod(function, image),
+            },
+        },
+    }
+
+
+def _pod(function: Function, image: str) -> dict[str, Any]:
+    volumes: list[dict[str, Any]] = [
+        {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
+        {
+            "name": "token",
+            "projected": {
+                "sources": [
+                    {
+                        "serviceAccountToken": {
+                            "audience": AUDIENCE,
+                            "expirationSeconds": _TOKEN_LIFE_S,
+                            "path": "token",
+                        }
+                    }
+                ]
+            },
+        },
+    ]
+    mounts: list[dict[str, Any]] = [
+        {"name": "tmp", "mountPath": "/tmp"},
+        {"name": "token", "mountPath": _TOKEN_PATH, "readOnly": True},
+    ]
+    for secret in function.secrets:
+        volumes.append({"name": f"secret-{secret}", "secret": {"secretName": secret}})
+        mounts.append(
+            {"name": f"secret-{secret}", "mountPath": f"/run/secrets/{secret}", "readOnly": True}
+        )
+    environment = _environment(
+        function.module, function.entry, function.runtime, function.timeout_s, function.memory
+    )
+    environment += [{"name": key, "value": function.env[key]} for key in sorted(function.env)]
+    return {
+        "serviceAccountName": function.name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        # An idle pod ends at once; a busy one may bring its event to the end.
+        "terminationGracePeriodSeconds": function.timeout_s + _STOP_S,
+        "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                "name": "function",
+                "image": image,
+                # It was put on the nodes before; a start never waits for a registry.
+                "imagePullPolicy": "Never",
+                "env": environment,
+                "resources": {
+                    "requests": {"cpu": function.cpu, "memory": function.memory},
+                    "limits": {"memory": function.memory},
+                },
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "capabilities": {"drop": ["ALL"]},
+                    "readOnlyRootFilesystem": True,
+                },
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                "volumeMounts": mounts,
+            }
+        ],
+        "volumes": volumes,
+    }
+
+
+def _scaled_object(function: Function) -> Manifest:
+    return {
+        "apiVersion": "keda.sh/v1alpha1",
+        "kind": "ScaledObject",
+        "metadata": _meta(function),
+        "spec": {
+            "scaleTargetRef": {"name": function.name},
+            "minReplicaCount": 0,
+            "maxReplicaCount": function.max_scale,
+            # How soon it goes back to zero; up is pushed, not polled.
+            "pollingInterval": 5,
+            "cooldownPeriod": 5,
+            "advanced": {
+                "horizontalPodAutoscalerConfig": {
+                    "behavior": {
+                        "scaleUp": {
+                            "stabilizationWindowSeconds": 0,
+                            "policies": [
+                                {"type": "Pods", "value": function.max_scale, "periodSeconds": 1}
+                            ],
+                        },
+                        "scaleDown": {
+                            "stabilizationWindowSeconds": 5,
+                            "policies": [{"type": "Percent", "value": 100, "periodSeconds": 1}],
+                        },
+                    }
+                }
+            },
+            "triggers": [
+                {
+                    "type": "external-push",
+                    "metadata": {"scalerAddress": _SCALER, "function": function.name},
+                    "authenticationRef": {"name": "gateway-scaler"},
+                }
+            ],
+        },
+    }

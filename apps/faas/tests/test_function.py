@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from koren_faas import Function, FunctionError
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"name": "Hello"}, "lower-case"),
+        ({"name": "a" * 55}, "54"),
+        ({"name": "faas-caller"}, "taken"),
+        ({"handler": "hello"}, "module.function"),
+        ({"handler": "hello.han-dler"}, "module.function"),
+        ({"runtime": "python2.7"}, "Supported runtimes are: python3.11"),
+        ({"memory": "lots"}, "memory"),
+        ({"cpu": "1 core"}, "cpu"),
+        ({"timeout_s": 0}, "timeout"),
+        ({"topic": "health/seoul/x"}, "events/<region>/"),
+        ({"topic": "events/seoul/#/accident"}, "last level"),
+        ({"topic": "events/seoul/cctv+/accident"}, "cctv+"),
+        ({"closes": "cleared"}, "--opens"),
+        ({"secrets": ("koren",)}, "koren"),
+        ({"env": {"FUNC_TIMEOUT": "1"}}, "set by the platform"),
+        ({"env": {"a-b": "1"}}, "a-b"),
+        ({"dependencies": Path("requirements.txt")}, "source"),
+    ],
+)
+def test_what_cannot_be_accepted_is_named(options: dict[str, object], named: str) -> None:
+    with pytest.raises(FunctionError, match="^function ") as error:
+        Function(**{"name": "hello", "handler": "hello.handler", **options})  # type: ignore[arg-type]
+    assert named in str(error.value)
+
+
+def test_each_region_gets_its_own_topic() -> None:
+    function = Function(name="a", handler="a.b", topic="events/{region}/+/accident")
+    assert function.for_region("seoul").topic == "events/seoul/+/accident"
+    assert function.for_region("busan").topic == "events/busan/+/accident"
+
+
+def test_a_topic_of_another_region_is_refused() -> None:
+    function = Function(name="a", handler="a.b", topic="events/seoul/+/accident")
+    assert function.for_region("seoul") == function
+    with pytest.raises(FunctionError, match="busan"):
+        function.for_region("busan")
+
+
+def test_a_handler_may_be_in_a_package() -> None:
+    function = Function(name="a", handler="pkg.mod.run")
+    assert (function.module, function.entry) == ("pkg.mod", "run")

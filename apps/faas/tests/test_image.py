@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images are really built here, with buildah, and the handler really imported in them."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from koren_faas import BuildError, Function, FunctionError, Site, SiteError
+from koren_faas.image import Image, build, forget_old, plan
+
+Make = Callable[..., Function]
+HANDLER = "def handler(event, context):\n    return event\n"
+
+
+def _build(site: Site, function: Function) -> tuple[Image, list[str]]:
+    said: list[str] = []
+    image, source = plan(site, function)
+    build(site, function, image, source, said.append)
+    return image, said
+
+
+def _files(image: Image) -> dict[str, tarfile.TarInfo]:
+    """Path to entry, of the layer that the function adds to the runtime."""
+    with tarfile.open(image.archive) as archive:
+
+        def blob(digest: str) -> bytes:
+            file = archive.extractfile(f"blobs/{digest.replace(':', '/')}")
+            assert file is not None
+            return file.read()
+
+        index_file = archive.extractfile("index.json")
+        assert index_file is not None
+        manifest = json.loads(blob(json.load(index_file)["manifests"][0]["digest"]))
+        layer = io.BytesIO(blob(manifest["layers"][-1]["digest"]))
+    with tarfile.open(fileobj=layer) as tar:
+        return {member.name: member for member in tar if member.isfile()}
+
+
+def _containers() -> str:
+    return subprocess.run(
+        ["buildah", "containers", "--quiet"], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_code_and_requirements_are_in_the_image_compiled(
+    site: Site, make: Make, wheels: Path
+) -> None:
+    function = make("import greeting\n" + HANDLER, "greeting==1.2\nmanners==0.3\n")
+    image, said = _build(site, function)
+    files = _files(image)
+    assert {
+        "function/hello.py",
+        "function/__pycache__/hello.cpython-311.pyc",
+        "function/site-packages/greeting.py",
+        "function/site-packages/__pycache__/manners.cpython-311.pyc",
+    } <= set(files)
+    entry = files["function/hello.py"]
+    assert (entry.uid, entry.mode & 0o777) == (0, 0o644)
+    assert image.requirements == ("greeting==1.2", "manners==0.3")
+    assert not [line for line in said if "pin" in line]
+
+
+def test_the_same_content_is_not_built_again(site: Site, make: Make) -> None:
+    image, _ = _build(site, make(HANDLER))
+    made = image.archive.stat().st_mtime_ns
+    again, said = _build(site, make(HANDLER, timeout_s=7, env={"A": "b"}))
+    assert again == image
+    assert again.archive.stat().st_mtime_ns == made
+    assert said == []
+
+
+def test_what_is_not_pinned_is_said(site: Site, make: Make, wheels: Path) -> None:
+    _, said = _build(site, make(HANDLER, "greeting==1.2\n"))
+    assert any("does not pin manners==0.3" in line for line in said)
+
+
+def test_a_handler_sees_the_environment_it_will_have(site: Site, make: Make) -> None:
+    _build(site, make("import os\nos.environ['WORD']\n" + HANDLER, env={"WORD": "x"}))
+
+
+def test_a_module_may_read_its_secrets_when_it_is_imported(site: Site, make: Make) -> None:
+    code = "KEY = open('/run/secrets/sns/key').read()\n" + HANDLER
+    _, said = _build(site, make(code, secrets=("sns",)))
+    assert any("needs its region" in line and "/run/secrets/sns/key" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [
+        ("import greeting\n" + HANDLER, "imports greeting, which is neither in"),
+        ("def handle(event, context): ...\n", "no function handler; it has: handle"),
+        ("handler = 3\n", "no function handler"),
+        ("oops\n" + HANDLER, "name 'oops' is not defined"),
+        ("import sys\nsys.exit(3)\n", "does not import"),
+        ("import os\nos._exit(0)\n", "ended while it was imported"),
+    ],
+)
+def test_a_handler_that_would_not_start_is_refused(
+    site: Site, make: Make, code: str, named: str
+) -> None:
+    before = _containers()
+    function = make(code)
+    with pytest.raises((FunctionError, BuildError)) as error:
+        _build(site, function)
+    assert named in str(error.value)
+    assert "hello" in str(error.value)
+    assert not list(site.images.rglob("*.*"))
+    assert _containers() == before
+
+
+def test_a_handler_cannot_reach_out_while_it_is_checked(site: Site, make: Make) -> None:
+    code = "import socket\nassert [name for _, name in socket.if_nameindex()] == ['lo']\n"
+    _build(site, make(code + HANDLER))
+
+
+def test_a_requirement_that_is_not_to_be_had_is_named(site: Site, make: Make, wheels: Path) -> None:
+    function = make(HANDLER, "greeting==9.9\n")
+    with pytest.raises(BuildError, match=r"(?s)requirements\.txt.*greeting==9\.9"):
+        _build(site, function)
+    assert not list(site.images.rglob("*.*"))
+
+
+def test_a_bundle_without_the_runtime_is_told(site: Site, make: Make, tmp_path: Path) -> None:
+    bare = Site(name="bare", dir=site.dir, regions=site.regions, bundle=tmp_path / "none")
+    with pytest.raises(SiteError, match="build the bundle"):
+        plan(bare, make(HANDLER))
+
+
+def test_the_image_before_stays_older_ones_go(site: Site, make: Make) -> None:
+    images = [_build(site, make(f"N = {n}\n" + HANDLER))[0] for n in range(3)]
+    forget_old(images[-1])
+    assert [image.archive.exists() for image in images] == [False, True, True]

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from koren_faas import Function
+from koren_faas.manifests import for_function, for_namespace, from_deployment, image_of
+
+FUNCTION = Function(
+    name="report",
+    handler="handler.run",
+    topic="events/seoul/+/accident",
+    timeout_s=30,
+    memory="512Mi",
+    cpu="250m",
+    max_scale=4,
+    secrets=("sns",),
+    env={"LANG": "ko", "API": "https://example.org"},
+    opens="kr.koren.traffic.accident.detected",
+    closes="kr.koren.traffic.accident.cleared",
+    incident_limit_s=900,
+)
+IMAGE = "bundle.koren.internal/function-report:0123"
+
+
+def _objects(function: Function = FUNCTION) -> dict[str, Any]:
+    return {one["kind"]: one for one in for_function(function, IMAGE, ("idna==3.10",))}
+
+
+def test_the_same_function_gives_the_same_objects() -> None:
+    turned = Function(name="a", handler="a.b", env={"X": "1", "A": "2"}, topic="events/seoul/#")
+    same = Function(name="a", handler="a.b", env={"A": "2", "X": "1"}, topic="events/seoul/#")
+    assert json.dumps(_objects(turned)) == json.dumps(_objects(same))
+
+
+def test_a_function_is_read_back_from_its_deployment() -> None:
+    deployment = _objects()["Deployment"]
+    assert from_deployment(deployment) == FUNCTION
+    assert image_of(deployment) == IMAGE
+    plain = Function(name="a", handler="a.b")
+    assert from_deployment(_objects(plain)["Deployment"]) == plain
+
+
+def test_the_number_of_pods_is_not_ours() -> None:
+    assert "replicas" not in _objects()["Deployment"]["spec"]
+
+
+def test_the_gateway_finds_the_function() -> None:
+    meta = _objects()["Deployment"]["metadata"]
+    assert meta["labels"]["faas.koren.kr/function"] == "report"
+    assert meta["annotations"]["faas.koren.kr/topic"] == "events/seoul/+/accident"
+    assert meta["annotations"]["faas.koren.kr/timeout-s"] == "30"
+    assert meta["annotations"]["faas.koren.kr/incident-limit-s"] == "900"
+    without = _objects(Function(name="a", handler="a.b"))["Deployment"]["metadata"]
+    assert "faas.koren.kr/topic" not in without["annotations"]
+
+
+def test_a_changed_topic_does_not_restart_pods() -> None:
+    other = Function(name="report", handler="handler.run", topic="events/seoul/#")
+    same = Function(name="report", handler="handler.run", topic="events/seoul/cam/#")
+    templates = [_objects(f)["Deployment"]["spec"]["template"] for f in (other, same)]
+    assert templates[0] == templates[1]
+
+
+def test_the_handler_gets_the_known_environment() -> None:
+    container = _objects()["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    env = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert env.pop("KOREN_GATEWAY").endswith(":8080")
+    assert env == {
+        "MOD_NAME": "handler",
+        "FUNC_HANDLER": "run",
+        "FUNC_TIMEOUT": "30",
+        "FUNC_RUNTIME": "python3.11",
+        "FUNC_MEMORY_LIMIT": "512Mi",
+        "LANG": "ko",
+        "API": "https://example.org",
+    }
+
+
+def test_a_pod_has_no_more_rights_than_it_needs() -> None:
+    pod = _objects()["Deployment"]["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+    token = next(v for v in pod["volumes"] if v["name"] == "token")
+    (source,) = token["projected"]["sources"]
+    assert source["serviceAccountToken"]["audience"] == "gateway"
+    policy = _objects()["NetworkPolicy"]["spec"]
+    assert "Ingress" in policy["policyTypes"]
+    assert "ingress" not in policy
+
+
+def test_secrets_are_files_below_run_secrets() -> None:
+    pod = _objects()["Deployment"]["spec"]["template"]["spec"]
+    mounts = {m["mountPath"]: m["name"] for m in pod["containers"][0]["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes[mounts["/run/secrets/sns"]]["secret"] == {"secretName": "sns"}
+
+
+def test_a_busy_pod_has_time_to_end() -> None:
+    pod = _objects()["Deployment"]["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] > FUNCTION.timeout_s
+
+
+def test_keda_scales_from_zero_to_the_limit() -> None:
+    spec = _objects()["ScaledObject"]["spec"]
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (0, 4)
+    (trigger,) = spec["triggers"]
+    assert trigger["type"] == "external-push"
+    assert trigger["metadata"]["function"] == "report"
+
+
+def test_callers_may_call_and_nothing_else_of_kubernetes() -> None:
+    role = next(one for one in for_namespace() if one["kind"] == "Role")
+    assert {group for rule in role["rules"] for group in rule["apiGroups"]} == {"faas.koren.kr"}

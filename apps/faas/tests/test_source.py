@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from koren_faas import Function, FunctionError
+from koren_faas.source import read, unpinned
+
+
+def _function(source: Path, handler: str = "handler.run", **options: Path) -> Function:
+    return Function(name="f", handler=handler, source=source, **options)  # type: ignore[arg-type]
+
+
+def _write(path: Path, text: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_folder_gives_its_code_and_data_without_leftovers(tmp_path: Path) -> None:
+    for name in (
+        *("handler.py", "words/ko.txt", "lib/tests/data.py"),
+        *("tests/test_handler.py", ".git/config", "__pycache__/handler.cpython-311.pyc", "old.pyc"),
+    ):
+        _write(tmp_path / name)
+    files = {str(path) for path in read(_function(tmp_path)).files}
+    assert files == {"handler.py", "words/ko.txt", "lib/tests/data.py"}
+
+
+def test_a_file_becomes_the_module_of_the_handler(tmp_path: Path) -> None:
+    file = _write(tmp_path / "whatever.py", "def run(event, context): ...")
+    assert [str(path) for path in read(_function(file, "test.run")).files] == ["test.py"]
+
+
+def test_a_package_may_hold_the_handler(tmp_path: Path) -> None:
+    _write(tmp_path / "pkg/__init__.py")
+    assert read(_function(tmp_path, "pkg.run")).files
+
+
+def test_a_source_without_the_module_is_refused(tmp_path: Path) -> None:
+    _write(tmp_path / "main.py")
+    with pytest.raises(FunctionError, match=r"handler\.run needs handler\.py"):
+        read(_function(tmp_path))
+
+
+def test_a_source_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FunctionError, match="nowhere does not exist"):
+        read(_function(tmp_path / "nowhere"))
+
+
+def test_a_syntax_error_is_told_with_its_line(tmp_path: Path) -> None:
+    file = _write(tmp_path / "handler.py", "x = 1\ndef run(:\n")
+    with pytest.raises(FunctionError, match=r"handler\.py, line 2"):
+        read(_function(file))
+
+
+def test_the_digest_follows_the_content_and_nothing_else(tmp_path: Path) -> None:
+    code = "def run(event, context): ..."
+    _write(tmp_path / "a/handler.py", code)
+    _write(tmp_path / "b/handler.py", code)
+    requirements = _write(tmp_path / "requirements.txt", "idna==3.10\n")
+    one, same = (_function(tmp_path / folder) for folder in "ab")
+    digest = read(one).digest("sha256:base")
+    assert read(same).digest("sha256:base") == digest
+    assert read(one).digest("sha256:newer base") != digest
+    assert read(replace(one, dependencies=requirements)).digest("sha256:base") != digest
+    _write(tmp_path / "b/words.txt", "one")
+    assert read(same).digest("sha256:base") != digest
+
+
+def test_requirements_are_read_without_hashes_and_comments(tmp_path: Path) -> None:
+    _write(tmp_path / "handler.py")
+    requirements = _write(
+        tmp_path / "requirements.txt",
+        "# what we need\nidna==3.10 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n"
+        "--extra-index-url https://example.org\n\nrequests>=2  # newest\n",
+    )
+    source = read(_function(tmp_path, dependencies=requirements))
+    assert source.requirements == ("idna==3.10", "requests>=2")
+
+
+@pytest.mark.parametrize("line", ["-r other.txt", "-c limits.txt", "-e .", "./local"])
+def test_requirements_that_lean_on_files_are_refused(tmp_path: Path, line: str) -> None:
+    _write(tmp_path / "handler.py")
+    requirements = _write(tmp_path / "requirements.txt", line + "\n")
+    with pytest.raises(FunctionError, match="one file"):
+        read(_function(tmp_path, dependencies=requirements))
+
+
+def test_what_is_not_pinned_is_told_as_lines_to_add() -> None:
+    installed = {"Flask-Cors": "4.0", "idna": "3.10", "urllib3": "2.2"}
+    requirements = ("flask_cors==4.0", "urllib3>=2")
+    assert unpinned(requirements, installed) == ["idna==3.10", "urllib3==2.2"]
