@@ -1,0 +1,1 @@
+"""The gateway of a region: takes events in, hands them to functions, wakes them by KEDA."""

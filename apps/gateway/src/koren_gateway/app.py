@@ -1,0 +1,158 @@
+"""The gateway put together: what runs, in which order it starts, how it stops."""
+
+import asyncio
+import contextlib
+import signal
+import ssl
+from collections.abc import AsyncIterator
+
+import structlog
+from aiohttp import web
+
+from koren_gateway.admin import Admin
+from koren_gateway.attempts import Attempts
+from koren_gateway.auth import Reviewer
+from koren_gateway.bell import Bell
+from koren_gateway.cluster import Cluster
+from koren_gateway.dead_letters import DeadLetters
+from koren_gateway.function_api import FunctionApi
+from koren_gateway.functions import Functions
+from koren_gateway.init_errors import InitErrors
+from koren_gateway.intake import Intake
+from koren_gateway.leader import Leader
+from koren_gateway.leases import Leases
+from koren_gateway.metrics import Metrics
+from koren_gateway.queue import Queue
+from koren_gateway.receipts import Outbox
+from koren_gateway.runtime_api import RuntimeApi
+from koren_gateway.scaler import Scaler, server
+from koren_gateway.settings import Settings
+from koren_gateway.state import State
+from koren_gateway.store import Store, connect
+from koren_gateway.tasks import first_failure
+
+FUNCTIONS_NAMESPACE = "functions"
+GATEWAY_NAMESPACE = "koren-faas"
+
+_STREAMS_END_S = 1.0
+_log = structlog.get_logger()
+
+
+class Gateway:
+    """One replica. Nothing it needs must be there when it starts: it waits, and says for what."""
+
+    def __init__(self, settings: Settings, cluster: Cluster) -> None:
+        self._settings = settings
+        self._cluster = cluster
+        self._stopping = asyncio.Event()
+        self._redis = connect(settings)
+        store = Store(self._redis)
+        queue = Queue(store, settings)
+        metrics = Metrics()
+        init_errors = InitErrors(store)
+        self._functions = functions = Functions()
+        self._bell = bell = Bell(store)
+        reviewer = Reviewer(cluster, metrics)
+        attempts = Attempts(settings, queue, functions, metrics)
+        dead_letters = DeadLetters(store, queue, functions, settings.region)
+        self._leases = Leases(queue, functions, attempts, init_errors, reviewer)
+        outbox = Outbox(store, settings.region)
+        intake = Intake(settings, store, queue, functions, outbox, metrics)
+        self._leader = Leader(cluster, settings.pod, intake.run)
+        self._scaler = Scaler(settings, queue, bell, self._stopping)
+        self._runtime_api = RuntimeApi(
+            namespace=FUNCTIONS_NAMESPACE,
+            poll_s=settings.poll_s,
+            stopping=self._stopping,
+            queue=queue,
+            bell=bell,
+            functions=functions,
+            attempts=attempts,
+            state=State(store),
+            reviewer=reviewer,
+            init_errors=init_errors,
+            metrics=metrics,
+        )
+        self._function_api = FunctionApi(
+            region=settings.region,
+            queue=queue,
+            bell=bell,
+            functions=functions,
+            dead_letters=dead_letters,
+            reviewer=reviewer,
+            init_errors=init_errors,
+            cluster=cluster,
+            stopping=self._stopping,
+        )
+        self._admin = Admin(
+            store=store,
+            queue=queue,
+            bell=bell,
+            functions=functions,
+            dead_letters=dead_letters,
+            metrics=metrics,
+            stopping=self._stopping,
+        )
+
+    async def run(self) -> None:
+        """Runs until SIGTERM or SIGINT, then stops in order."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        try:
+            async with self._serving():
+                _log.info("gateway started", pod=self._settings.pod)
+                await first_failure(
+                    self._bell.listen(),
+                    self._functions.follow(self._cluster),
+                    self._leases.follow(self._cluster),
+                    self._leases.sweep(),
+                    self._leader.run(),
+                    self._until_stopping(),
+                )
+                # The intake has been handed on by now. Who is connected gets its answer and comes
+                # again elsewhere, who is not yet turned away is still served.
+                _log.info("gateway stops")
+                self._bell.ring_all()
+                await asyncio.sleep(self._settings.stop_delay_s)
+        finally:
+            await self._redis.aclose()
+            await self._cluster.close()
+        _log.info("gateway stopped")
+
+    def stop(self) -> None:
+        """Makes `run` stop and return."""
+        self._stopping.set()
+
+    async def _until_stopping(self) -> None:
+        await self._stopping.wait()
+
+    @contextlib.asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        settings = self._settings
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.minimum_version = ssl.TLSVersion.TLSv1_2
+        tls.load_cert_chain(settings.tls_certificate, settings.tls_key)
+        scaler = server(
+            self._scaler,
+            f"{settings.bind}:{settings.scaler_port}",
+            certificate=settings.tls_certificate,
+            key=settings.tls_key,
+            ca=settings.tls_ca,
+        )
+        async with contextlib.AsyncExitStack() as stack:
+            for app, port, context in (
+                (self._admin.app(), settings.metrics_port, None),
+                (self._runtime_api.app(), settings.runtime_port, None),
+                (self._function_api.app(), settings.functions_port, tls),
+            ):
+                # A long poll ends with its connection, so that no event goes to who has gone.
+                runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+                await runner.setup()
+                stack.push_async_callback(runner.cleanup)
+                await web.TCPSite(
+                    runner, settings.bind, port, ssl_context=context, shutdown_timeout=5.0
+                ).start()
+            await scaler.start()
+            stack.push_async_callback(scaler.stop, _STREAMS_END_S)
+            yield

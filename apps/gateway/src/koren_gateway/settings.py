@@ -1,0 +1,69 @@
+"""What the gateway is told from outside, read once."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """One field a variable of the environment, `KOREN_GATEWAY_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="KOREN_GATEWAY_", frozen=True)
+
+    region: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+    pod: str
+    """Who this replica is, for the Lease of the intake."""
+
+    tls_certificate: Path
+    """PEM; this gateway's client certificate for the broker and server certificate for its APIs."""
+    tls_key: Path
+    tls_ca: Path
+    """PEM; signs the broker's certificate and KEDA's."""
+
+    broker_host: str
+    broker_port: int = 8883
+    session_expiry_days: int = 7
+    """How long the broker keeps events for a gateway that is away."""
+    intake_buffer_bytes: int = 32 * 2**20
+    """Above this much that is not yet in Redis, the gateway stops reading from the broker."""
+    batch_bytes: int = 8 * 2**20
+    """What one commit to Redis holds at most."""
+    pause_after_s: float = 2.0
+    """Redis refuses for so long: the gateway leaves the broker until Redis takes events again."""
+
+    redis_host: str
+    redis_port: int = 6379
+    redis_user: str | None = None
+    redis_password: SecretStr | None = None
+    redis_ca: Path | None = None
+    """PEM; given, the connection to Redis is TLS."""
+
+    seen_days: int = 7
+    """How long an event is known, so that its repeat is dropped."""
+    lease_s: float = 10.0
+    lease_grace_s: float = 5.0
+    """A lease outlives the function's timeout by this, for the runtime to report the timeout."""
+    retry_base_s: float = 1.0
+    retry_cap_s: float = 60.0
+    receipts_kept: int = 20_000
+    """Receipts that wait for the broker; above this the oldest are dropped."""
+
+    bind: str = "0.0.0.0"
+    runtime_port: int = 8080
+    functions_port: int = 8443
+    scaler_port: int = 9090
+    metrics_port: int = 9100
+    scaler_client: str = "keda"
+    """Common name of the client certificate that may ask the scaler."""
+    poll_s: float = 25.0
+    """How long `GET /v1/invocation/next` waits for an event."""
+    stop_delay_s: float = 2.0
+    """How long the APIs answer after the order to stop, until no one is sent here any more."""
+
+
+def from_environment() -> Settings:
+    """Raises pydantic's ValidationError, which names the variables that are missing or wrong."""
+    values: dict[str, Any] = {}
+    return Settings(**values)

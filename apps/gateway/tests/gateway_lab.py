@@ -1,0 +1,349 @@
+"""What the tests need around a gateway: a real Redis, a real Mosquitto, certificates, a cluster."""
+
+import asyncio
+import datetime
+import ipaddress
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from koren_gateway.cluster import Caller, Change, LeaseRecord
+from koren_gateway.errors import ClusterUnavailable
+from koren_gateway.functions import FUNCTION_LABEL
+from koren_gateway.settings import Settings
+
+REGION = "seoul"
+REDIS_USER = "gateway"
+REDIS_PASSWORD = "only-for-tests"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Pki:
+    """A certificate authority and what it issues."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
+        self.ca = folder / "ca.crt"
+        certificate = (
+            self._builder(self._name, self._key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        self.ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, common_name: str, *names: str) -> tuple[Path, Path]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+        builder = self._builder(subject, key.public_key()).add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]),
+            critical=False,
+        )
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName(
+                [
+                    x509.DNSName("localhost"),
+                    x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+                    *(x509.DNSName(name) for name in names),
+                ]
+            ),
+            critical=False,
+        )
+        certificate = builder.sign(self._key, hashes.SHA256())
+        cert_path = self.folder / f"{common_name}.crt"
+        key_path = self.folder / f"{common_name}.key"
+        cert_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        key_path.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return cert_path, key_path
+
+    def client_context(self, common_name: str | None = None) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self.ca)
+        if common_name is not None:
+            context.load_cert_chain(*self.issue(common_name))
+        return context
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> Any:
+        now = datetime.datetime.now(datetime.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(minutes=5))
+            .not_valid_after(now + datetime.timedelta(days=1))
+        )
+
+
+class RedisServer:
+    """As the regions run it: append-only, every write on disk before its answer, one ACL user."""
+
+    def __init__(self, folder: Path, maxmemory: str = "0") -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.maxmemory = maxmemory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "redis.conf"
+        config.write_text(
+            f'port {self.port}\nbind 127.0.0.1\ndir {self.folder}\nsave ""\n'
+            "appendonly yes\nappendfsync always\n"
+            f"maxmemory {self.maxmemory}\nmaxmemory-policy noeviction\n"
+            "user default off\n"
+            f"user {REDIS_USER} on >{REDIS_PASSWORD} ~koren:* &koren:* +@all -@dangerous\n"
+            f"user operator on >{REDIS_PASSWORD} allkeys allcommands\n"
+        )
+        self._process = subprocess.Popen(
+            ["redis-server", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        _wait_for_port(self.port, self._process)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
+
+class Mosquitto:
+    """As the regions run it: TLS 1.3, a certificate a client, ACL by its name."""
+
+    def __init__(self, folder: Path, pki: Pki) -> None:
+        self.port = free_port()
+        folder.mkdir(parents=True, exist_ok=True)
+        data = folder / "data"
+        data.mkdir(exist_ok=True)
+        certificate, key = pki.issue("broker")
+        acl = folder / "acl"
+        acl.write_text(
+            f"user gateway.{REGION}\n"
+            f"topic read events/{REGION}/#\n"
+            f"topic write receipts/{REGION}/#\n"
+            f"topic write health/{REGION}/#\n"
+            "user operator\n"
+            "topic write events/#\ntopic read receipts/#\ntopic read health/#\n"
+        )
+        self._config = folder / "mosquitto.conf"
+        self._config.write_text(
+            "user root\nper_listener_settings false\nallow_anonymous false\n"
+            f"persistence true\npersistence_location {data}/\nautosave_interval 1\n"
+            "max_queued_messages 100000\nmax_inflight_messages 20\nmax_packet_size 1048576\n"
+            f"log_dest file {folder}/log\nacl_file {acl}\n"
+            f"listener {self.port} 127.0.0.1\n"
+            f"cafile {pki.ca}\ncertfile {certificate}\nkeyfile {key}\n"
+            "require_certificate true\nuse_identity_as_username true\ntls_version tlsv1.3\n"
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        program = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+        assert program, "mosquitto is not installed"
+        self._process = subprocess.Popen(
+            [program, "-c", str(self._config)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        _wait_for_port(self.port, self._process)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
+
+def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        assert process.poll() is None, f"the server ended with {process.returncode}"
+        try:
+            socket.create_connection(("127.0.0.1", port), 0.2).close()
+            return
+        except OSError:
+            time.sleep(0.02)
+    raise AssertionError(f"nothing listens on {port}")
+
+
+def deployment(name: str, **annotations: str) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": name,
+            "labels": {FUNCTION_LABEL: name},
+            "annotations": {
+                f"faas.koren.kr/{key.replace('_', '-')}": value
+                for key, value in annotations.items()
+            },
+        }
+    }
+
+
+REPORTER = deployment(
+    "report-incident",
+    topic="events/+/+/accident",
+    timeout_s="20",
+    max_attempts="3",
+    opens="kr.koren.traffic.accident.detected",
+    closes="kr.koren.traffic.accident.cleared",
+    incident_limit_s="3600",
+    handler="handler.handler",
+    runtime="python3.11",
+)
+
+
+@dataclass
+class TestCluster:
+    """A `Cluster` in memory. Tokens: `pod/<function>/<pod>` and `user/<name>`; `admin` may all."""
+
+    __test__ = False
+
+    functions: list[Mapping[str, Any]] = field(default_factory=lambda: [REPORTER])
+    there: bool = True
+    reviews: int = 0
+    lease: LeaseRecord = field(default_factory=lambda: LeaseRecord(None, None, 0, None))
+    deployment_changes: "asyncio.Queue[Change]" = field(default_factory=asyncio.Queue)
+    pod_changes: "asyncio.Queue[Change]" = field(default_factory=asyncio.Queue)
+
+    async def deployments(self) -> AsyncIterator[Change]:
+        while not self.there:
+            await asyncio.sleep(0.05)
+        yield Change("listed", self.functions)
+        while True:
+            yield await self.deployment_changes.get()
+
+    async def pods(self) -> AsyncIterator[Change]:
+        while True:
+            yield await self.pod_changes.get()
+
+    async def review(self, token: str) -> Caller | None:
+        self._check()
+        self.reviews += 1
+        match token.split("/"):
+            case ["pod", function, pod]:
+                return Caller(
+                    user=f"system:serviceaccount:functions:{function}",
+                    extra={"authentication.kubernetes.io/pod-name": (pod,)},
+                )
+            case ["user", name]:
+                return Caller(user=name)
+        return None
+
+    async def may(self, caller: Caller, verb: str, resource: str, name: str | None) -> bool:
+        self._check()
+        return caller.user == "admin"
+
+    async def read_lease(self) -> LeaseRecord:
+        self._check()
+        return self.lease
+
+    async def write_lease(self, record: LeaseRecord) -> bool:
+        self._check()
+        if record.version != self.lease.version:
+            return False
+        version = str(int(self.lease.version or 0) + 1)
+        self.lease = LeaseRecord(record.holder, version, record.duration_s, version)
+        return True
+
+    async def close(self) -> None:
+        pass
+
+    def _check(self) -> None:
+        if not self.there:
+            raise ClusterUnavailable("no API server")
+
+
+def settings(pki: Pki, redis: RedisServer, broker_port: int, **more: Any) -> Settings:
+    certificate, key = pki.issue(
+        f"gateway.{REGION}", "gateway.koren-faas.svc", "gateway.koren-faas.svc.cluster.local"
+    )
+    return Settings(
+        **{
+            "region": REGION,
+            "pod": "gateway-0",
+            "tls_certificate": certificate,
+            "tls_key": key,
+            "tls_ca": pki.ca,
+            "broker_host": "localhost",
+            "broker_port": broker_port,
+            "redis_host": "127.0.0.1",
+            "redis_port": redis.port,
+            "redis_user": REDIS_USER,
+            "redis_password": REDIS_PASSWORD,
+            "bind": "127.0.0.1",
+            "runtime_port": free_port(),
+            "functions_port": free_port(),
+            "scaler_port": free_port(),
+            "metrics_port": free_port(),
+            "stop_delay_s": 0.1,
+            "pause_after_s": 0.5,
+            **more,
+        }
+    )
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    values = settings.model_dump()
+    values["redis_password"] = REDIS_PASSWORD
+    return {
+        f"KOREN_GATEWAY_{name.upper()}": str(value)
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def event(
+    subject: str | None = "incident-1",
+    happened: str = "detected",
+    sequence: int = 1,
+    **more: Any,
+) -> dict[str, Any]:
+    now = datetime.datetime.now(datetime.UTC)
+    made = {
+        "specversion": "1.0",
+        "id": f"{subject}-{happened}-{sequence}",
+        "source": "cctv-seoul-01",
+        "type": f"kr.koren.traffic.accident.{happened}",
+        "time": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "datacontenttype": "application/json",
+        "region": REGION,
+        "sequence": sequence,
+        "data": {"severity": "minor"},
+        **more,
+    }
+    if subject is not None:
+        made["subject"] = subject
+    return made
+
+
+def message(**more: Any) -> bytes:
+    return json.dumps(event(**more)).encode()
