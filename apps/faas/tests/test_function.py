@@ -31,7 +31,7 @@ from koren_faas import Function, FunctionError
     ],
 )
 def test_what_cannot_be_accepted_is_named(options: dict[str, object], named: str) -> None:
-    with pytest.raises(FunctionError, match="^function ") as error:
+    with pytest.raises(FunctionError, match=r"^function ") as error:
         Function(**{"name": "hello", "handler": "hello.handler", **options})  # type: ignore[arg-type]
     assert named in str(error.value)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from koren_faas import BuildError, Function, FunctionError, Site, SiteError
+from koren_faas import BuildError, Function, FunctionError, NotReadyError, Site
 from koren_faas.image import Image, build, forget_old, plan
 
 Make = Callable[..., Function]
@@ -129,7 +129,7 @@ def test_a_requirement_that_is_not_to_be_had_is_named(site: Site, make: Make, wh
 
 def test_a_bundle_without_the_runtime_is_told(site: Site, make: Make, tmp_path: Path) -> None:
     bare = Site(name="bare", dir=site.dir, regions=site.regions, bundle=tmp_path / "none")
-    with pytest.raises(SiteError, match="build the bundle"):
+    with pytest.raises(NotReadyError, match="build the bundle"):
         plan(bare, make(HANDLER))
 
 

@@ -16,6 +16,7 @@ from koren_faas.errors import (
     FaasError,
     FunctionError,
     NotDeployedError,
+    NotReadyError,
     RegionError,
     SiteError,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Line",
     "Listing",
     "NotDeployedError",
+    "NotReadyError",
     "Region",
     "RegionError",
     "Result",

@@ -52,6 +52,33 @@ class Deployed:
         word = "READY" if self.ready > 0 else "NOT READY"
         return f"{self.ready}/{self.replicas} {word}"
 
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain data, for machines."""
+        function = self.function
+        return {
+            "name": function.name,
+            "namespace": manifests.NAMESPACE,
+            "region": self.region,
+            "handler": function.handler,
+            "runtime": function.runtime,
+            "dependencies": list(self.requirements),
+            "status": self.status,
+            "replicas": self.replicas,
+            "ready": self.ready,
+            "image": self.image,
+            "topic": function.topic,
+            "timeout_s": function.timeout_s,
+            "memory": function.memory,
+            "cpu": function.cpu,
+            "max_scale": function.max_scale,
+            "max_attempts": function.max_attempts,
+            "secrets": list(function.secrets),
+            "env": dict(function.env),
+            "opens": function.opens,
+            "closes": function.closes,
+            "incident_limit_s": function.incident_limit_s,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -84,7 +111,7 @@ def deploy(
     Raises:
         FunctionError: the function can't be accepted; nothing was changed.
         BuildError: its image can't be made; nothing was changed.
-        SiteError: a region does not exist; nothing was changed.
+        SiteError: a region does not exist, or the site is not ready; nothing was changed.
         RegionError: regions refused or did not answer; the message tells of each.
     """
     names = list(regions)
@@ -204,7 +231,7 @@ def delete(
             changes += compare(region.name, before, None)
             if before is not None and not check:
                 kube.delete(before)
-        if changes:
+        if changes and not check:
             on_progress(f"{region.name}: deleting {name}")
         for node in _nodes(site, region):
             stale = list(node.images(images.repository(name)))
@@ -266,6 +293,7 @@ def _deploy(
 ) -> Result:
     """Make the image of `spec` and bring each region what is `wanted` there."""
     here = {region.name: function.for_region(region.name) for region, function in wanted.items()}
+    kubes = {region.name: Kube(region, site.kubeconfig) for region in wanted}
     image = None
     if spec.source is not None:
         image, source = images.plan(site, spec)
@@ -273,8 +301,8 @@ def _deploy(
             images.build(site, spec, image, source, on_progress)
 
     def one(region: Region) -> list[Difference]:
-        kube = Kube(region, site.kubeconfig)
-        return _place(site, region, kube, here[region.name], image, check, on_progress)
+        kube, function = kubes[region.name], here[region.name]
+        return _place(site, region, kube, function, image, check, on_progress)
 
     result = join(everywhere(list(wanted), one))
     if image is not None and not check:
@@ -311,11 +339,12 @@ def _place(
             changes += _apply_deployment(kube, manifest, before, check)
         else:
             changes += _apply(kube, manifest, check)
-    if changes and not check:
+    if not check:
         _await_trigger(kube, function.name)
         if image is not None and previous != name:
             _prune(site, region, kube, image, previous)
-        on_progress(f"{region.name}: {function.name} is in place")
+        if changes:
+            on_progress(f"{region.name}: {function.name} is in place")
     return changes
 
 

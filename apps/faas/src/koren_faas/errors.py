@@ -9,7 +9,11 @@ class FaasError(Exception):
 
 
 class SiteError(FaasError):
-    """The site's state on this machine is missing, incomplete, or lacks what was asked for."""
+    """The site does not have what was asked for."""
+
+
+class NotReadyError(SiteError):
+    """The site's state on this machine is missing or incomplete: it is not set up (yet)."""
 
 
 class FunctionError(FaasError):

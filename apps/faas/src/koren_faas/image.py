@@ -17,7 +17,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from koren_faas.errors import BuildError, FunctionError, SiteError
+from koren_faas.errors import BuildError, FunctionError, NotReadyError
 from koren_faas.function import Function
 from koren_faas.site import Site
 from koren_faas.source import Source, read, unpinned
@@ -82,7 +82,7 @@ def plan(site: Site, function: Function) -> tuple[Image, Source]:
 
     Raises:
         FunctionError: the source can't be accepted.
-        SiteError: the bundle has no image of the runtime.
+        NotReadyError: the bundle has no image of the runtime.
     """
     source = read(function)
     tag = source.digest(_base_digest(site))
@@ -155,11 +155,11 @@ def _base_digest(site: Site) -> str:
             index = json.load(member)
         return str(index["manifests"][0]["digest"])
     except FileNotFoundError:
-        raise SiteError(
+        raise NotReadyError(
             f"{archive} does not exist: build the bundle, it holds the runtime's image"
         ) from None
     except (tarfile.TarError, KeyError, ValueError, OSError) as error:
-        raise SiteError(f"{archive} is not an OCI archive: {error}") from error
+        raise NotReadyError(f"{archive} is not an OCI archive: {error}") from error
 
 
 def _lay_out(function: Function, source: Source, root: Path, on_progress: Progress) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import urllib3
 from kubernetes import client, config
 
-from koren_faas.errors import RegionError, SiteError
+from koren_faas.errors import NotReadyError, RegionError
 from koren_faas.site import Region
 
 FIELD_MANAGER = "faas"
@@ -36,7 +36,7 @@ class Kube:
     """A region's API server, with the rights of the site's kubeconfig.
 
     Raises:
-        SiteError: the kubeconfig does not describe the region.
+        NotReadyError: the kubeconfig does not describe the region.
     """
 
     def __init__(self, region: Region, kubeconfig: Path) -> None:
@@ -52,7 +52,7 @@ class Kube:
                 client_configuration=settings,
             )
         except (config.ConfigException, OSError) as error:
-            raise SiteError(
+            raise NotReadyError(
                 f"{kubeconfig} has no usable context {region.context}: {error}"
             ) from error
         self._host: str = settings.host

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,21 @@ from koren_faas.errors import RegionError
 # unless containerd says that they are pinned.
 _PIN = "io.cri-containerd.pinned=pinned"
 _TIMEOUT_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image on a node.
+
+    Attributes:
+        name: its name with tag; the kubelet's own names are `sha256:…`.
+        digest: of its manifest: names of one image share it.
+        pinned: whether the kubelet leaves it alone.
+    """
+
+    name: str
+    digest: str
+    pinned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +50,11 @@ class Node:
         Raises:
             RegionError: the node does not answer, or refuses.
         """
-        return parse_images(self._ctr("images", "ls", f"name~=^{repository}:"), repository)
+        return {
+            image.name: image.pinned
+            for image in self._images()
+            if image.name.startswith(f"{repository}:")
+        }
 
     def bring(self, image: str, archive: Path) -> None:
         """Import `image` from its archive, unpack and pin it.
@@ -53,14 +73,17 @@ class Node:
         """
         self._ctr("images", "label", image, _PIN)
 
-    def remove(self, images: list[str]) -> None:
-        """Delete images.
+    def remove(self, names: Collection[str]) -> None:
+        """Delete images of these names, with tag.
 
         Raises:
             RegionError: the node does not answer, or refuses.
         """
-        if images:
-            self._ctr("images", "rm", *images)
+        if names:
+            self._ctr("images", "rm", *names_to_remove(self._images(), names))
+
+    def _images(self) -> list[StoredImage]:
+        return parse_images(self._ctr("images", "ls"))
 
     def _ctr(self, *arguments: str, archive: Path | None = None) -> str:
         remote = shlex.join(["ctr", "--namespace", "k8s.io", *arguments])
@@ -80,11 +103,27 @@ class Node:
         return done.stdout.decode(errors="replace")
 
 
-def parse_images(table: str, repository: str) -> dict[str, bool]:
-    """Read what `ctr images ls` prints: name with tag to whether it is pinned."""
-    images = {}
-    for line in table.splitlines():
-        fields = line.split()
-        if fields and fields[0].startswith(f"{repository}:"):
-            images[fields[0]] = _PIN in fields[-1].split(",")
+def parse_images(table: str) -> list[StoredImage]:
+    """Read what `ctr images ls` prints."""
+    images = []
+    for line in table.splitlines()[1:]:
+        name, _, digest, *_, labels = line.split()
+        images.append(StoredImage(name, digest, _PIN in labels.split(",")))
     return images
+
+
+def names_to_remove(images: Sequence[StoredImage], names: Collection[str]) -> list[str]:
+    """All that keeps the images of `names` on a node.
+
+    The kubelet's side knows each image by a name of its own as well, made of its hash; while that
+    is there, nothing is freed. It goes with the last tag.
+    """
+    kept = {
+        image.digest
+        for image in images
+        if image.name not in names and not image.name.startswith("sha256:")
+    }
+    gone = {image.digest for image in images if image.name in names} - kept
+    return sorted(names) + [
+        image.name for image in images if image.name.startswith("sha256:") and image.digest in gone
+    ]

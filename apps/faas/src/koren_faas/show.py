@@ -6,7 +6,6 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import yaml
 
@@ -18,37 +17,9 @@ _HEAD = ("NAME", "NAMESPACE", "HANDLER", "RUNTIME", "DEPENDENCIES", "STATUS", "R
 _HEAD_WIDE = ("TOPIC", "MEMORY", "ENV", "IMAGE")
 
 
-def as_dict(one: Deployed) -> dict[str, Any]:
-    """A deployed function as plain data, for machines."""
-    function = one.function
-    return {
-        "name": function.name,
-        "namespace": manifests.NAMESPACE,
-        "region": one.region,
-        "handler": function.handler,
-        "runtime": function.runtime,
-        "dependencies": list(one.requirements),
-        "status": one.status,
-        "replicas": one.replicas,
-        "ready": one.ready,
-        "image": one.image,
-        "topic": function.topic,
-        "timeout_s": function.timeout_s,
-        "memory": function.memory,
-        "cpu": function.cpu,
-        "max_scale": function.max_scale,
-        "max_attempts": function.max_attempts,
-        "secrets": list(function.secrets),
-        "env": dict(function.env),
-        "opens": function.opens,
-        "closes": function.closes,
-        "incident_limit_s": function.incident_limit_s,
-    }
-
-
 def document(functions: Sequence[Deployed], form: str) -> str:
     """Functions as one document: `json` or `yaml`."""
-    content = [as_dict(one) for one in functions]
+    content = [one.as_dict() for one in functions]
     if form == "json":
         return json.dumps(content, indent=2, ensure_ascii=False)
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip()

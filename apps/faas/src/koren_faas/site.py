@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from koren_faas.errors import SiteError
+from koren_faas.errors import NotReadyError, SiteError
 
 CENTRAL = "central"
 
@@ -56,23 +56,25 @@ class Site:
         """Read the site's state from `path` (default: `default_dir()`).
 
         Raises:
-            SiteError: the folder has no usable site.json.
+            NotReadyError: the folder has no usable site.json.
         """
         folder = Path(path) if path is not None else default_dir()
         file = folder / "site.json"
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise SiteError(
+            raise NotReadyError(
                 f"{file} does not exist: name the site's state folder with --site-dir or"
                 " KOREN_SITE_DIR, or set up the site first"
             ) from None
         except (OSError, ValueError) as error:
-            raise SiteError(f"{file} can't be read: {error}") from error
+            raise NotReadyError(f"{file} can't be read: {error}") from error
         try:
             return cls._parse(folder, content)
         except (KeyError, TypeError, AttributeError) as error:
-            raise SiteError(f"{file} is incomplete: {error!r}; run the site's playbook") from error
+            raise NotReadyError(
+                f"{file} is incomplete: {error!r}; run the site's playbook"
+            ) from error
 
     @classmethod
     def _parse(cls, folder: Path, content: dict[str, Any]) -> Site:

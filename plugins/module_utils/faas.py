@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the modules for functions share: the library C(koren_faas) and the site to use."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+try:
+    import koren_faas
+except ImportError:
+    koren_faas = None
+    IMPORT_ERROR = traceback.format_exc()
+
+
+def need_library(module: AnsibleModule) -> Any:
+    """The library; without it the module fails and says what to install."""
+    if koren_faas is None:
+        module.fail_json(
+            msg=missing_required_lib("koren_faas", reason="it is in the folder apps/faas"),
+            exception=IMPORT_ERROR,
+        )
+    return koren_faas
+
+
+def load_site(module: AnsibleModule) -> Any:
+    """The site of the option I(site_dir).
+
+    Raises:
+        NotReadyError: it is not there.
+    """
+    return koren_faas.Site.load(module.params["site_dir"])
+
+
+def as_diff(result: Any) -> list[dict[str, str]]:
+    """A result's differences as Ansible shows them."""
+    return [
+        {
+            "before_header": change.what,
+            "after_header": change.what,
+            "before": change.before,
+            "after": change.after,
+        }
+        for change in result.diff
+    ]
+
+
+def as_path(value: str | None) -> Path | None:
+    """A path option's value."""
+    return None if value is None else Path(value)

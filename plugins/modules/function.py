@@ -1,0 +1,231 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Bring a function to regions of a site, or take it away."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: function
+short_description: Bring a function to regions of a site, or take it away
+description:
+  - Makes the function's image once on this machine, imports its handler there as a check, puts the
+    image on the nodes of each region and applies its Kubernetes objects. Nothing is touched in any
+    region before the check passed.
+  - The number of pods is never written after the first deploy.
+  - Runs on the controller, which has the site's state folder and C(buildah).
+requirements:
+  - koren_faas
+options:
+  name:
+    description: The function's name, a DNS label of at most 54 characters.
+    type: str
+    required: true
+  state:
+    description:
+      - V(present) brings the function to I(regions). In other regions it stays as it is.
+      - V(absent) takes it and its images away from I(regions). Secrets stay.
+    type: str
+    choices: [present, absent]
+    default: present
+  regions:
+    description:
+      - Names of regions.
+      - Without any, V(present) means every edge of the site, and V(absent) every region.
+    type: list
+    elements: str
+    default: []
+  source:
+    description:
+      - File or folder with the code. A single file becomes the handler's module, whatever its name.
+      - Of a folder all files are taken but hidden ones, byte-code, and the folder C(tests).
+    type: path
+  handler:
+    description: What is called, as C(module.function).
+    type: str
+  runtime:
+    description: The runtime.
+    type: str
+    default: python3.11
+  dependencies:
+    description: Requirements file; installed as wheels into the image.
+    type: path
+  topic:
+    description:
+      - MQTT topic filter whose events the function gets, below C(events/<region>/). C({region}) in
+        it stands for the region's name.
+      - Without it only calls start the function.
+    type: str
+  timeout_s:
+    description: Seconds that the handler may take for one event.
+    type: int
+    default: 180
+  memory:
+    description: Memory that is requested, and the limit, as a Kubernetes quantity.
+    type: str
+    default: 256Mi
+  cpu:
+    description: CPU that is requested, as a Kubernetes quantity. It is no limit.
+    type: str
+    default: 100m
+  max_scale:
+    description: Most pods in one region.
+    type: int
+    default: 10
+  max_attempts:
+    description: Tries before an event becomes a dead letter.
+    type: int
+    default: 5
+  secrets:
+    description:
+      - Names of Secrets in the namespace C(functions), mounted as files below
+        C(/run/secrets/<name>/).
+    type: list
+    elements: str
+    default: []
+  env:
+    description: Environment variables.
+    type: dict
+    default: {}
+  opens:
+    description: Event type that opens an incident. The function stays up until the incident closes.
+    type: str
+  closes:
+    description: Event type that closes an incident.
+    type: str
+  incident_limit_s:
+    description: Seconds after which an open incident counts as closed.
+    type: int
+    default: 3600
+  site_dir:
+    description: The site's state folder. Without it E(KOREN_SITE_DIR), else C(.state/local).
+    type: path
+attributes:
+  check_mode:
+    support: full
+    description:
+      - Nothing is built or applied; the API servers are asked what would change.
+      - While the site is not set up yet, a change is reported and the objects are not compared.
+  diff_mode:
+    support: full
+    description: Shows each Kubernetes object, and each image on a node, before and after.
+author: the koren.faas authors
+"""
+
+EXAMPLES = r"""
+- name: Report accidents on the edges
+  koren.faas.function:
+    name: report-incident
+    source: apps/report-incident
+    handler: handler.handler
+    dependencies: apps/report-incident/requirements.txt
+    topic: events/{region}/+/accident
+    secrets: [sns]
+    opens: kr.koren.traffic.accident.detected
+    closes: kr.koren.traffic.accident.cleared
+
+- name: Take a function away from one region
+  koren.faas.function:
+    name: hello
+    state: absent
+    regions: [seoul]
+"""
+
+RETURN = r"""
+regions:
+  description: Regions where the function is now as asked.
+  returned: success
+  type: list
+  elements: str
+steps:
+  description: What took time, in the order it was done.
+  returned: success
+  type: list
+  elements: str
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.koren.faas.plugins.module_utils.faas import (
+    as_diff,
+    as_path,
+    load_site,
+    need_library,
+)
+
+AS_THEY_ARE = (
+    "name",
+    "handler",
+    "runtime",
+    "topic",
+    "timeout_s",
+    "memory",
+    "cpu",
+    "max_scale",
+    "max_attempts",
+    "opens",
+    "closes",
+    "incident_limit_s",
+)
+
+
+def description(params: dict[str, Any]) -> dict[str, Any]:
+    """Attributes of the function that the module's options describe."""
+    return {option: params[option] for option in AS_THEY_ARE} | {
+        "source": as_path(params["source"]),
+        "dependencies": as_path(params["dependencies"]),
+        "secrets": tuple(params["secrets"]),
+        "env": {key: str(value) for key, value in params["env"].items()},
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "regions": {"type": "list", "elements": "str", "default": []},
+            "source": {"type": "path"},
+            "handler": {"type": "str"},
+            "runtime": {"type": "str", "default": "python3.11"},
+            "dependencies": {"type": "path"},
+            "topic": {"type": "str"},
+            "timeout_s": {"type": "int", "default": 180},
+            "memory": {"type": "str", "default": "256Mi"},
+            "cpu": {"type": "str", "default": "100m"},
+            "max_scale": {"type": "int", "default": 10},
+            "max_attempts": {"type": "int", "default": 5},
+            "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
+            "env": {"type": "dict", "default": {}},
+            "opens": {"type": "str"},
+            "closes": {"type": "str"},
+            "incident_limit_s": {"type": "int", "default": 3600},
+            "site_dir": {"type": "path"},
+        },
+        required_if=[("state", "present", ("source", "handler"))],
+        supports_check_mode=True,
+    )
+    faas = need_library(module)
+    params, steps = module.params, []
+    how = {"check": module.check_mode, "on_progress": steps.append}
+    try:
+        if params["state"] == "present":
+            function = faas.Function(**description(params))
+            result = faas.deploy(load_site(module), function, params["regions"], **how)
+        else:
+            result = faas.delete(load_site(module), params["name"], params["regions"], **how)
+    except faas.NotReadyError as error:
+        if not module.check_mode:
+            module.fail_json(msg=str(error))
+        # A site's first run in check mode: what is missing, earlier steps would have made.
+        module.exit_json(changed=params["state"] == "present", regions=[], steps=[str(error)])
+    except faas.FaasError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=result.changed, diff=as_diff(result), regions=list(result.regions), steps=steps
+    )
+
+
+if __name__ == "__main__":
+    main()

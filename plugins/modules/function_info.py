@@ -1,0 +1,110 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""List functions in the regions of a site."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: function_info
+short_description: List functions in the regions of a site
+description:
+  - Reads from each region's API server which functions it has and how they are.
+  - A region that is cut off does not keep the others from being listed.
+requirements:
+  - koren_faas
+options:
+  name:
+    description: Only the function of this name.
+    type: str
+  regions:
+    description: Names of regions; without any, all.
+    type: list
+    elements: str
+    default: []
+  site_dir:
+    description: The site's state folder. Without it E(KOREN_SITE_DIR), else C(.state/local).
+    type: path
+attributes:
+  check_mode:
+    support: full
+    description: The module only reads.
+  diff_mode:
+    support: none
+    description: The module only reads.
+author: the koren.faas authors
+"""
+
+EXAMPLES = r"""
+- name: Read where the function is
+  koren.faas.function_info:
+    name: report-incident
+  register: found
+
+- name: Demand that it is idle everywhere
+  ansible.builtin.assert:
+    that: found.functions | map(attribute='status') | unique == ['0/0 IDLE']
+"""
+
+RETURN = r"""
+functions:
+  description: One entry for each function and region, by name, then region.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name: {description: The function's name., type: str}
+    namespace: {description: The Kubernetes namespace., type: str}
+    region: {description: The region., type: str}
+    handler: {description: What is called., type: str}
+    runtime: {description: The runtime., type: str}
+    dependencies: {description: Lines of the requirements in the image., type: list, elements: str}
+    status: {description: C(0/0 IDLE) or C(1/1 READY) or C(0/1 NOT READY)., type: str}
+    replicas: {description: Pods that there are., type: int}
+    ready: {description: Pods that run., type: int}
+    image: {description: Name of the image with its tag., type: str}
+    topic: {description: MQTT topic filter., type: str}
+    timeout_s: {description: Seconds that the handler may take., type: int}
+    memory: {description: Requested memory and its limit., type: str}
+    cpu: {description: Requested CPU., type: str}
+    max_scale: {description: Most pods., type: int}
+    max_attempts: {description: Tries before an event becomes a dead letter., type: int}
+    secrets: {description: Names of mounted Secrets., type: list, elements: str}
+    env: {description: Environment variables., type: dict}
+    opens: {description: Event type that opens an incident., type: str}
+    closes: {description: Event type that closes an incident., type: str}
+    incident_limit_s: {description: Seconds that an incident is open at most., type: int}
+unreachable:
+  description: Region that did not tell, to the reason.
+  returned: success
+  type: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.koren.faas.plugins.module_utils.faas import load_site, need_library
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str"},
+            "regions": {"type": "list", "elements": "str", "default": []},
+            "site_dir": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    faas = need_library(module)
+    name = module.params["name"]
+    try:
+        found = faas.ls(load_site(module), [name] if name else [], module.params["regions"])
+    except faas.FaasError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=False,
+        functions=[one.as_dict() for one in found.functions],
+        unreachable={region: str(error) for region, error in found.unreachable.items()},
+    )
+
+
+if __name__ == "__main__":
+    main()
