@@ -20,6 +20,7 @@ from koren_faas import Function, FunctionError
         ({"memory": "lots"}, "memory"),
         ({"cpu": "1 core"}, "cpu"),
         ({"timeout_s": 0}, "timeout"),
+        ({"timeout_s": 86400}, "less than a day"),
         ({"topic": "health/seoul/x"}, "events/<region>/"),
         ({"topic": "events/seoul/#/accident"}, "last level"),
         ({"topic": "events/seoul/cctv+/accident"}, "cctv+"),

@@ -85,6 +85,10 @@ def test_a_handler_sees_the_environment_it_will_have(site: Site, make: Make) -> 
     _build(site, make("import os\nos.environ['WORD']\n" + HANDLER, env={"WORD": "x"}))
 
 
+def test_a_handler_finds_what_the_runtime_brings(site: Site, make: Make) -> None:
+    _build(site, make("from koren_runtime import state\n" + HANDLER))
+
+
 def test_a_module_may_read_its_secrets_when_it_is_imported(site: Site, make: Make) -> None:
     code = "KEY = open('/run/secrets/sns/key').read()\n" + HANDLER
     _, said = _build(site, make(code, secrets=("sns",)))

@@ -16,13 +16,16 @@ _FUNCTION_API = "/api/v1/namespaces/koren-faas/services/https:gateway:functions/
 # The gateway waits for the function's timeout and 30 s; a little more, to hear what it says then.
 _GRACE_S = 45
 _TOKEN_LIFE_S = 600
+# The function failed, or did not answer in time.
+_FAILED = (502, 504)
 
 
 def call(site: Site, name: str, region: Region, data: Any = None, *, wait: bool = True) -> Any:
     """Call the function in `region` and return its result.
 
     Args:
-        data: the event's data, or a whole CloudEvent; anything that JSON can hold.
+        data: the event's data, anything that JSON can hold; a dictionary with `specversion` is
+            a whole CloudEvent.
         wait: False returns what the gateway says as soon as it holds the event: its id.
 
     Raises:
@@ -32,19 +35,23 @@ def call(site: Site, name: str, region: Region, data: Any = None, *, wait: bool 
     """
     kube = Kube(region, site.kubeconfig)
     function = get(kube, name).function
+    whole = isinstance(data, dict) and "specversion" in data
     try:
         answer = kube.request(
             "POST",
             f"{_FUNCTION_API}/functions/{name}/invoke",
             query=None if wait else {"wait": "false"},
             body=data,
-            headers={"Koren-Token": _token(kube)},
+            headers={
+                "Koren-Token": _token(kube),
+                "Content-Type": "application/cloudevents+json" if whole else "application/json",
+            },
             read_timeout_s=function.timeout_s + _GRACE_S,
         )
     except RegionError as error:
-        if error.status in (None, 401, 403, 404, 503):
-            raise
-        raise CallError(f"function {name!r}: {error}") from error
+        if error.status in _FAILED:
+            raise CallError(str(error)) from error
+        raise
     return parse_answer(answer)
 
 

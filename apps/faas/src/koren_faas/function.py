@@ -20,6 +20,8 @@ _TAKEN_NAMES = frozenset({"default", "faas-caller"})
 # Mounted beside the secrets, under /run/secrets.
 _TAKEN_SECRETS = frozenset({"koren", "kubernetes.io"})
 
+_DAY_S = 86400
+
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SECRET = re.compile(r"[a-z0-9]([-a-z0-9]{0,54}[a-z0-9])?")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -131,6 +133,8 @@ def _problems(f: Function) -> list[str]:
     ):
         if number < 1:
             problems.append(f"{option} is {number}, it must be at least 1")
+    if f.timeout_s >= _DAY_S:
+        problems.append(f"timeout is {f.timeout_s}, it must be less than a day")
     if f.topic is not None:
         problems += _topic_problems(f.topic)
     if f.closes is not None and f.opens is None:

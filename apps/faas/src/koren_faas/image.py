@@ -29,16 +29,22 @@ _CHECK_TIMEOUT_S = 60
 _BUILDAH_TIMEOUT_S = 300
 
 _MARK = "koren-faas-check:"
-# Runs in the image, as the pod's user and without a network. What only a region can give (its
-# secrets, a peer) ends the import with an OSError, which tells nothing about the code.
+# Runs in the image, as the pod's user and without a network, and loads the handler as the runtime
+# does. What only a region can give (its secrets, a peer) ends the import with an OSError, which
+# tells nothing about the code.
 _CHECK = f"""
-import importlib, json, signal, sys, time, traceback
+import importlib, json, os, signal, sys, time, traceback
 def too_long(*_):
     raise SystemExit("the import took more than {_CHECK_TIMEOUT_S} s")
 signal.signal(signal.SIGALRM, too_long)
 signal.alarm({_CHECK_TIMEOUT_S})
-sys.path[:0] = ["/function", "/function/site-packages"]
-module, entry = sys.argv[1:]
+runtime, module, entry = sys.argv[1:]
+packages = "/function/site-packages"
+sys.path[:0] = ["/function", runtime]
+sys.path.append(packages)
+if any(name.endswith(".pth") for name in os.listdir(packages)):
+    import site
+    site.addsitedir(packages)
 begin, said = time.monotonic(), {{"problem": None}}
 try:
     loaded = importlib.import_module(module)
@@ -211,9 +217,10 @@ def _python(runtime: str) -> str:
 
 
 def _check(function: Function, source: Source, container: str, on_progress: Progress) -> None:
+    python, folder = _runtime(container)
     environment = [f"--env={key}={value}" for key, value in sorted(function.env.items())]
     command = ["buildah", "run", "--network", "none", *environment, container, "--"]
-    command += [f"/usr/bin/{function.runtime}", "-I", "-S", "-c", _CHECK]
+    command += [python, "-I", "-S", "-c", _CHECK, folder]
     done = _run([*command, function.module, function.entry], _BUILDAH_TIMEOUT_S)
     said = next(
         (line for line in reversed(done.stdout.splitlines()) if line.startswith(_MARK)), None
@@ -231,6 +238,19 @@ def _check(function: Function, source: Source, container: str, on_progress: Prog
         on_progress(f"{function.module} needs its region to be imported ({result['unsure']})")
     else:
         on_progress(f"{function.handler} imports in {result['import_s'] * 1000:.0f} ms")
+
+
+def _runtime(container: str) -> tuple[str, str]:
+    """The image's Python, and the folder that it finds the runtime in.
+
+    Both are in its entry point: `…/python3 -I -S …/koren_runtime/start.pyc`.
+    """
+    config = json.loads(_buildah("inspect", container))["OCIv1"]["config"]
+    entry = config.get("Entrypoint") or []
+    python = next((word for word in entry if Path(word).name.startswith("python")), None)
+    if python is None:
+        raise BuildError(f"the runtime's image starts {entry or 'nothing'}, which is no Python")
+    return python, str(Path(entry[-1]).parent.parent)
 
 
 def _problem(function: Function, source: Source, result: Mapping[str, Any]) -> str | None:

@@ -206,5 +206,8 @@ def _reason(body: bytes) -> str:
         answer = json.loads(text)
     except ValueError:
         return text
-    message = answer.get("message") if isinstance(answer, dict) else None
-    return str(message or text)
+    if not isinstance(answer, dict):
+        return text
+    # The gateway says `error`, and `traceback` of a function that failed; Kubernetes `message`.
+    lines = [answer.get("error") or answer.get("message") or text, answer.get("traceback") or ""]
+    return "\n".join(str(line).rstrip() for line in lines if line)
