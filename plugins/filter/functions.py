@@ -10,40 +10,6 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-DOCUMENTATION = r"""
-name: function_secrets
-short_description: The Secrets that functions need, one entry for each region
-description:
-  - Takes what the functions' entries give as I(secrets) and I(secret_files) and says which Secret
-    each region is to have. Files are read on the controller.
-options:
-  _input:
-    description: The functions, as in C(functions_list).
-    type: list
-    elements: dict
-    required: true
-  site:
-    description: Content of the site's C(site.json).
-    type: dict
-    required: true
-  folder:
-    description: Folder that relative paths in I(secret_files) begin at.
-    type: path
-    required: true
-author: the koren.faas authors
-"""
-
-EXAMPLES = r"""
-secrets: "{{ functions_list | koren.faas.function_secrets(site, site_dir) }}"
-"""
-
-RETURN = r"""
-_value:
-  description: Each with C(region), C(context), C(name) and C(data), contents in Base64.
-  type: list
-  elements: dict
-"""
-
 
 def function_secrets(
     functions: Sequence[Mapping[str, Any]], site: Mapping[str, Any], folder: str
