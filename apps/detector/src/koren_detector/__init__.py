@@ -1,0 +1,1 @@
+"""Sees accidents on CCTV streams and publishes them as events."""

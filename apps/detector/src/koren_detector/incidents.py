@@ -1,0 +1,239 @@
+"""When an accident opens an incident, and when the incident is over. Nothing here does I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from .boxes import Array
+from .motion import Motion
+
+Severity = Literal["minor", "moderate", "severe"]
+What = Literal["rear_end", "side", "head_on", "single", "unknown"]
+Box = tuple[float, float, float, float]
+LooksTheSame = Callable[["Wreck"], bool]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When to believe the score; distances in metres, speeds in m/s."""
+
+    score: float
+    """A track's score that counts as an alarm; chosen on validation junctions."""
+    frames: int = 4
+    of_frames: int = 6
+    resting_m_s: float = 2.5
+    place_m: float = 15.0
+    """One incident within this radius."""
+    quiet_s: float = 30.0
+    """After an incident is over its place opens no other for so long."""
+    touching_m: float = 2.5
+    wreck_m: float = 3.5
+    """A standing vehicle this near to where a wreck was is the wreck, whatever its number."""
+    standing_m_s: float = 1.2
+    clear_after_s: float = 6.0
+
+
+@dataclass(frozen=True)
+class Wreck:
+    """An involved vehicle: where it was last seen at rest, and for how long it has been gone."""
+
+    track: int
+    x: float
+    y: float
+    box: Box
+    gone_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Incident:
+    """An accident at a place; times are unix seconds."""
+
+    x: float
+    y: float
+    started_s: float
+    opened_s: float
+    confidence: float
+    what: What
+    severity: Severity
+    wrecks: tuple[Wreck, ...]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A new incident."""
+
+    incident: Incident
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """An incident is over: its last wreck has been gone since `since_s`."""
+
+    incident: Incident
+    since_s: float
+
+
+Decision = Opened | Cleared
+
+
+@dataclass
+class IncidentLog:
+    """One camera's incidents: at most one open a place."""
+
+    rules: Rules
+    open: list[Incident] = field(default_factory=list)
+    _alarms: dict[int, list[bool]] = field(default_factory=dict)
+    _quiet: list[tuple[float, float, float]] = field(default_factory=list)
+    _last_s: float | None = None
+
+    def forget_tracks(self) -> None:
+        """Take note that the stream was interrupted: track numbers mean nothing any more."""
+        self._alarms.clear()
+        self.open = [
+            replace(incident, wrecks=tuple(replace(w, track=-1) for w in incident.wrecks))
+            for incident in self.open
+        ]
+
+    def update(
+        self, time_s: float, motion: Motion, scores: Array, looks_the_same: LooksTheSame
+    ) -> list[Decision]:
+        """Take in a frame.
+
+        `looks_the_same` is asked, where no track stands at a wreck's place any more, whether the
+        picture there still shows the wreck: a network overlooks a vehicle at times, and a wreck
+        that it overlooks must not count as gone.
+        """
+        # A frame tells of its moment only: an interruption is no time in which a wreck was gone.
+        dt = 0.0 if self._last_s is None else min(max(time_s - self._last_s, 0.0), 1.0)
+        self._last_s = time_s
+        self._quiet = [q for q in self._quiet if time_s - q[2] < self.rules.quiet_s]
+        decisions: list[Decision] = []
+        still_open = []
+        for incident in self.open:
+            incident = _watch(incident, motion, self.rules, dt, looks_the_same)
+            gone_s = min(wreck.gone_s for wreck in incident.wrecks)
+            if gone_s >= self.rules.clear_after_s:
+                decisions.append(Cleared(incident, time_s - gone_s))
+                self._quiet.append((incident.x, incident.y, time_s))
+            else:
+                still_open.append(incident)
+        self.open = still_open
+        for row in self._alarmed(motion, scores):
+            x, y = motion.places[row]
+            if not self._taken(float(x), float(y)):
+                incident = _open(time_s, row, motion, scores, self.rules)
+                self.open.append(incident)
+                decisions.append(Opened(incident))
+        return decisions
+
+    def _alarmed(self, motion: Motion, scores: Array) -> list[int]:
+        """Rows of the tracks whose alarm has lasted, surest first."""
+        alarms: dict[int, list[bool]] = {}
+        rows = []
+        for row, number in enumerate(motion.tracks.numbers):
+            past = self._alarms.get(int(number), [])[-self.rules.of_frames + 1 :]
+            alarms[int(number)] = [*past, bool(scores[row] > self.rules.score)]
+            lasting = sum(alarms[int(number)]) >= self.rules.frames and alarms[int(number)][-1]
+            if lasting and motion.speeds[row] < self.rules.resting_m_s:
+                rows.append(row)
+        self._alarms = alarms
+        return sorted(rows, key=lambda row: -scores[row])
+
+    def _taken(self, x: float, y: float) -> bool:
+        places = [(i.x, i.y) for i in self.open] + [(q[0], q[1]) for q in self._quiet]
+        return any(np.hypot(x - px, y - py) < self.rules.place_m for px, py in places)
+
+
+def _watch(
+    incident: Incident, motion: Motion, rules: Rules, dt: float, looks_the_same: LooksTheSame
+) -> Incident:
+    """The incident with its wrecks where they are now."""
+    taken: set[int] = set()
+    wrecks = []
+    for wreck in incident.wrecks:
+        row = _find(wreck, motion, rules, taken)
+        if row is not None:
+            taken.add(row)
+            x, y = (float(value) for value in motion.places[row])
+            track = int(motion.tracks.numbers[row])
+            wreck = Wreck(track, x, y, _box(motion.tracks.boxes[row]))
+        elif looks_the_same(wreck):
+            wreck = replace(wreck, gone_s=0.0)
+        else:
+            wreck = replace(wreck, gone_s=wreck.gone_s + dt)
+        wrecks.append(wreck)
+    return replace(incident, wrecks=tuple(wrecks))
+
+
+def _find(wreck: Wreck, motion: Motion, rules: Rules, taken: set[int]) -> int | None:
+    """The row of the wreck's track: its own number first, else whoever stands at its place."""
+    away = np.hypot(motion.places[:, 0] - wreck.x, motion.places[:, 1] - wreck.y)
+    seen = motion.tracks.seen
+    fit = seen & (motion.speeds < rules.standing_m_s) & (away < rules.wreck_m)
+    own = seen & (motion.tracks.numbers == wreck.track) & (motion.speeds < rules.resting_m_s)
+    for row in [*np.flatnonzero(own), *np.argsort(away)]:
+        if (own[row] or fit[row]) and int(row) not in taken:
+            return int(row)
+    return None
+
+
+def _open(time_s: float, row: int, motion: Motion, scores: Array, rules: Rules) -> Incident:
+    partners = [
+        other
+        for other in np.argsort(motion.gaps[row])
+        if motion.gaps[row, other] < rules.touching_m
+        and motion.speeds[other] < rules.resting_m_s
+        and (scores[other] > rules.score / 2 or motion.change[other] > 3.0)
+    ]
+    rows = [row, *partners]
+    x, y = motion.places[rows].mean(0)
+    hardest = float(max(motion.change[r] for r in rows))
+    return Incident(
+        x=float(x),
+        y=float(y),
+        started_s=time_s - float(max(motion.changed_s[r] for r in rows)),
+        opened_s=time_s,
+        confidence=round(float(scores[row]), 3),
+        what=_what(motion, row, [int(p) for p in partners]),
+        severity="minor" if hardest < 5 else "moderate" if hardest < 9 else "severe",
+        wrecks=tuple(
+            Wreck(
+                int(motion.tracks.numbers[r]),
+                float(motion.places[r, 0]),
+                float(motion.places[r, 1]),
+                _box(motion.tracks.boxes[r]),
+            )
+            for r in rows
+        ),
+    )
+
+
+def _what(motion: Motion, row: int, partners: list[int]) -> What:
+    """How two vehicles met, by their directions before; "unknown" unless it can be told."""
+    if not partners:
+        # The other vehicle may be hidden or gone, so one vehicle alone proves nothing.
+        return "unknown"
+    directions = []
+    for which in (row, partners[0]):
+        velocity = motion.before[which]
+        if np.hypot(*velocity) > 2.0:
+            directions.append(float(np.arctan2(velocity[1], velocity[0])))
+        elif not np.isnan(motion.headings[which]):
+            directions.append(float(motion.headings[which]))
+    if len(directions) < 2:
+        return "unknown"
+    apart = abs(np.rad2deg(np.angle(np.exp(1j * (directions[0] - directions[1])))))
+    if apart < 35:
+        return "rear_end"
+    if apart > 145:
+        return "head_on"
+    return "side"
+
+
+def _box(box: Array) -> Box:
+    x0, y0, x1, y1 = (round(float(value), 1) for value in box)
+    return x0, y0, x1, y1

@@ -1,0 +1,21 @@
+"""What the detector tells Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+FRAMES = Counter("koren_detector_frames_total", "Frames looked at", ["camera"])
+STILL_FRAMES = Counter(
+    "koren_detector_still_frames_total", "Frames that showed nothing new", ["camera"]
+)
+FPS = Gauge("koren_detector_fps", "Frames looked at a second, lately", ["camera"])
+LAG = Gauge("koren_detector_lag_seconds", "From a frame's own time to its decision", ["camera"])
+CONNECTED = Gauge("koren_detector_stream_connected", "1 while the stream comes", ["camera"])
+TRACKS = Gauge("koren_detector_tracks", "Vehicles followed now", ["camera"])
+SCORE = Gauge("koren_detector_score", "Highest accident score of the last frame", ["camera"])
+DECISIONS = Counter("koren_detector_decisions_total", "Decisions", ["camera", "decision"])
+OPEN = Gauge("koren_detector_open_incidents", "Incidents open now", ["camera"])
+FIND = Histogram(
+    "koren_detector_find_seconds", "The vehicle network, a frame",
+    buckets=(0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0),
+)  # fmt: skip

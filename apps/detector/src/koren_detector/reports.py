@@ -1,0 +1,181 @@
+"""Turns one camera's decisions into events, so that each is published once, whatever dies.
+
+What is open, and what still has to be handed to the publisher, is on disk before it is handed over.
+An event handed over twice has the same id, which changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from koren_events import (
+    Event,
+    EventsError,
+    Image,
+    InvalidEvent,
+    SeenObject,
+    accident_cleared,
+    accident_detected,
+)
+
+from .incidents import Incident, Wreck
+from .picture import Gray, decode_patch, encode_patch
+from .settings import CameraSettings
+
+_log = logging.getLogger(__name__)
+
+_SAVE_EVERY_S = 10.0
+_RETRY_S = 5.0
+
+
+@dataclass
+class Open:
+    """An open incident, its last event without the picture, and how its wrecks look."""
+
+    incident: Incident
+    event: Event
+    patches: list[Gray | None] = field(default_factory=list)
+
+
+class Reports:
+    """One camera's open incidents on disk, and the way of its events to `publish`."""
+
+    def __init__(
+        self, settings: CameraSettings, folder: Path, publish: Callable[[Event], None]
+    ) -> None:
+        self._settings = settings
+        self._publish = publish
+        self._path = folder / f"{settings.camera.id}.json"
+        self._pending: list[Event] = []
+        self._saved_s = 0.0
+        self._tried_s = 0.0
+        self.open: list[Open] = []
+        self._load()
+
+    def opened(
+        self, incident: Incident, objects: list[SeenObject], image: Image, patches: list[Gray | None]
+    ) -> Event:
+        """Report a new incident; returns its event."""
+        event = accident_detected(
+            region=self._settings.region,
+            camera=self._settings.camera,
+            severity=incident.severity,
+            confidence=incident.confidence,
+            what=incident.what,
+            started_at=_moment(incident.started_s),
+            objects=objects,
+            image=image,
+            time=_moment(incident.opened_s),
+        )
+        self.open.append(Open(incident, _without_image(event), patches))
+        self._hand_over(event)
+        return event
+
+    def cleared(self, incident: Incident, since_s: float, time_s: float) -> Event:
+        """Report that an incident is over since `since_s`; returns its event."""
+        record = next(record for record in self.open if _same(record.incident, incident))
+        event = accident_cleared(
+            record.event, cleared_at=_moment(since_s), time=_moment(time_s)
+        )
+        self.open.remove(record)
+        self._hand_over(event)
+        return event
+
+    def follow(self, incidents: list[Incident], time_s: float) -> None:
+        """Take note of where the open incidents' wrecks are now, and try again what is pending."""
+        for incident in incidents:
+            for record in self.open:
+                if _same(record.incident, incident):
+                    record.incident = incident
+        if self._pending and time_s - self._tried_s > _RETRY_S:
+            self._tried_s = time_s
+            self._flush()
+        elif self.open and time_s - self._saved_s > _SAVE_EVERY_S:
+            self._saved_s = time_s
+            self._save()
+
+    def _hand_over(self, event: Event) -> None:
+        self._pending.append(event)
+        self._save()
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._pending:
+            try:
+                self._publish(self._pending[0])
+            except InvalidEvent as error:
+                _log.error("event %s breaks the contract: %s", self._pending[0].id, error)
+            except EventsError as error:
+                _log.error("event %s waits: %s", self._pending[0].id, error)
+                break
+            self._pending.pop(0)
+        self._save()
+
+    def _save(self) -> None:
+        values = {
+            "pending": [event.to_dict() for event in self._pending],
+            "open": [
+                {
+                    "incident": asdict(record.incident),
+                    "event": record.event.to_dict(),
+                    "patches": [p if p is None else encode_patch(p) for p in record.patches],
+                }
+                for record in self.open
+            ],
+        }
+        fresh = self._path.with_suffix(".new")
+        try:
+            with fresh.open("w") as file:
+                json.dump(values, file, ensure_ascii=False)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self._path)
+        except OSError as error:
+            _log.error("state %s can't be written: %s", self._path, error)
+
+    def _load(self) -> None:
+        try:
+            values = json.loads(self._path.read_text())
+            self._pending = [Event.from_dict(event) for event in values["pending"]]
+            self.open = [_record(entry) for entry in values["open"]]
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            # The file is replaced as a whole, so this is no half-written one: keep it to look at.
+            _log.error("state %s can't be read and is put aside: %s", self._path, error)
+            self._pending, self.open = [], []
+            with contextlib.suppress(OSError):
+                self._path.rename(self._path.with_suffix(".damaged"))
+            return
+        self._flush()
+
+
+def _record(entry: dict[str, Any]) -> Open:
+    values = dict(entry["incident"])
+    wrecks = tuple(
+        Wreck(**{**wreck, "box": tuple(wreck["box"])}) for wreck in values.pop("wrecks")
+    )
+    patches = [text if text is None else decode_patch(text) for text in entry["patches"]]
+    return Open(Incident(**values, wrecks=wrecks), Event.from_dict(entry["event"]), patches)
+
+
+def _same(a: Incident, b: Incident) -> bool:
+    return a.opened_s == b.opened_s and a.started_s == b.started_s
+
+
+def _without_image(event: Event) -> Event:
+    values = event.to_dict()
+    values["data"] = {key: value for key, value in values["data"].items() if key != "image"}
+    return Event.from_dict(values)
+
+
+def _moment(unix_s: float) -> datetime:
+    return datetime.fromtimestamp(unix_s, UTC)

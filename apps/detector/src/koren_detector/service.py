@@ -1,0 +1,88 @@
+"""The detector's process: reads the settings, runs a worker a camera, until it is told to end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import torch
+from koren_events import EventsError, Publisher
+from prometheus_client import start_http_server
+
+from .accident import load_weights
+from .graph import GraphError
+from .incidents import Rules
+from .reports import Reports
+from .settings import Settings, SettingsError, load_settings
+from .stream import Stream
+from .vehicles import VehicleFinder
+from .worker import Finder, Worker
+
+_log = logging.getLogger("koren_detector")
+
+_CHECK_S = 1.0
+
+
+def run(settings: Settings, ending: threading.Event) -> bool:
+    """Detect until `ending` is set. Returns False when a worker failed before."""
+    # One frame at a time on one core: the site shares the machine.
+    torch.set_num_threads(1)
+    weights = load_weights()
+    threshold = float(weights["threshold"]) if settings.score is None else settings.score
+    network = VehicleFinder(settings.model, settings.network_width)
+    finder = Finder(network, threading.Lock())
+    incidents = settings.state / "incidents"
+    incidents.mkdir(parents=True, exist_ok=True)
+    broker = settings.broker
+    with Publisher(
+        spool=settings.state / "spool.sqlite", host=broker.host, port=broker.port, ca=broker.ca,
+        cert=broker.cert, key=broker.key, client_id="detector", health_part="detector",
+    ) as publisher:  # fmt: skip
+        streams = [
+            Stream(camera.camera.id, settings.stream_url(camera), settings.fps)
+            for camera in settings.cameras
+        ]
+        workers = [
+            Worker(
+                camera, stream, finder, weights, Rules(score=threshold),
+                Reports(camera, incidents, publisher.publish),
+            )
+            for camera, stream in zip(settings.cameras, streams, strict=True)
+        ]  # fmt: skip
+        start_http_server(settings.metrics_port)
+        for worker, stream in zip(workers, streams, strict=True):
+            stream.start()
+            worker.start()
+        _log.info("%d cameras on %s, score above %.2f", len(workers), network.device, threshold)
+        well = True
+        while well and not ending.wait(_CHECK_S):
+            well = all(worker.alive for worker in workers)
+        for worker, stream in zip(workers, streams, strict=True):
+            worker.stop()
+            stream.stop()
+    return well
+
+
+def main() -> None:
+    """Entry of the service: `koren-detector --config FILE`."""
+    parser = argparse.ArgumentParser(description="See accidents on CCTV, publish them as events.")
+    parser.add_argument("--config", type=Path, required=True, help="settings, a JSON file")
+    parser.add_argument("--check", action="store_true", help="check the settings and end")
+    options = parser.parse_args()
+    # journald adds the time.
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        settings = load_settings(options.config)
+        if options.check:
+            return
+        ending = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: ending.set())
+        if not run(settings, ending):
+            sys.exit(1)
+    except (SettingsError, GraphError, EventsError, ValueError, OSError) as error:
+        sys.exit(f"koren-detector: {error}")

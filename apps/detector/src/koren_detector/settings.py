@@ -1,0 +1,167 @@
+"""The detector's settings: one JSON file, read once, into typed objects."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import numpy as np
+from koren_events import Camera, Text
+
+from .ground import Ground
+
+
+class SettingsError(Exception):
+    """The settings can't be used; the message names the entry and what it should be."""
+
+
+@dataclass(frozen=True)
+class CameraSettings:
+    """One camera: where its stream is, and what its events say of it.
+
+    `url` holds no credentials. `ground` maps its ground to pixels, None when not known.
+    """
+
+    camera: Camera
+    region: str
+    url: str
+    ground: Ground | None
+
+
+@dataclass(frozen=True)
+class BrokerSettings:
+    """The central broker and the certificate to show it."""
+
+    host: str
+    port: int
+    ca: Path
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of the detector's settings. `score` overrides the trained threshold where not None."""
+
+    cameras: tuple[CameraSettings, ...]
+    broker: BrokerSettings
+    model: Path
+    state: Path
+    fps: float
+    network_width: int
+    metrics_port: int
+    score: float | None
+    rtsp_user: str | None
+    rtsp_password: str | None = field(repr=False)
+
+    def stream_url(self, camera: CameraSettings) -> str:
+        """The stream's address with the credentials in it: for opening it, never for a log."""
+        if self.rtsp_user is None or self.rtsp_password is None:
+            return camera.url
+        parts = urlsplit(camera.url)
+        login = f"{quote(self.rtsp_user, safe='')}:{quote(self.rtsp_password, safe='')}"
+        return urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc}"))
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and check the settings file. Raises SettingsError."""
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"settings {path} can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SettingsError(f"settings {path} are not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"settings {path} must be a JSON object")
+    cameras = tuple(
+        _camera(entry, f"cameras[{number}]")
+        for number, entry in enumerate(_get(values, "cameras", list))
+    )
+    if not cameras:
+        raise SettingsError("cameras: the list is empty; name at least one camera")
+    ids = [camera.camera.id for camera in cameras]
+    twice = sorted({name for name in ids if ids.count(name) > 1})
+    if twice:
+        raise SettingsError(f"cameras: ids must be unique, {', '.join(twice)} is there twice")
+    broker = _get(values, "broker", dict)
+    fps = _get(values, "fps", int | float)
+    if not 1 <= fps <= 10:
+        raise SettingsError(f"fps: {fps} must be between 1 and 10; the score was taught at 4 to 5")
+    return Settings(
+        cameras=cameras,
+        broker=BrokerSettings(
+            host=_get(broker, "host", str, "broker."),
+            port=_get(broker, "port", int, "broker."),
+            ca=Path(_get(broker, "ca", str, "broker.")),
+            cert=Path(_get(broker, "cert", str, "broker.")),
+            key=Path(_get(broker, "key", str, "broker.")),
+        ),
+        model=Path(_get(values, "model", str)),
+        # systemd names the folder that it made for the service.
+        state=Path(os.environ.get("STATE_DIRECTORY") or _get(values, "state", str)),
+        fps=float(fps),
+        network_width=_get(values, "network_width", int),
+        metrics_port=_get(values, "metrics_port", int),
+        score=_get(values, "score", int | float | None),
+        rtsp_user=_get(values, "rtsp_user", str | None),
+        rtsp_password=_secret(_get(values, "rtsp_password_file", str | None)),
+    )
+
+
+def _get(values: Mapping[str, Any], key: str, kind: Any, prefix: str = "") -> Any:
+    if key not in values and not isinstance(None, kind):
+        raise SettingsError(f"{prefix}{key} is missing")
+    value = values.get(key)
+    # bool is an int to Python, but not to JSON.
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        wanted = getattr(kind, "__name__", str(kind))
+        raise SettingsError(f"{prefix}{key} must be {wanted}, not {type(value).__name__}")
+    return value
+
+
+def _camera(entry: Any, at: str) -> CameraSettings:
+    if not isinstance(entry, dict):
+        raise SettingsError(f"{at} must be an object")
+    prefix = f"{at}."
+    url = _get(entry, "url", str, prefix)
+    if urlsplit(url).password is not None:
+        raise SettingsError(f"{prefix}url must not hold a password; use rtsp_password_file")
+    ground = _get(entry, "ground", list | None, prefix)
+    try:
+        plane = None if ground is None else Ground(np.array(ground, float))
+    except ValueError as error:
+        raise SettingsError(f"{prefix}ground: {error}") from error
+    return CameraSettings(
+        camera=Camera(
+            id=_get(entry, "id", str, prefix),
+            name=_text(entry, "name", prefix),
+            latitude=float(_get(entry, "latitude", int | float, prefix)),
+            longitude=float(_get(entry, "longitude", int | float, prefix)),
+            road=_text(entry, "road", prefix),
+            direction=_text(entry, "direction", prefix),
+        ),
+        region=_get(entry, "region", str, prefix),
+        url=url,
+        ground=plane,
+    )
+
+
+def _text(entry: Mapping[str, Any], key: str, prefix: str) -> Text:
+    both = _get(entry, key, dict, prefix)
+    return Text(
+        ko=_get(both, "ko", str, f"{prefix}{key}."), en=_get(both, "en", str, f"{prefix}{key}.")
+    )
+
+
+def _secret(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"rtsp_password_file {path} can't be read: {error.strerror}") from error

@@ -1,0 +1,214 @@
+"""One camera's worker: newest frame in, events out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import metrics
+from .accident import Weights
+from .boxes import KINDS, Array, Picture
+from .ground import Ground
+from .incidents import Cleared, Decision, Incident, Opened, Rules, Wreck
+from .picture import Stillness, alike, patch, snapshot
+from .reports import Reports
+from .settings import CameraSettings
+from .sight import Sight
+from .stream import Frame, Stream
+from .vehicles import Found, VehicleFinder
+from koren_events import SeenObject
+
+_log = logging.getLogger(__name__)
+
+_WAIT_S = 1.0
+_PEOPLE_KEPT_S = 1.5
+_FPS_OVER_S = 5.0
+
+
+@dataclass(frozen=True)
+class Finder:
+    """The network, shared by all cameras: one frame at a time."""
+
+    network: VehicleFinder
+    turn: threading.Lock
+
+    def find(self, picture: Picture) -> Found:
+        """Find vehicles and people in `picture`."""
+        with self.turn, metrics.FIND.time():
+            return self.network.find(picture)
+
+
+class Worker:
+    """Follows one camera in a thread of its own until `stop`."""
+
+    def __init__(
+        self,
+        settings: CameraSettings,
+        stream: Stream,
+        finder: Finder,
+        weights: Weights,
+        rules: Rules,
+        reports: Reports,
+    ) -> None:
+        self._settings = settings
+        self._id = settings.camera.id
+        self._stream = stream
+        self._finder = finder
+        self._weights = weights
+        self._rules = rules
+        self._reports = reports
+        self._sight: Sight | None = None
+        self._still = Stillness()
+        self._found: Found | None = None
+        self._people: list[tuple[float, Array]] = []
+        self._connection = 0
+        self._times: list[float] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, name=f"camera {self._id}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow the camera."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; waits for the thread."""
+        self._stopping.set()
+        self._thread.join(2 * _WAIT_S + 5)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker still works."""
+        return self._thread.is_alive()
+
+    def _work(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                frame = self._stream.next(_WAIT_S)
+                metrics.CONNECTED.labels(self._id).set(self._stream.connected)
+                if frame is not None:
+                    self.take(frame)
+        except Exception:
+            # The service ends when a worker does, and systemd starts it anew.
+            _log.exception("camera %s: the worker failed", self._id)
+
+    def take(self, frame: Frame) -> None:
+        """Look at one frame, and report what it decides."""
+        if self._sight is None:
+            height, width = frame.picture.shape[:2]
+            ground = self._settings.ground or Ground.typical(width, height)
+            known = [record.incident for record in self._reports.open]
+            self._sight = Sight(ground, self._weights, self._rules, known)
+        elif frame.connection != self._connection:
+            self._sight.interrupted()
+        self._connection = frame.connection
+        found = self._look(frame)
+        decisions = self._sight.update(
+            frame.time_s, found.vehicles, lambda wreck: self._looks_the_same(frame.picture, wreck)
+        )
+        for decision in decisions:
+            self._report(decision, frame)
+        self._remember_looks(frame.picture)
+        self._reports.follow(self._sight.log.open, time.time())
+        self._measure(frame)
+
+    def _look(self, frame: Frame) -> Found:
+        still = self._still.is_still(frame.picture, frame.time_s)
+        if self._found is None or not still:
+            self._found = self._finder.find(frame.picture)
+        else:
+            metrics.STILL_FRAMES.labels(self._id).inc()
+        self._people = [
+            entry for entry in self._people if 0 <= frame.time_s - entry[0] < _PEOPLE_KEPT_S
+        ]
+        self._people.append((frame.time_s, self._found.people))
+        return self._found
+
+    def _looks_the_same(self, picture: Picture, wreck: Wreck) -> bool:
+        for record in self._reports.open:
+            for known, look in zip(record.incident.wrecks, record.patches, strict=True):
+                if known == wreck and look is not None:
+                    now = patch(picture, wreck.box)
+                    return now is not None and alike(now, look)
+        return False
+
+    def _remember_looks(self, picture: Picture) -> None:
+        """Keep how each wreck looks while its track says that it is there."""
+        assert self._sight is not None and self._sight.motion is not None
+        tracks = self._sight.motion.tracks
+        seen = set(tracks.numbers[tracks.seen].tolist())
+        for incident in self._sight.log.open:
+            for record in self._reports.open:
+                if record.incident.opened_s == incident.opened_s:
+                    record.patches = [
+                        (patch(picture, wreck.box) if wreck.track in seen else look)
+                        for wreck, look in zip(incident.wrecks, record.patches, strict=True)
+                    ]
+
+    def _report(self, decision: Decision, frame: Frame) -> None:
+        now_s = time.time()
+        incident = decision.incident
+        if isinstance(decision, Opened):
+            event = self._reports.opened(
+                incident, self._objects(incident),
+                snapshot(frame.picture, [wreck.box for wreck in incident.wrecks], self._hidden()),
+                [patch(frame.picture, wreck.box) for wreck in incident.wrecks],
+            )  # fmt: skip
+            name = "detected"
+        else:
+            assert isinstance(decision, Cleared)
+            event = self._reports.cleared(incident, decision.since_s, now_s)
+            name = "cleared"
+        metrics.DECISIONS.labels(self._id, name).inc()
+        line = {
+            "decision": name,
+            "camera": self._id,
+            "region": self._settings.region,
+            "incident": event.subject,
+            "event": event.id,
+            "frame_time": round(frame.time_s, 3),
+            "lag_s": round(now_s - frame.time_s, 3),
+            "started": round(incident.started_s, 3),
+            "what": incident.what,
+            "severity": incident.severity,
+            "confidence": incident.confidence,
+            "wrecks": len(incident.wrecks),
+        }
+        _log.info("%s", json.dumps(line))
+
+    def _objects(self, incident: Incident) -> list[SeenObject]:
+        assert self._sight is not None and self._sight.motion is not None
+        tracks = self._sight.motion.tracks
+        involved = {wreck.track for wreck in incident.wrecks}
+        objects = []
+        for row in np.flatnonzero(tracks.seen | np.isin(tracks.numbers, list(involved))):
+            x0, y0, x1, y1 = (round(float(value), 1) for value in tracks.boxes[row])
+            objects.append(
+                SeenObject(
+                    object_class=KINDS[tracks.kinds[row]],
+                    track=int(tracks.numbers[row]),
+                    box=(x0, y0, x1, y1),
+                    involved=int(tracks.numbers[row]) in involved,
+                )
+            )
+        return objects
+
+    def _hidden(self) -> Array:
+        """People of the last moments: the network may miss one in the very frame of the picture."""
+        return np.concatenate([people for _, people in self._people])
+
+    def _measure(self, frame: Frame) -> None:
+        assert self._sight is not None
+        now_s = time.time()
+        self._times = [t for t in self._times if now_s - t < _FPS_OVER_S] + [now_s]
+        metrics.FRAMES.labels(self._id).inc()
+        metrics.FPS.labels(self._id).set(len(self._times) / _FPS_OVER_S)
+        metrics.LAG.labels(self._id).set(now_s - frame.time_s)
+        metrics.OPEN.labels(self._id).set(len(self._sight.log.open))
+        if self._sight.scores is not None:
+            metrics.TRACKS.labels(self._id).set(len(self._sight.scores))
+            metrics.SCORE.labels(self._id).set(float(self._sight.scores.max(initial=0.0)))

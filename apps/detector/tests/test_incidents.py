@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import numpy as np
+from scenes import boxes
+
+from koren_detector.boxes import Array
+from koren_detector.incidents import Cleared, Decision, IncidentLog, Opened, Rules, Wreck
+from koren_detector.motion import FEATURES, Motion
+from koren_detector.tracking import Tracks
+
+RULES = Rules(score=0.8)
+STEP_S = 0.2
+Car = tuple[int, float, float, float, float]
+"""Number, place (m), speed (m/s), score."""
+
+
+def frame(cars: list[Car]) -> tuple[Motion, Array]:
+    count = len(cars)
+    numbers = np.array([car[0] for car in cars], np.int64)
+    places = np.array([car[1:3] for car in cars], float).reshape(-1, 2)
+    apart = np.linalg.norm(places[:, None] - places[None], axis=2) - 3
+    np.fill_diagonal(apart, 40)
+    motion = Motion(
+        tracks=Tracks(
+            numbers, boxes([(x, y) for _, x, y, _, _ in cars]), np.zeros(count, np.int64),
+            np.ones(count, bool), np.arange(count),
+        ),
+        places=places,
+        velocities=np.zeros((count, 2)),
+        speeds=np.array([car[3] for car in cars], float),
+        headings=np.zeros(count),
+        gaps=apart,
+        change=np.array([7.0 * (car[4] > 0.3) for car in cars]),
+        changed_s=np.full(count, 1.5),
+        before=np.array([[0, 8.0] if car[0] % 2 else [8.0, 0] for car in cars]).reshape(-1, 2),
+        previous=np.full(count, -1),
+        features=np.zeros((count, len(FEATURES))),
+    )  # fmt: skip
+    return motion, np.array([car[4] for car in cars], float)
+
+
+class Street:
+    """A log and its clock."""
+
+    def __init__(self, log: IncidentLog | None = None) -> None:
+        self.log = log or IncidentLog(RULES)
+        self.time_s = 1000.0
+        self.wreck_in_picture = False
+
+    def look(self, cars: list[Car], seconds: float = STEP_S) -> list[Decision]:
+        decisions: list[Decision] = []
+        for _ in range(round(seconds / STEP_S)):
+            self.time_s += STEP_S
+            motion, scores = frame(cars)
+            decisions += self.log.update(self.time_s, motion, scores, self._same)
+        return decisions
+
+    def _same(self, wreck: Wreck) -> bool:
+        return self.wreck_in_picture
+
+
+CRASH: list[Car] = [(1, 0.0, 20.0, 0.2, 0.95), (2, 3.5, 20.0, 0.4, 0.9)]
+PASSING: list[Car] = [(9, 30.0, 40.0, 12.0, 0.1)]
+
+
+def test_one_alarming_frame_opens_nothing() -> None:
+    street = Street()
+
+    assert street.look(CRASH, STEP_S) == []
+    assert street.look(PASSING, 5.0) == []
+
+
+def test_a_lasting_alarm_opens_one_incident_with_both_vehicles() -> None:
+    street = Street()
+
+    decisions = street.look(CRASH, 10.0)
+
+    assert len(decisions) == 1 and isinstance(decisions[0], Opened)
+    incident = decisions[0].incident
+    assert [wreck.track for wreck in incident.wrecks] == [1, 2]
+    assert (incident.what, incident.severity) == ("side", "moderate")
+    assert incident.opened_s - incident.started_s == 1.5
+
+
+def test_a_vehicle_that_drives_on_is_no_accident() -> None:
+    assert Street().look([(1, 0.0, 20.0, 9.0, 0.99)], 5.0) == []
+
+
+def test_one_vehicle_alone_is_not_said_to_be_a_single_vehicle_accident() -> None:
+    decisions = Street().look(CRASH[:1], 3.0)
+
+    assert isinstance(decisions[0], Opened)
+    assert decisions[0].incident.what == "unknown"
+
+
+def test_an_incident_far_from_an_open_one_is_another() -> None:
+    street = Street()
+    street.look(CRASH, 2.0)
+
+    decisions = street.look([*CRASH, (5, 40.0, 30.0, 0.3, 0.95)], 3.0)
+
+    assert [type(decision) for decision in decisions] == [Opened]
+
+
+def test_it_is_cleared_once_the_last_wreck_is_gone_for_a_while() -> None:
+    street = Street()
+    street.look(CRASH, 2.0)
+
+    assert street.look(CRASH[:1], 30.0) == []
+    left_s = street.time_s
+    decisions = street.look(PASSING, RULES.clear_after_s + 1)
+
+    assert [type(decision) for decision in decisions] == [Cleared]
+    assert isinstance(decisions[0], Cleared)
+    assert abs(decisions[0].since_s - left_s) < 0.5
+
+
+def test_wrecks_that_drive_off_clear_it() -> None:
+    street = Street()
+    street.look(CRASH, 2.0)
+
+    moving: list[Car] = [(1, 15.0, 20.0, 8.0, 0.0), (2, 18.0, 20.0, 8.0, 0.0)]
+    assert [type(d) for d in street.look(moving, 7.0)] == [Cleared]
+
+
+def test_a_wreck_that_got_another_number_is_still_there() -> None:
+    street = Street()
+    street.look(CRASH, 2.0)
+
+    assert street.look([(77, 0.5, 20.3, 0.1, 0.0)], 30.0) == []
+
+
+def test_a_wreck_that_is_overlooked_but_in_the_picture_is_still_there() -> None:
+    street = Street()
+    street.look(CRASH, 2.0)
+
+    street.wreck_in_picture = True
+    assert street.look(PASSING, 30.0) == []
+    street.wreck_in_picture = False
+    assert [type(d) for d in street.look(PASSING, 8.0)] == [Cleared]
+
+
+def test_an_interruption_neither_clears_nor_opens_anew() -> None:
+    street = Street()
+    street.look(CRASH, 2.0)
+
+    street.log.forget_tracks()
+    street.time_s += 120
+    again: list[Car] = [(31, 0.1, 20.0, 0.2, 0.95), (32, 3.4, 20.0, 0.1, 0.9)]
+
+    assert street.look(again, 10.0) == []
+
+
+def test_an_incident_that_an_earlier_run_left_open_is_cleared_by_the_next() -> None:
+    first = Street()
+    first.look(CRASH, 2.0)
+
+    second = Street(IncidentLog(RULES, list(first.log.open)))
+    second.log.forget_tracks()
+
+    assert [type(d) for d in second.look(PASSING, 8.0)] == [Cleared]
+
+
+def test_the_place_stays_quiet_for_a_while_after_it_was_cleared() -> None:
+    street = Street()
+    street.look(CRASH, 2.0)
+    street.look(PASSING, 8.0)
+
+    assert street.look(CRASH, 5.0) == []
+    assert street.look(PASSING, RULES.quiet_s) == []
+    assert [type(d) for d in street.look(CRASH, 2.0)] == [Opened]

@@ -1,0 +1,98 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from koren_detector.settings import SettingsError, load_settings
+
+
+def values(tmp_path: Path) -> dict[str, Any]:
+    secret = tmp_path / "password"
+    secret.write_text("pa/ss word\n")
+    return {
+        "cameras": [
+            {
+                "id": "cctv-seoul-01",
+                "url": "rtsp://cctv:8554/seoul",
+                "region": "seoul",
+                "name": {"ko": "세종대로 사거리", "en": "Sejong-daero junction"},
+                "latitude": 37.57,
+                "longitude": 126.977,
+                "road": {"ko": "세종대로", "en": "Sejong-daero"},
+                "direction": {"ko": "시청 방향", "en": "towards City Hall"},
+                "ground": [[34.2, -6.5, 490.9], [1.8, 2.1, 307.9], [0.024, 0.0276, 1.0]],
+            }
+        ],
+        "broker": {"host": "central-cp", "port": 8883, "ca": "/c", "cert": "/t", "key": "/k"},
+        "model": "/opt/model/nanodet.json",
+        "state": "/var/lib/koren-detector",
+        "fps": 4,
+        "network_width": 416,
+        "metrics_port": 9101,
+        "rtsp_user": "detector",
+        "rtsp_password_file": str(secret),
+    }
+
+
+def load(tmp_path: Path, changed: dict[str, Any]) -> Any:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(changed))
+    return load_settings(path)
+
+
+def test_credentials_are_in_the_stream_address_and_nowhere_else(tmp_path: Path) -> None:
+    settings = load(tmp_path, values(tmp_path))
+
+    assert settings.stream_url(settings.cameras[0]) == (
+        "rtsp://detector:pa%2Fss%20word@cctv:8554/seoul"
+    )
+    assert "pa/ss" not in repr(settings)
+    assert settings.cameras[0].url == "rtsp://cctv:8554/seoul"
+
+
+def test_systemd_says_where_state_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/private/koren-detector")
+
+    assert load(tmp_path, values(tmp_path)).state == Path("/var/lib/private/koren-detector")
+
+
+def test_a_camera_may_have_no_ground(tmp_path: Path) -> None:
+    changed = values(tmp_path)
+    del changed["cameras"][0]["ground"]
+
+    assert load(tmp_path, changed).cameras[0].ground is None
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("fps",), 50, "fps: 50 must be between 1 and 10"),
+        (("fps",), "4", "fps must be"),
+        (("cameras",), [], "cameras: the list is empty"),
+        (("cameras", 0, "name"), {"ko": "이름"}, r"cameras\[0\].name.en is missing"),
+        (("cameras", 0, "ground"), [[0, 0, 0]] * 3, r"cameras\[0\].ground: the ground homography"),
+        (("cameras", 0, "url"), "rtsp://u:secret@h/x", "url must not hold a password"),
+        (("broker", "port"), "8883", "broker.port must be int, not str"),
+        (("rtsp_password_file",), "/nowhere", "rtsp_password_file /nowhere can't be read"),
+    ],
+)
+def test_a_wrong_entry_is_named(
+    tmp_path: Path, path: tuple[Any, ...], value: Any, message: str
+) -> None:
+    changed = values(tmp_path)
+    entry: Any = changed
+    for key in path[:-1]:
+        entry = entry[key]
+    entry[path[-1]] = value
+
+    with pytest.raises(SettingsError, match=message):
+        load(tmp_path, changed)
+
+
+def test_two_cameras_of_one_id_are_refused(tmp_path: Path) -> None:
+    changed = values(tmp_path)
+    changed["cameras"] *= 2
+
+    with pytest.raises(SettingsError, match="cctv-seoul-01 is there twice"):
+        load(tmp_path, changed)

@@ -1,0 +1,57 @@
+"""Simulate junctions for training: `python simulate.py FOLDER` (needs koren-scenes).
+
+One file a junction, named after what it is for. The seed decides geometry, control, demand and
+behaviour, so a junction belongs to one split only. Files that exist are kept.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from koren_scenes import simulate
+
+# What for, first seed, junctions, hours each, share of reckless drivers, seconds a wreck stays.
+PLAN = [
+    ("train", 100, 24, 1.0, 0.25, 30.0),
+    ("train-more", 200, 12, 1.0, 0.35, 25.0),
+    ("train-calm", 150, 4, 1.0, 0.0, 30.0),
+    ("validation", 300, 6, 1.5, 0.12, 40.0),
+    ("test", 400, 11, 2.0, 0.12, 40.0),
+    ("test-calm", 450, 3, 1.0, 0.0, 30.0),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, first, count, hours, reckless, wreck_s in PLAN:
+        for seed in range(first, first + count):
+            path = folder / f"{name}-{seed}.npz"
+            if path.exists():
+                continue
+            traffic = simulate(seed, hours, reckless, wreck_s=wreck_s)
+            numbers = sorted(traffic.tracks)
+            kinds = [traffic.tracks[number] for number in numbers]
+            np.savez_compressed(
+                path,
+                states=traffic.states,
+                steps=traffic.steps,
+                numbers=np.array(numbers, np.int32),
+                kinds=np.array([kind.kind for kind in kinds]),
+                sizes=np.array([(kind.length, kind.width) for kind in kinds], np.float32),
+                collisions=np.array(
+                    [
+                        (hit.step, *hit.tracks, hit.delta_v, hit.x, hit.y, hit.cleared_step)
+                        for hit in traffic.collisions
+                    ],
+                    np.float64,
+                ).reshape(-1, 7),
+            )
+            counts = f"{len(numbers)} vehicles, {len(traffic.collisions)} collisions"
+            print(f"{path.name}: {counts}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
