@@ -1,0 +1,148 @@
+"""As much of HTTP/1.1 as the gateway's API needs, for the price of two built-in modules."""
+
+import _socket
+import posix
+
+_LIMIT_BYTES = 64 * 1024
+_KEEPALIVE_S = 10
+
+
+class ProtocolError(ConnectionError):
+    """The answer is not what this client understands."""
+
+
+class Response:
+    """Status, headers by their lower-case names, body."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    def problem(self) -> str:
+        """What an answer that is no success says, on one line."""
+        text = self.body[:500].decode(errors="replace").strip()
+        return f"{self.status} {text}" if text else str(self.status)
+
+
+class Connection:
+    """One connection, used for one request after the other.
+
+    Each method raises OSError (which ConnectionError and TimeoutError are); the connection is of no
+    use then.
+    """
+
+    def __init__(self, host: str, port: int, token_path: str, *, timeout_s: float) -> None:
+        self._host = host
+        self._port = port
+        self._token_path = token_path
+        self._received = b""
+        self._socket = _connect(host, port, timeout_s)
+
+    def fileno(self) -> int:
+        """The socket, to poll for an answer."""
+        return self._socket.fileno()
+
+    def send(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
+    ) -> None:
+        """Sends a request; its answer is read by `receive`."""
+        lines = [
+            f"{method} {path} HTTP/1.1",
+            f"Host: {self._host}:{self._port}",
+            f"Authorization: Bearer {_read_token(self._token_path)}",
+        ]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if body is not None:
+            lines.append(f"Content-Length: {len(body)}")
+        head = "\r\n".join(lines) + "\r\n\r\n"
+        self._socket.sendall(head.encode() + (body or b""))
+
+    def receive(self) -> Response:
+        """The answer to the request that was sent."""
+        while (end := self._received.find(b"\r\n\r\n")) < 0:
+            if len(self._received) > _LIMIT_BYTES:
+                raise ProtocolError("the gateway's headers are too long")
+            self._receive_some()
+        head = self._received[:end].decode("latin-1").split("\r\n")
+        self._received = self._received[end + 4 :]
+        version, _, rest = head[0].partition(" ")
+        if not version.startswith("HTTP/1.") or not rest[:3].isdigit():
+            raise ProtocolError(f"not an HTTP answer: {head[0][:80]!r}")
+        status = int(rest[:3])
+        headers = {}
+        for line in head[1:]:
+            name, _, value = line.partition(":")
+            headers[name.strip().lower()] = value.strip()
+        return Response(status, headers, self._receive_body(status, headers))
+
+    def _receive_body(self, status: int, headers: dict[str, str]) -> bytes:
+        if status == 204 or status == 304:
+            return b""
+        length = headers.get("content-length", "")
+        if not length.isdigit():
+            raise ProtocolError("the gateway's answer has no Content-Length")
+        size = int(length)
+        parts = [self._received[:size]]
+        left = size - len(parts[0])
+        self._received = self._received[size:]
+        while left > 0:
+            part = self._socket.recv(min(left, 1 << 18))
+            if not part:
+                raise ConnectionError("the gateway closed the connection amid its answer")
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
+    def _receive_some(self) -> None:
+        part = self._socket.recv(_LIMIT_BYTES)
+        if not part:
+            raise ConnectionError("the gateway closed the connection")
+        self._received += part
+
+    def close(self) -> None:
+        """Ends it, also amid a request."""
+        self._socket.close()
+
+
+def quote(text: str) -> str:
+    """`text` as a part of a path; slashes stay."""
+    return "".join(
+        chr(byte) if (chr(byte).isalnum() and byte < 128) or byte in b"-._~/" else f"%{byte:02X}"
+        for byte in text.encode()
+    )
+
+
+def _connect(host: str, port: int, timeout_s: float) -> _socket.socket:
+    # As bytes: text would be encoded by the idna codec, and importing that takes longer than the
+    # rest of the way to the gateway.
+    addresses = _socket.getaddrinfo(host.encode(), port, 0, _socket.SOCK_STREAM)
+    problem: OSError = ConnectionError(f"{host} has no address")
+    for family, kind, protocol, _, address in addresses:
+        socket = _socket.socket(family, kind, protocol)
+        try:
+            socket.settimeout(timeout_s)
+            socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            # A node that vanished says nothing: a long poll must not wait for it for ever.
+            socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+            socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, _KEEPALIVE_S)
+            socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, _KEEPALIVE_S)
+            socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 2)
+            socket.connect(address)
+        except OSError as error:
+            socket.close()
+            problem = error
+        else:
+            return socket
+    raise problem
+
+
+def _read_token(path: str) -> str:
+    # Read for each request: the kubelet replaces it long before it expires.
+    file = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        return posix.read(file, _LIMIT_BYTES).decode().strip()
+    finally:
+        posix.close(file)

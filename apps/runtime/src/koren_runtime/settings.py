@@ -1,0 +1,68 @@
+"""What the pod's environment says, read once."""
+
+import posix
+
+DEFAULT_GATEWAY = "gateway.koren-faas.svc:8080"
+DEFAULT_TOKEN = "/var/run/secrets/koren/token"
+DEFAULT_FOLDER = "/function"
+
+
+class BadSetting(Exception):
+    """A variable of the environment can't be used; the message names it."""
+
+
+class Settings:
+    """The function as its pod describes it (Kubeless's variables), and where the gateway is."""
+
+    __slots__ = (
+        "folder",
+        "gateway_host",
+        "gateway_port",
+        "handler",
+        "memory_limit",
+        "module",
+        "runtime",
+        "timeout_s",
+        "token_path",
+    )
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        """Raises BadSetting."""
+        self.module = _needed(environment, "MOD_NAME")
+        self.handler = _needed(environment, "FUNC_HANDLER")
+        self.runtime = environment.get("FUNC_RUNTIME", "")
+        self.memory_limit = environment.get("FUNC_MEMORY_LIMIT", "")
+        self.folder = environment.get("KOREN_FUNCTION_FOLDER", DEFAULT_FOLDER)
+        self.token_path = environment.get("KOREN_TOKEN", DEFAULT_TOKEN)
+        self.gateway_host, self.gateway_port = gateway_address(environment)
+        text = environment.get("FUNC_TIMEOUT", "180")
+        try:
+            self.timeout_s = float(text)
+        except ValueError:
+            self.timeout_s = 0.0
+        if not 0 < self.timeout_s < 86400:
+            raise BadSetting(f"FUNC_TIMEOUT is {text!r}; give seconds, more than 0 and up to a day")
+
+
+def gateway_address(environment: dict[str, str]) -> tuple[str, int]:
+    """Host and port in KOREN_GATEWAY. Raises BadSetting."""
+    text = environment.get("KOREN_GATEWAY") or DEFAULT_GATEWAY
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise BadSetting(f"KOREN_GATEWAY is {text!r}; give host:port, e.g. {DEFAULT_GATEWAY}")
+    return host.strip("[]"), int(port)
+
+
+def environment() -> dict[str, str]:
+    """The process's environment as text."""
+    return {
+        name.decode(errors="replace"): value.decode(errors="replace")
+        for name, value in posix.environ.items()
+    }
+
+
+def _needed(environment: dict[str, str], name: str) -> str:
+    value = environment.get(name, "")
+    if not value:
+        raise BadSetting(f"{name} is not set; the function's Deployment must give it")
+    return value

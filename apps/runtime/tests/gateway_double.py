@@ -1,0 +1,257 @@
+"""The gateway's runtime API, as small as its contract allows, and strict about it."""
+
+import json
+import subprocess
+import textwrap
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import koren_runtime
+
+TOKEN = "a-token"
+PYTHON = "/usr/bin/python3.11"
+START = str(Path(koren_runtime.__file__).with_name("start.py"))
+
+
+@dataclass
+class Call:
+    """One request that reports something."""
+
+    at: float
+    path: str
+    body: Any
+    attempt: str | None = None
+
+
+@dataclass
+class GatewayDouble:
+    """Hands out events one after the other, and writes down what it is told.
+
+    A request that breaks the contract is answered 400 and noted in `complaints`.
+    """
+
+    poll_s: float = 5.0
+    port: int = 0
+    refuse: dict[str, list[int]] = field(default_factory=dict)
+    """By the last word of the path: statuses to answer with before it works."""
+    calls: list[Call] = field(default_factory=list)
+    nexts: list[float] = field(default_factory=list)
+    """When each `next` came in."""
+    started_ms: int = 0
+    complaints: list[str] = field(default_factory=list)
+    state: dict[str, tuple[bytes, int]] = field(default_factory=dict)
+    expiries: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._queue: deque[tuple[str, dict[str, Any]]] = deque()
+        self._changed = threading.Condition()
+        self._version = 0
+        double = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_GET(self) -> None:
+                double._serve(self)
+
+            do_POST = do_PUT = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def give(self, data: Any, id: str = "invocation-1", **attributes: Any) -> None:
+        event = {
+            "specversion": "1.0",
+            "id": "event-1",
+            "source": "cctv-seoul-01",
+            "type": "kr.koren.traffic.accident.detected",
+            "subject": "incident-1",
+            "time": "2026-11-24T10:15:00.250Z",
+            "datacontenttype": "application/json",
+            "region": "seoul",
+            "sequence": 1,
+            "data": data,
+        }
+        with self._changed:
+            self._queue.append((id, event | attributes))
+            self._changed.notify_all()
+
+    def wait_for(self, word: str, count: int = 1, timeout_s: float = 10.0) -> Call:
+        """The call number `count` whose path ends with `word`."""
+
+        def found() -> list[Call]:
+            return [call for call in self.calls if call.path.endswith(word)]
+
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(found()) >= count, timeout_s), (
+                f"no {word}: {self.calls} {self.complaints}"
+            )
+            return found()[count - 1]
+
+    def wait_for_next(self, count: int = 1, timeout_s: float = 10.0) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.nexts) >= count, timeout_s)
+
+    def words(self) -> list[str]:
+        """What it was told, in order, without heartbeats."""
+        words = [call.path.rsplit("/", 1)[-1] for call in self.calls]
+        return [word for word in words if word != "heartbeat"]
+
+    def _serve(self, request: BaseHTTPRequestHandler) -> None:
+        length = int(request.headers.get("Content-Length") or 0)
+        body = request.rfile.read(length)
+        path = unquote(request.path)
+        problem = self._problem(request, path)
+        if problem:
+            self.complaints.append(f"{request.command} {path}: {problem}")
+            return self._answer(request, 400, json.dumps({"error": problem}).encode())
+        refusals = self.refuse.get(path.rsplit("/", 1)[-1])
+        if refusals:
+            return self._answer(request, refusals.pop(0), b'{"error": "refused by the test"}')
+        if path == "/v1/invocation/next":
+            self._next(request)
+        elif path.startswith("/v1/state/"):
+            self._state(request, path.removeprefix("/v1/state/"), body)
+        else:
+            with self._changed:
+                attempt = request.headers.get("Koren-Attempt")
+                self.calls.append(Call(time.time(), path, json.loads(body), attempt))
+                self._changed.notify_all()
+            self._answer(request, 204)
+
+    def _problem(self, request: BaseHTTPRequestHandler, path: str) -> str | None:
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return "no token"
+        if not request.headers.get("Host"):
+            return "no host"
+        if path == "/v1/invocation/next":
+            started = request.headers.get("Koren-Started-Ms", "")
+            if not started.isdigit() or abs(int(started) / 1000 - time.time()) > 600:
+                return f"Koren-Started-Ms is {started!r}"
+            self.started_ms = int(started)
+        elif path.startswith("/v1/invocation/") and request.headers.get("Koren-Attempt") != "1":
+            return "no attempt"
+        return None
+
+    def _next(self, request: BaseHTTPRequestHandler) -> None:
+        with self._changed:
+            self.nexts.append(time.time())
+            self._changed.notify_all()
+            if not self._changed.wait_for(lambda: self._queue, self.poll_s):
+                return self._answer(request, 204)
+            id, event = self._queue.popleft()
+        headers = {
+            "Content-Type": "application/cloudevents+json",
+            "Koren-Invocation-Id": id,
+            "Koren-Attempt": "1",
+            "Koren-Deadline-Ms": str(round((time.time() + 60) * 1000)),
+        }
+        self._answer(request, 200, json.dumps(event, ensure_ascii=False).encode(), headers)
+
+    def _state(self, request: BaseHTTPRequestHandler, key: str, body: bytes) -> None:
+        if request.command == "GET":
+            if key not in self.state:
+                return self._answer(request, 404, b'{"error": "no value"}')
+            value, version = self.state[key]
+            return self._answer(request, 200, value, {"ETag": f'"{version}"'})
+        known = self.state.get(key)
+        must_match = request.headers.get("If-Match")
+        if (request.headers.get("If-None-Match") == "*" and known is not None) or (
+            must_match is not None and (known is None or must_match != f'"{known[1]}"')
+        ):
+            return self._answer(request, 412, b'{"error": "changed"}')
+        self._version += 1
+        self.state[key] = (body, self._version)
+        self.expiries[key] = request.headers.get("Koren-Expires-S", "")
+        return self._answer(request, 204, b"", {"ETag": f'"{self._version}"'})
+
+    def _answer(
+        self,
+        request: BaseHTTPRequestHandler,
+        status: int,
+        body: bytes = b"",
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        request.send_response(status)
+        for name, value in (headers or {}).items():
+            request.send_header(name, value)
+        if status != 204:
+            request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        if status != 204:
+            request.wfile.write(body)
+
+
+class Pod:
+    """A function's pod: its folder as an image has it, and its process."""
+
+    def __init__(self, folder: Path, gateway_port: int) -> None:
+        self.folder = folder / "function"
+        self.token = folder / "token"
+        self.log_path = folder / "log"
+        self.token.write_text(TOKEN + "\n")
+        self.environment = {
+            "MOD_NAME": "handler",
+            "FUNC_HANDLER": "handle",
+            "FUNC_TIMEOUT": "10",
+            "FUNC_RUNTIME": "python3.11",
+            "FUNC_MEMORY_LIMIT": "128Mi",
+            "KOREN_GATEWAY": f"127.0.0.1:{gateway_port}",
+            "KOREN_TOKEN": str(self.token),
+            "KOREN_FUNCTION_FOLDER": str(self.folder),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def write(self, code: str, name: str = "handler.py") -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(code))
+
+    def start(self, **environment: str) -> None:
+        with self.log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                [PYTHON, "-I", "-S", START],
+                env=self.environment | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def terminate(self) -> None:
+        assert self._process is not None
+        self._process.terminate()
+
+    def wait(self, timeout_s: float = 10.0) -> int:
+        """The exit code."""
+        assert self._process is not None
+        return self._process.wait(timeout_s)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
