@@ -1,6 +1,7 @@
 """What the tests need around a gateway: a real Redis, a real Mosquitto, certificates, a cluster."""
 
 import asyncio
+import contextlib
 import datetime
 import ipaddress
 import json
@@ -9,21 +10,26 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from koren_events import Receipt
+
 from koren_gateway.cluster import Caller, Change, LeaseRecord
 from koren_gateway.errors import ClusterUnavailable
 from koren_gateway.functions import FUNCTION_LABEL
+from koren_gateway.mqtt import Connection, Link
 from koren_gateway.settings import Settings
 
 REGION = "seoul"
+TOPIC = f"events/{REGION}/cctv-seoul-01/accident"
 REDIS_USER = "gateway"
 REDIS_PASSWORD = "only-for-tests"
 
@@ -53,7 +59,9 @@ class Pki:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         builder = self._builder(subject, key.public_key()).add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]),
+            x509.ExtendedKeyUsage(
+                [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+            ),
             critical=False,
         )
         builder = builder.add_extension(
@@ -114,9 +122,11 @@ class RedisServer:
             f'port {self.port}\nbind 127.0.0.1\ndir {self.folder}\nsave ""\n'
             "appendonly yes\nappendfsync always\n"
             f"maxmemory {self.maxmemory}\nmaxmemory-policy noeviction\n"
-            "user default off\n"
-            f"user {REDIS_USER} on >{REDIS_PASSWORD} ~koren:* &koren:* +@all -@dangerous\n"
-            f"user operator on >{REDIS_PASSWORD} allkeys allcommands\n"
+            # The default user can't log in, but must be allowed everything: in its name Redis 7.0
+            # loads the append-only file, and drops every transaction that it may not do.
+            "user default off allkeys allchannels allcommands\n"
+            f"user {REDIS_USER} on >{REDIS_PASSWORD} ~koren:* &koren:* +@read +@write +@connection "
+            "+@transaction +@scripting +@pubsub -@admin -@dangerous +info +time\n"
         )
         self._process = subprocess.Popen(
             ["redis-server", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -347,3 +357,108 @@ def event(
 
 def message(**more: Any) -> bytes:
     return json.dumps(event(**more)).encode()
+
+
+class Pod:
+    """A runtime: what it sends is what a function's pod sends."""
+
+    def __init__(self, settings: Settings, function: str, name: str) -> None:
+        self._token = f"pod/{function}/{name}"
+        self._base = f"http://127.0.0.1:{settings.runtime_port}"
+        self.attempt = ""
+        self.key = ""
+
+    async def call(self, method: str, path: str, **more: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self._token}", **more.pop("headers", {})}
+        async with httpx.AsyncClient(base_url=self._base, timeout=40, verify=False) as client:
+            return await client.request(method, path, headers=headers, **more)
+
+    async def next(self, **headers: str) -> Any:
+        """The next event, or None."""
+        answer = await self.call("GET", "/v1/invocation/next", headers=headers)
+        if answer.status_code == 204:
+            return None
+        assert answer.status_code == 200, answer.text
+        self.key = answer.headers["Koren-Invocation-Id"]
+        self.attempt = answer.headers["Koren-Attempt"]
+        assert int(answer.headers["Koren-Deadline-Ms"]) > time.time() * 1000
+        return answer.json()
+
+    async def next_now(self) -> Any:
+        """The next event if there is one, or None; the poll is given up then."""
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(self.next(), 1)
+        return None
+
+    async def post(self, what: str, body: Any = None) -> int:
+        answer = await self.call(
+            "POST",
+            f"/v1/invocation/{self.key}/{what}",
+            json=body if body is not None else {},
+            headers={"Koren-Attempt": self.attempt},
+        )
+        return answer.status_code
+
+
+class Operator:
+    """Publishes events and reads receipts, as `operator`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.receipts: list[Receipt] = []
+        self.health: list[Any] = []
+        self._reading = asyncio.create_task(self._read())
+
+    @classmethod
+    async def connect(cls, pki: Pki, port: int) -> "Operator":
+        certificate, key = pki.issue("operator")
+        connection = await Connection.open(
+            Link(
+                host="localhost",
+                port=port,
+                client_id=f"operator-{time.monotonic_ns()}",
+                ca=pki.ca,
+                certificate=certificate,
+                key=key,
+                session_expiry_s=0,
+                buffer_bytes=2**20,
+                will_topic="health/none",
+                will_message=b"",
+            )
+        )
+        await connection.subscribe("receipts/#")
+        await connection.subscribe("health/#")
+        return cls(connection)
+
+    async def publish(self, topic: str = TOPIC, body: bytes | None = None, **more: Any) -> None:
+        await self._connection.publish(topic, body or json.dumps(event(**more)).encode())
+
+    async def receipt(self, state: str, count: int = 1) -> Receipt:
+        """The last of `count` receipts of that state."""
+
+        def found() -> list[Receipt]:
+            return [receipt for receipt in self.receipts if receipt.state == state]
+
+        await until(lambda: len(found()) >= count, f"{state} among {self.receipts}")
+        return found()[-1]
+
+    async def close(self) -> None:
+        self._reading.cancel()
+        await self._connection.close()
+
+    async def _read(self) -> None:
+        while True:
+            arrivals = await self._connection.fetch(2**20)
+            self._connection.acknowledge(arrivals)
+            for arrival in arrivals:
+                if arrival.topic.startswith("health/"):
+                    self.health.append(json.loads(arrival.message))
+                else:
+                    self.receipts.append(Receipt.from_json(arrival.message))
+
+
+async def until(condition: Callable[[], bool], what: str, timeout_s: float = 10) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {timeout_s} s: {what}"
+        await asyncio.sleep(0.01)

@@ -147,12 +147,12 @@ class Gateway:
                 (self._function_api.app(), settings.functions_port, tls),
             ):
                 # A long poll ends with its connection, so that no event goes to who has gone.
-                runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+                runner = web.AppRunner(
+                    app, access_log=None, handler_cancellation=True, shutdown_timeout=5.0
+                )
                 await runner.setup()
                 stack.push_async_callback(runner.cleanup)
-                await web.TCPSite(
-                    runner, settings.bind, port, ssl_context=context, shutdown_timeout=5.0
-                ).start()
+                await web.TCPSite(runner, settings.bind, port, ssl_context=context).start()
             await scaler.start()
             stack.push_async_callback(scaler.stop, _STREAMS_END_S)
             yield

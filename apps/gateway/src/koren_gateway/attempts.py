@@ -128,7 +128,7 @@ class Attempts:
             function=function.name,
             key=key,
             attempt=attempt,
-            event=progress.event.id if progress.event else None,
+            event_id=progress.event.id if progress.event else None,
             subject=progress.event.subject if progress.event else None,
             **more,
         )

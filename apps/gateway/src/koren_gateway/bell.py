@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import structlog
 
 from koren_gateway.errors import StoreUnavailable
-from koren_gateway.store import BELL_CHANNEL, Store, as_unavailable
+from koren_gateway.store import BELL_CHANNEL, Store, raise_unavailable
 
 _RETRY_S = 0.5
+_SILENCE_S = 5.0  # after so long the connection is asked whether it lives
 _log = structlog.get_logger()
 
 
@@ -37,7 +38,8 @@ class Ticket:
     async def wait(self, timeout_s: float | None) -> None:
         """Waits for a ring, at most so long."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._rung.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._rung.wait()
 
 
 class Bell:
@@ -120,9 +122,12 @@ class Bell:
         async with self._store.redis.pubsub() as channel:
             try:
                 await channel.subscribe(BELL_CHANNEL)
+                asked = False
                 while True:
-                    # A check of health once in a while shows a connection that died in silence.
-                    message = await channel.get_message(timeout=5.0)
+                    message = await channel.get_message(timeout=_SILENCE_S)
+                    if message is None and asked:
+                        raise StoreUnavailable(f"Redis: nothing heard for {2 * _SILENCE_S:g} s")
+                    asked = message is None
                     if message is None:
                         await channel.ping()
                     elif message["type"] == "subscribe":
@@ -132,4 +137,5 @@ class Bell:
                     elif message["type"] == "message":
                         self.ring(message["data"].decode())
             except Exception as error:
-                raise as_unavailable(error) from error
+                raise_unavailable(error)
+                raise

@@ -119,7 +119,7 @@ class FunctionApi:
             repeats_count=False,
             once=wait,
         )
-        _log.info("function called", function=name, key=entry.key, event=event.id, wait=wait)
+        _log.info("function called", function=name, key=entry.key, event_id=event.id, wait=wait)
         if not wait:
             await self._queue.enqueue([entry])
             return web.json_response({"id": entry.key, "event": event.id}, status=202)

@@ -25,6 +25,7 @@ PART = "gateway"
 
 _RECONNECT_S = 1.0
 _AGAIN_S = 0.2
+_ROOM_BYTES = 2**20  # beyond what was refused: or the intake would open and close in turns
 _log = structlog.get_logger()
 
 
@@ -88,6 +89,7 @@ class Intake:
         self._outbox = outbox
         self._metrics = metrics
         self._confirming: set[asyncio.Task[None]] = set()
+        self._refused_bytes = 0
 
     async def run(self) -> None:
         """Takes events in until cancelled, through all that broker and Redis may do.
@@ -112,6 +114,7 @@ class Intake:
                     await asyncio.sleep(_RECONNECT_S)
                 except StoreUnavailable as error:
                     _log.error("intake paused", problem=str(error))
+                    self._metrics.intake_paused.set(1)
         finally:
             self._metrics.intake_connected.set(0)
             self._metrics.intake_paused.set(0)
@@ -120,7 +123,7 @@ class Intake:
         paused = False
         while True:
             try:
-                await self._store.check_writable()
+                await self._store.check_writable(self._refused_bytes + _ROOM_BYTES)
             except StoreUnavailable as error:
                 if not paused:
                     _log.warning("intake waits for redis", problem=str(error))
@@ -197,6 +200,7 @@ class Intake:
                 break
             except StoreUnavailable:
                 if time.monotonic() - began > self._settings.pause_after_s:
+                    self._refused_bytes = sum(len(entry.message) for entry in entries)
                     raise
                 await asyncio.sleep(_AGAIN_S)
         durable_ms = round(time.time() * 1000)
@@ -242,7 +246,7 @@ class Intake:
             self._metrics.events.labels(outcome).inc()
             event = entry.event
             log = _log.bind(
-                event=event.id if event else None,
+                event_id=event.id if event else None,
                 source=event.source if event else None,
                 subject=event.subject if event else None,
             )

@@ -20,8 +20,7 @@ def configure(region: str, level: int) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            # `event` is the event's id in every line, as it is everywhere else.
-            structlog.processors.EventRenamer("message", "event"),
+            structlog.processors.EventRenamer("message"),
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -28,6 +28,7 @@ from koren_gateway.errors import ConnectionLost
 _KEEPALIVE_S = 10
 _CONNECT_TIMEOUT_S = 5.0
 _RECEIVE_MAXIMUM = 500
+_WINDOW = 20  # what Mosquitto takes in flight from one client
 _TAKEN_OVER = 0x8E
 _log = structlog.get_logger()
 
@@ -92,7 +93,7 @@ class Connection:
         try:
             await connection._connect()
         except BaseException:
-            connection._end(ConnectionLost("not connected"))
+            connection._drop(ConnectionLost("not connected"))
             raise
         return connection
 
@@ -158,7 +159,7 @@ class Connection:
                     return
                 self._client.loop_write()
                 await asyncio.sleep(0.01)
-            self._end(ConnectionLost("the broker did not take the farewell"))
+            self._drop(ConnectionLost("the broker did not take the farewell"))
 
     async def lost(self) -> ConnectionLost:
         """Waits for the connection's end."""
@@ -175,6 +176,7 @@ class Connection:
         )
         client.tls_set_context(self._link.tls())
         client.connect_timeout = _CONNECT_TIMEOUT_S
+        client.max_inflight_messages_set(_WINDOW)
         client.will_set(self._link.will_topic, self._link.will_message, qos=1, retain=True)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -236,16 +238,18 @@ class Connection:
         if self._upkeep is not None:
             self._upkeep.cancel()
         self._detach()
-        with contextlib.suppress(OSError):
-            # paho has no way to drop a connection without a word.
-            if self._socket is not None:
-                self._socket.close()
         self._arrivals.clear()
         self._arrived.set()
         for future in (*self._published.values(), *self._subscribed.values()):
             if not future.done():
                 future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
                 future.set_exception(why)
+
+    def _drop(self, why: ConnectionLost) -> None:
+        """Without a word, which paho has no call for."""
+        self._end(why)
+        if self._socket is not None:
+            self._socket.close()
 
     def _read_on(self) -> None:
         if self._socket is not None and not self._down.done():
@@ -288,7 +292,6 @@ class Connection:
         if reason.is_failure:
             self._up.set_exception(ConnectionLost(f"the broker answered '{reason}'"))
         else:
-            client.max_inflight_messages_set(getattr(properties, "ReceiveMaximum", 65535))
             self._up.set_result(None)
 
     def _on_disconnect(

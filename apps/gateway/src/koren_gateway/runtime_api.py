@@ -109,7 +109,7 @@ class RuntimeApi:
             function=function.name,
             key=taken.key,
             attempt=taken.attempt,
-            event=taken.event.id,
+            event_id=taken.event.id,
             subject=taken.event.subject,
             pod=pod,
         )

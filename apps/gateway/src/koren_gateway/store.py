@@ -1,7 +1,10 @@
 """The region's Redis: one client, its scripts, and one error for 'not now'."""
 
+import asyncio
+import builtins
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -23,10 +26,9 @@ from koren_gateway.settings import Settings
 
 Argument = bytes | str | int
 
-PREFIX = "koren:"
 BELL_CHANNEL = "koren:bell"
 
-_PROBE = "koren:probe"
+_TIMEOUT_S = 5.0
 
 
 def connect(settings: Settings) -> Redis:
@@ -38,7 +40,9 @@ def connect(settings: Settings) -> Redis:
         password=settings.redis_password.get_secret_value() if settings.redis_password else None,
         ssl=settings.redis_ca is not None,
         ssl_ca_certs=str(settings.redis_ca) if settings.redis_ca else None,
-        socket_timeout=5.0,
+        # Calls have a time limit in Store. With one here redis-py sends by asyncio.wait_for, which
+        # on Python 3.11 swallows a cancellation that comes as it ends.
+        socket_timeout=None,
         socket_connect_timeout=2.0,
         # Scripts that take or end a lease must not run twice behind the caller's back.
         retry=Retry(NoBackoff(), 0),
@@ -66,39 +70,43 @@ class Store:
     async def run(self, script: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Runs the script of that name, atomically."""
         sha = self._sha[script]
-        try:
+        async with _time_limit():
             try:
                 return await self.redis.evalsha(sha, len(keys), *keys, *arguments)
             except NoScriptError:
                 await self.redis.script_load(self._text[script])
                 return await self.redis.evalsha(sha, len(keys), *keys, *arguments)
-        except Exception as error:
-            raise as_unavailable(error) from error
 
     async def command(self, *words: Argument) -> Any:
         """Runs one command."""
-        try:
+        async with _time_limit():
             return await self.redis.execute_command(*words)  # type: ignore[no-untyped-call]
-        except Exception as error:
-            raise as_unavailable(error) from error
 
     async def commands(self, *commands: tuple[Argument, ...]) -> list[Any]:
         """Runs several in one round trip; not atomic."""
         pipeline = self.redis.pipeline(transaction=False)
         for words in commands:
             pipeline.execute_command(*words)
-        try:
+        async with _time_limit():
             return list(await pipeline.execute())
-        except Exception as error:
-            raise as_unavailable(error) from error
 
-    async def check_writable(self) -> None:
-        """Raises StoreUnavailable unless Redis takes writes now."""
-        await self.command("SET", _PROBE, "1", "PX", 1000)
+    async def check_writable(self, size_bytes: int) -> None:
+        """Raises StoreUnavailable unless Redis takes a write of that size now."""
+        await self.run("probe", [], [bytes(size_bytes)])
 
 
-def as_unavailable(error: Exception) -> Exception:
-    """`error` as StoreUnavailable if waiting may help, or as it is."""
+@contextlib.asynccontextmanager
+async def _time_limit() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            yield
+    except Exception as error:
+        raise_unavailable(error)
+        raise
+
+
+def raise_unavailable(error: Exception) -> None:
+    """Raises StoreUnavailable if `error` is one that waiting may help against."""
     waiting_helps = (
         ConnectionError,
         TimeoutError,
@@ -107,9 +115,10 @@ def as_unavailable(error: Exception) -> Exception:
         NoPermissionError,
         OSError,
     )
+    if isinstance(error, builtins.TimeoutError):
+        raise StoreUnavailable(f"Redis: no answer within {_TIMEOUT_S:g} s") from None
     if isinstance(error, waiting_helps) or (
         # MISCONF: the last write to disk failed. OOM in a script has this class, too.
         isinstance(error, ResponseError) and str(error).startswith(("MISCONF", "OOM", "LOADING"))
     ):
-        return StoreUnavailable(f"Redis: {error}")
-    return error
+        raise StoreUnavailable(f"Redis: {error}") from error
