@@ -14,11 +14,7 @@ class LeaseLost(GatewayError):
 
 
 class ConnectionLost(GatewayError):
-    """The connection to the broker ended; `taken_over` when a client of the same id did it."""
-
-    def __init__(self, why: str, *, taken_over: bool = False) -> None:
-        super().__init__(why)
-        self.taken_over = taken_over
+    """The connection to the broker could not be made, or ended."""
 
 
 class ClusterUnavailable(GatewayError):

@@ -23,7 +23,7 @@ from koren_gateway.tasks import first_failure
 
 PART = "gateway"
 
-_RECONNECT_S = 1.0
+_PAUSED_S = 1.0
 _AGAIN_S = 0.2
 _ROOM_BYTES = 2**20  # beyond what was refused: or the intake would open and close in turns
 _log = structlog.get_logger()
@@ -92,9 +92,10 @@ class Intake:
         self._refused_bytes = 0
 
     async def run(self) -> None:
-        """Takes events in until cancelled, through all that broker and Redis may do.
+        """Takes events in, through whatever Redis does, until the broker is lost.
 
-        Returns when another client took the broker's session over: someone else takes in now.
+        Then who takes in is decided anew: it may be that another gateway took the session over,
+        of which Mosquitto 2.0 does not tell.
         """
         await self._functions.wait_in_step()
         try:
@@ -103,15 +104,12 @@ class Intake:
                 try:
                     await self._run_connected()
                 except ConnectionLost as lost:
-                    if lost.taken_over:
-                        _log.warning("another gateway took the session over")
-                        return
                     _log.warning(
                         "no connection to the broker",
                         broker=f"{self._settings.broker_host}:{self._settings.broker_port}",
                         problem=str(lost),
                     )
-                    await asyncio.sleep(_RECONNECT_S)
+                    return
                 except StoreUnavailable as error:
                     _log.error("intake paused", problem=str(error))
                     self._metrics.intake_paused.set(1)
@@ -129,7 +127,7 @@ class Intake:
                     _log.warning("intake waits for redis", problem=str(error))
                 paused = True
                 self._metrics.intake_paused.set(1)
-                await asyncio.sleep(_RECONNECT_S)
+                await asyncio.sleep(_PAUSED_S)
             else:
                 self._metrics.intake_paused.set(0)
                 return

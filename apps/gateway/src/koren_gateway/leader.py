@@ -2,7 +2,8 @@
 
 The Lease only keeps replicas from fighting over the broker's session. What makes two at a time
 harmless is elsewhere: the broker has one session a client id, and Redis drops what it has seen. So
-the holder goes on while the API server is away, for nobody else can have taken the Lease then.
+the holder goes on while the API server is away; only when it loses the broker it needs the Lease
+again, for then someone else may have it.
 """
 
 import asyncio
@@ -40,7 +41,7 @@ class Sighting:
 
 
 class Leader:
-    """Runs `lead` while this replica holds the Lease."""
+    """Runs `lead` while this replica holds the Lease; gives it back when `lead` returns."""
 
     def __init__(self, cluster: Cluster, me: str, lead: Callable[[], Awaitable[None]]) -> None:
         self._cluster = cluster
@@ -48,7 +49,7 @@ class Leader:
         self._lead = lead
 
     async def run(self) -> None:
-        """Takes the Lease whenever it is free, for ever; gives it back when cancelled."""
+        """Takes the Lease whenever it is free, for ever."""
         sighting = Sighting()
         while True:
             try:

@@ -29,7 +29,6 @@ _KEEPALIVE_S = 10
 _CONNECT_TIMEOUT_S = 5.0
 _RECEIVE_MAXIMUM = 500
 _WINDOW = 20  # what Mosquitto takes in flight from one client
-_TAKEN_OVER = 0x8E
 _log = structlog.get_logger()
 
 
@@ -297,7 +296,7 @@ class Connection:
     def _on_disconnect(
         self, client: mqtt.Client, userdata: Any, flags: Any, reason: ReasonCode, properties: Any
     ) -> None:
-        self._end(ConnectionLost(str(reason), taken_over=reason.value == _TAKEN_OVER))
+        self._end(ConnectionLost(f"the connection ended ({reason})"))
 
     def _on_subscribe(
         self, client: mqtt.Client, userdata: Any, mid: int, reasons: Any, properties: Any
