@@ -1,0 +1,43 @@
+# Python on as little of Debian 12 as it needs: what the images of functions and of the gateway stand on.
+# No shell and no package manager; libstdc++6 is what compiled wheels expect of a host.
+name=bundle.koren.internal/python-base
+store=$(mktemp -d)
+trap 'rm -rf "$store"' EXIT
+buildah() { command buildah --root "$store/root" --runroot "$store/run" --storage-driver vfs "$@"; }
+# A fixed time, so that the same packages give the same image.
+export SOURCE_DATE_EPOCH=315532800
+
+root=$store/rootfs
+mmdebstrap --quiet --variant=extract \
+  --include=python3.11-minimal,libpython3.11-stdlib,libstdc++6,tzdata,ca-certificates,media-types \
+  --extract-hook="ls \"\$1/var/cache/apt/archives\" | sed -n 's/^\(.*\)_\(.*\)_.*\.deb$/\1 \2/p' | sed 's/%3a/:/' >'$OUT/packages'" \
+  bookworm "$root"
+version=$(sed -n 's/^python3.11-minimal //p' "$OUT/packages")
+# A tag has no '+' and '~'.
+echo "${version//[+~:]/-}" >"$OUT/version"
+
+# Nothing is installed, only unpacked: what installation scripts would have made is made here.
+cat "$root"/usr/share/ca-certificates/mozilla/*.crt >"$root/etc/ssl/certs/ca-certificates.crt"
+ln -s python3.11 "$root/usr/bin/python3"
+printf 'root:x:0:0:root:/:/usr/sbin/nologin\nnonroot:x:65532:65532:nonroot:/tmp:/usr/sbin/nologin\n' >"$root/etc/passwd"
+printf 'root:x:0:\nnonroot:x:65532:\n' >"$root/etc/group"
+printf 'hosts: files dns\n' >"$root/etc/nsswitch.conf"
+rm -f "$root"/usr/bin/{c_rehash,debconf*,dpkg*,openssl,update-alternatives} "$root/bin/tar"
+rm -rf "$root"/usr/{games,sbin,src} "$root"/usr/share/{debconf,gdb,info,lintian,locale,man,perl5} \
+  "$root"/etc/{alternatives,apt,ca-certificates,cron.daily,debconf.conf,dpkg,fstab,hostname,logrotate.d,resolv.conf} \
+  "$root"/var/{cache,lib}/* "$root"/dev/* "$root"/usr/lib/python3.11/test
+find "$root/usr/share/doc" -type f ! -name copyright -delete
+find "$root/usr/share/doc" -type d -empty -delete
+# A pod can't write byte-code, and has no time to make it; by hash, since layers lose file times.
+chroot "$root" /usr/bin/python3.11 -I -S -m compileall -q --invalidation-mode unchecked-hash \
+  /usr/lib/python3.11
+chroot "$root" /usr/bin/python3.11 -I -c 'import asyncio, bz2, ctypes, lzma, sqlite3, ssl, zoneinfo
+zoneinfo.ZoneInfo("Asia/Seoul")
+assert ssl.create_default_context().cert_store_stats()["x509_ca"] > 100'
+
+container=$(buildah from scratch)
+buildah copy -q "$container" "$root" /
+buildah config --user 65532:65532 --workingdir /tmp --env PATH=/usr/bin:/bin --env LANG=C.UTF-8 \
+  --entrypoint '["/usr/bin/python3.11"]' "$container"
+buildah commit -q --rm --timestamp "$SOURCE_DATE_EPOCH" "$container" "$name:$(cat "$OUT/version")" >/dev/null
+buildah push -q "$name:$(cat "$OUT/version")" "oci-archive:$OUT/image.tar:$name:$(cat "$OUT/version")"
