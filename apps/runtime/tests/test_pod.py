@@ -229,6 +229,19 @@ def test_a_crash_costs_one_attempt(gateway: GatewayDouble, pod: Pod, death: str,
     assert gateway.wait_for("live/response").body == "alive"
 
 
+def test_an_end_between_two_events_costs_no_attempt(gateway: GatewayDouble, pod: Pod) -> None:
+    pod.write("import os\ndef handle(event, context): return os.getpid()")
+    pod.start()
+    workers = set()
+    for number in range(10):
+        gateway.give(None, id=f"i{number}")
+        worker = gateway.wait_for(f"i{number}/response").body
+        workers.add(worker)
+        os.kill(worker, 9)
+    assert len(workers) == 10
+    assert "error" not in gateway.words()
+
+
 def test_a_process_left_behind_does_not_hide_a_crash(gateway: GatewayDouble, pod: Pod) -> None:
     pod.write(
         """\

@@ -226,15 +226,14 @@ class Supervisor:
     def _invoke(self, invocation: Invocation) -> None:
         deadline = time.monotonic() + self._settings.timeout_s
         next_beat = time.monotonic() + HEARTBEAT_S
-        if self._worker is None:
-            self._worker = Worker(self._settings)
-        worker = self._worker
-        given = False
+        worker = self._worker or self._restart_worker()
+        given = entered = renewed = False
         while True:
             for kind, body in self._take_said():
                 if kind == frames.READY:
                     self._is_ready()
                 elif kind == frames.ENTERED:
+                    entered = True
                     if not self._keep(invocation, "entered"):
                         return
                 elif kind == frames.ANSWER:
@@ -249,8 +248,12 @@ class Supervisor:
                     self._report(invocation, "error", body)
                     return
             if worker.status is not None:
-                self._report_crash(invocation)
-                return
+                if not worker.ready or entered or renewed:
+                    self._report_crash(invocation)
+                    return
+                # It ended between two events; this one is not to pay for that with an attempt.
+                worker = self._restart_worker()
+                given, renewed = False, True
             if worker.ready and not given:
                 worker.send(invocation.message)
                 given = True
@@ -427,9 +430,10 @@ class Supervisor:
         worker, self._worker = self._worker, None
         return worker.end() if worker is not None else ""
 
-    def _restart_worker(self) -> None:
+    def _restart_worker(self) -> Worker:
         self._end_worker()
         self._worker = Worker(self._settings)
+        return self._worker
 
 
 def main() -> None:
