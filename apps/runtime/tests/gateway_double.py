@@ -1,6 +1,8 @@
 """The gateway's runtime API, as small as its contract allows, and strict about it."""
 
+import contextlib
 import json
+import os
 import subprocess
 import textwrap
 import threading
@@ -252,6 +254,13 @@ class Pod:
         return self._process.wait(timeout_s)
 
     def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        if self._process is None:
+            return
+        # In a container the worker ends with the first process; here it may be amid a long handler.
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        workers = children.read_text().split() if children.exists() else []
+        self._process.kill()
+        self._process.wait()
+        for worker in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(int(worker), 9)
