@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from koren_events import Receipt
-
 from koren_gateway.cluster import Caller, Change, LeaseRecord
 from koren_gateway.errors import ClusterUnavailable
 from koren_gateway.functions import FUNCTION_LABEL

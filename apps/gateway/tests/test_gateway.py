@@ -26,7 +26,6 @@ from gateway_lab import (
     settings,
     until,
 )
-
 from koren_gateway.app import Gateway
 from koren_gateway.cluster import Change
 from koren_gateway.externalscaler import externalscaler_pb2 as pb
