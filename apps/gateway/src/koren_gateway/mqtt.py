@@ -7,6 +7,7 @@ queued acknowledgement, say, whose number means another message by now) can leak
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import time
 from collections import deque
@@ -201,6 +202,9 @@ class Connection:
         except (OSError, ValueError) as error:
             raise ConnectionLost(str(error) or type(error).__name__) from None
         self._socket = self._client.socket()
+        # Receipts and acknowledgements are small and many: held back for the one before, they would
+        # come 40 ms late.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._client.on_socket_close = self._on_socket_close
         self._client.on_socket_register_write = self._on_socket_register_write
         self._client.on_socket_unregister_write = self._on_socket_unregister_write
