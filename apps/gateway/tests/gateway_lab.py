@@ -167,7 +167,8 @@ class Mosquitto:
         self._config.write_text(
             "user root\nper_listener_settings false\nallow_anonymous false\n"
             f"persistence true\npersistence_location {data}/\nautosave_interval 1\n"
-            "set_tcp_nodelay true\nmax_queued_messages 100000\nmax_inflight_messages 20\nmax_packet_size 1048576\n"
+            "set_tcp_nodelay true\nmax_queued_messages 100000\n"
+            "max_inflight_messages 20\nmax_packet_size 1048576\n"
             f"log_dest file {folder}/log\nacl_file {acl}\n"
             f"listener {self.port} 127.0.0.1\n"
             f"cafile {pki.ca}\ncertfile {certificate}\nkeyfile {key}\n"
