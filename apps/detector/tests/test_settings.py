@@ -29,6 +29,7 @@ def values(tmp_path: Path) -> dict[str, Any]:
         "state": "/var/lib/koren-detector",
         "fps": 4,
         "network_width": 416,
+        "metrics_address": "127.0.0.1",
         "metrics_port": 9101,
         "rtsp_user": "detector",
         "rtsp_password_file": str(secret),

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from labels import HARD_M_S
+from view import View  # noqa: F401  # old pickles
 
 from koren_detector.accident import AccidentScore, Weights, load_weights
 from koren_detector.incidents import Cleared, IncidentLog, Opened, Rules
 from koren_detector.motion import Motion
 from koren_detector.tracking import Tracks
 
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98)
-HARD_M_S, HARDER_M_S = 3.0, 5.0
+THRESHOLDS = (0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97)
+HARDER_M_S = 5.0
 NEAR_M = 15.0
 
 
@@ -61,18 +63,19 @@ def score_all(observed: list[dict], weights: Weights) -> list[list[np.ndarray]]:
     scored = []
     for junction in observed:
         sequences = junction["sequences"]
-        longest = max((len(s["time"]) for s in sequences), default=0)
-        score, rows = AccidentScore(weights), np.arange(len(sequences))
-        features = np.zeros((len(sequences), longest, sequences[0]["features"].shape[1]))
-        for row, sequence in enumerate(sequences):
-            features[row, : len(sequence["time"])] = sequence["features"]
-        out = np.zeros((len(sequences), longest))
+        lengths = np.array([len(sequence["time"]) for sequence in sequences])
+        order = np.argsort(-lengths, kind="stable")
+        out = [np.zeros(length) for length in lengths]
         # Tracks don't meet in the network, so all run as if they had begun together.
-        previous = np.full(len(sequences), -1)
-        for frame in range(longest):
-            out[:, frame] = score.update(_motion(features[:, frame], previous))
-            previous = rows
-        scored.append([out[row, : len(s["time"])] for row, s in enumerate(sequences)])
+        score, before = AccidentScore(weights), 0
+        for frame in range(int(lengths.max(initial=0))):
+            running = order[: int((lengths > frame).sum())]
+            features = np.stack([sequences[row]["features"][frame] for row in running])
+            previous = np.arange(len(running)) if before else np.full(len(running), -1)
+            before = len(running)
+            for row, value in zip(running, score.update(_motion(features, previous)), strict=True):
+                out[row][frame] = value
+        scored.append(out)
     return scored
 
 
@@ -109,7 +112,13 @@ def evaluate(
         log = IncidentLog(Rules(score=threshold, **rules))
         opened = []
         sequences = junction["sequences"]
+        worth_s = -np.inf
         for time_s, shown in frames_of(junction):
+            score = np.array([scores[t][i] for t, i in shown])
+            if score.max(initial=0) > threshold:
+                worth_s = time_s
+            if not log.open and time_s - worth_s > 2.0:
+                continue
             values = {
                 "numbers": np.array([track for track, _ in shown]),
                 "places": np.array([sequences[t]["place"][i] for t, i in shown], float),
@@ -119,7 +128,6 @@ def evaluate(
                 "boxes": np.array([sequences[t]["box"][i] for t, i in shown], float),
             }
             motion = _motion(np.zeros((len(shown), 1)), np.full(len(shown), -1), **values)
-            score = np.array([scores[t][i] for t, i in shown])
             for decision in log.update(time_s, motion, score, lambda wreck: False):
                 if isinstance(decision, Opened):
                     opened.append((time_s, decision.incident))

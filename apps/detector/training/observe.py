@@ -9,65 +9,22 @@ so the tracker drops tracks and swaps numbers as it does on a street.
 import argparse
 import pickle
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from labels import HARD_M_S
+from view import HEIGHT, WIDTH, View, random_view
+
 from koren_detector.boxes import KINDS, areas, intersections, suppress
-from koren_detector.ground import Ground
 from koren_detector.motion import MotionMeter
 from koren_detector.tracking import Detections, Tracker
 
-WIDTH, HEIGHT = 960, 544
 TALL_M = np.array([1.5, 2.05, 3.05, 3.15, 1.65])
 STEP_S = 0.1
-HIT_M_S = 3.0
-"""A softer touch is neither an accident nor a proof of peace: the network isn't taught on it."""
-POSITIVE_S = (0.4, 12.0)
 LEAST_SCORE = 0.2
 TRAIN_AROUND_S = (-25.0, 25.0)
-
-
-@dataclass(frozen=True)
-class View:
-    """A random camera and how well the detector sees through it."""
-
-    eye: np.ndarray
-    rotation: np.ndarray
-    intrinsics: np.ndarray
-    half_seen_px: float
-    jitter: float
-    misses: float
-    ghosts: np.ndarray
-
-    @property
-    def ground(self) -> Ground:
-        r = self.rotation
-        return Ground(self.intrinsics @ np.column_stack([r[:, 0], r[:, 1], -r @ self.eye]))
-
-    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        seen = (points - self.eye) @ self.rotation.T
-        depth = seen[..., 2]
-        return (seen @ self.intrinsics.T)[..., :2] / np.maximum(depth, 0.5)[..., None], depth
-
-
-def random_view(rng: np.random.Generator) -> View:
-    bearing, distance = rng.uniform(0, 2 * np.pi), rng.uniform(16, 50)
-    eye = np.array([distance * np.cos(bearing), distance * np.sin(bearing), rng.uniform(6, 16)])
-    forward = np.append(rng.uniform(-8, 8, 2), 0.0) - eye
-    forward /= np.linalg.norm(forward)
-    right = np.cross(forward, [0, 0, 1.0])
-    right /= np.linalg.norm(right)
-    focal = WIDTH / 2 / np.tan(np.deg2rad(rng.uniform(45, 78)) / 2)
-    ghosts = rng.uniform([0, HEIGHT * 0.3], [WIDTH, HEIGHT], (rng.integers(0, 4), 2))
-    return View(
-        eye, np.stack([right, np.cross(forward, right), forward]),
-        np.array([[focal, 0, WIDTH / 2], [0, focal, HEIGHT / 2], [0, 0, 1]]),
-        half_seen_px=rng.uniform(25, 60), jitter=rng.uniform(0.02, 0.09),
-        misses=rng.uniform(0.0, 0.06), ghosts=ghosts,
-    )  # fmt: skip
 
 
 class SeenBadly:
@@ -153,17 +110,13 @@ def true_boxes(
     return boxes[sight], sight, depth.mean(1)[sight]
 
 
-def observe(path: Path, *, whole: bool, most_s: float = np.inf) -> dict[str, Any]:
-    """The real tracker's features with labels, over all of a junction or around its collisions."""
-    rng = np.random.default_rng(zlib.crc32(path.name.encode()))
+def observe(path: Path, *, whole: bool, most_s: float = np.inf, view: int = 0) -> dict[str, Any]:
+    """What the real tracker makes of a junction, all of it or around its collisions."""
+    rng = np.random.default_rng([zlib.crc32(path.name.encode()), view])
     data = np.load(path)
     states, numbers = data["states"], data["numbers"]
     kind_of = np.array([KINDS.index(kind) for kind in data["kinds"]])
     hits = data["collisions"]
-    struck: dict[int, list[tuple[float, float]]] = {}
-    for step, a, b, delta_v, *_ in hits:
-        for track in (int(a), int(b)):
-            struck.setdefault(track, []).append((step * STEP_S, delta_v))
     total_s = min(int(data["steps"]) * STEP_S, most_s)
     # A camera sees one stretch; another stretch is another camera, another seed.
     length_s = 900.0 if whole else 300.0
@@ -173,7 +126,7 @@ def observe(path: Path, *, whole: bool, most_s: float = np.inf) -> dict[str, Any
         times = _frame_times(rng, start, end)
         if not whole:
             near = np.zeros(len(times), bool)
-            for step, *_ in hits[hits[:, 3] >= HIT_M_S]:
+            for step, *_ in hits[hits[:, 3] >= HARD_M_S]:
                 since = times - step * STEP_S
                 near |= (since > TRAIN_AROUND_S[0]) & (since < TRAIN_AROUND_S[1])
             if rng.random() < 0.15:
@@ -181,9 +134,9 @@ def observe(path: Path, *, whole: bool, most_s: float = np.inf) -> dict[str, Any
             times = times[near]
         if len(times) < 50:
             continue
-        view = random_view(rng)
-        sequences += _watch(view, times, states, numbers, kind_of, data["sizes"], struck, rng)
-        watched.append((start, end, view))
+        camera = random_view(rng)
+        sequences += _watch(camera, times, states, numbers, kind_of, data["sizes"], rng)
+        watched.append((start, end, camera))
     return {"sequences": sequences, "hits": hits, "hours": total_s / 3600, "watched": watched}
 
 
@@ -194,19 +147,17 @@ def _frame_times(rng: np.random.Generator, start: float, end: float) -> np.ndarr
     return times[rng.random(len(times)) > 0.02]
 
 
-def _watch(view, times, states, numbers, kind_of, sizes, struck, rng):
+def _watch(view, times, states, numbers, kind_of, sizes, rng):
     tracker, meter, eyes = Tracker(), MotionMeter(view.ground), SeenBadly(view, rng)
     rows: dict[int, list] = {}
     belongs: dict[int, int] = {}
     first = np.searchsorted(states["step"], np.round(times / STEP_S).astype(int))
     last = np.searchsorted(states["step"], np.round(times / STEP_S).astype(int), "right")
     before = None
-    parts = 0
     for time_s, low, high in zip(times, first, last, strict=True):
         if before is not None and time_s - before > 2.0:
             tracker, meter = Tracker(tracker.next_number), MotionMeter(view.ground)
             eyes = SeenBadly(view, rng)
-            parts += 1
         before = time_s
         now = states[low:high]
         which = np.searchsorted(numbers, now["track"])
@@ -217,9 +168,8 @@ def _watch(view, times, states, numbers, kind_of, sizes, struck, rng):
         for row, number in enumerate(motion.tracks.numbers):
             if matched[row] >= 0 and owner[matched[row]]:
                 belongs[number] = int(owner[matched[row]])
-            label = _label(struck.get(belongs.get(number, 0), ()), float(time_s))
             rows.setdefault(int(number), []).append(
-                (time_s, motion.features[row].astype(np.float16), label, motion.places[row],
+                (time_s, motion.features[row].astype(np.float16), motion.places[row],
                  motion.speeds[row], motion.change[row], motion.changed_s[row],
                  belongs.get(number, 0), motion.tracks.boxes[row])
             )  # fmt: skip
@@ -227,29 +177,16 @@ def _watch(view, times, states, numbers, kind_of, sizes, struck, rng):
         {
             "time": np.array([r[0] for r in seq]),
             "features": np.stack([r[1] for r in seq]),
-            "label": np.array([r[2] for r in seq], np.int8),
-            "place": np.stack([r[3] for r in seq]).astype(np.float32),
-            "speed": np.array([r[4] for r in seq], np.float32),
-            "change": np.array([r[5] for r in seq], np.float32),
-            "changed_s": np.array([r[6] for r in seq], np.float32),
-            "true": np.array([r[7] for r in seq], np.int32),
-            "box": np.stack([r[8] for r in seq]).astype(np.float32),
+            "place": np.stack([r[2] for r in seq]).astype(np.float32),
+            "speed": np.array([r[3] for r in seq], np.float32),
+            "change": np.array([r[4] for r in seq], np.float32),
+            "changed_s": np.array([r[5] for r in seq], np.float32),
+            "true": np.array([r[6] for r in seq], np.int32),
+            "box": np.stack([r[7] for r in seq]).astype(np.float32),
         }
         for seq in rows.values()
         if len(seq) >= 4
     ]
-
-
-def _label(hits: Any, time_s: float) -> int:
-    """1 in a crash lately, 0 not, -1 don't teach: it can't be told yet, or any more."""
-    label = 0
-    for hit_s, delta_v in hits:
-        since = time_s - hit_s
-        if delta_v >= HIT_M_S and POSITIVE_S[0] <= since <= POSITIVE_S[1]:
-            return 1
-        if since > -0.5:
-            label = -1
-    return label
 
 
 def main() -> None:
@@ -257,18 +194,23 @@ def main() -> None:
     parser.add_argument("simulated", type=Path)
     parser.add_argument("observed", type=Path)
     parser.add_argument("names", nargs="*", help="only files whose names begin so")
+    parser.add_argument("--views", type=int, default=1, help="look through so many cameras in turn")
     parser.add_argument("--hours", type=float, default=np.inf, help="look at each for so long")
     options = parser.parse_args()
     options.observed.mkdir(parents=True, exist_ok=True)
     for path in sorted(options.simulated.glob("*.npz")):
-        target = options.observed / f"{path.stem}.pickle"
-        wanted = not options.names or path.name.startswith(tuple(options.names))
-        if target.exists() or not wanted:
+        if options.names and not path.name.startswith(tuple(options.names)):
             continue
-        seen = observe(path, whole=not path.name.startswith("train"), most_s=options.hours * 3600)
-        target.write_bytes(pickle.dumps(seen))
-        positive = sum(bool((s["label"] == 1).any()) for s in seen["sequences"])
-        print(path.stem, len(seen["sequences"]), "tracks", positive, "in crashes", flush=True)
+        for view in range(options.views):
+            target = options.observed / f"{path.stem}-{view}.pickle"
+            if target.exists():
+                continue
+            seen = observe(
+                path, whole=not path.name.startswith("train"), most_s=options.hours * 3600,
+                view=view,
+            )  # fmt: skip
+            target.write_bytes(pickle.dumps(seen))
+            print(target.stem, len(seen["sequences"]), "tracks", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,12 @@ from koren_scenes import simulate
 # What for, first seed, junctions, hours each, share of reckless drivers, seconds a wreck stays.
 PLAN = [
     ("train", 100, 24, 1.0, 0.25, 30.0),
-    ("train-more", 200, 12, 1.0, 0.35, 25.0),
+    ("train-more", 200, 8, 1.0, 0.35, 25.0),
     ("train-calm", 150, 4, 1.0, 0.0, 30.0),
     ("validation", 300, 6, 1.5, 0.12, 40.0),
+    ("validation-more", 208, 4, 1.0, 0.35, 25.0),
     ("test", 400, 11, 2.0, 0.12, 40.0),
+    ("test-more", 460, 6, 1.0, 0.35, 25.0),
     ("test-calm", 450, 3, 1.0, 0.0, 30.0),
 ]
 

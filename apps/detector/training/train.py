@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from evaluate import THRESHOLDS, Result, evaluate, score_all
+from labels import labels
 from network import Network
+from view import View  # noqa: F401  # old pickles
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from koren_detector.motion import FEATURES
 
-MOST_FRAMES = 400
-BATCH = 48
+MOST_FRAMES = 250
+BATCH = 64
 MOST_FALSE_ALARMS_PER_H = 0.5
 
 
@@ -27,18 +29,16 @@ def load(folder: Path, name: str) -> list[dict]:
 
 
 def training_tracks(observed: list[dict], rng: np.random.Generator) -> list[tuple]:
-    """All tracks in crashes and all that look like it, and a share of the dull ones."""
+    """Features and labels of all tracks in crashes, and a share of the others, by length."""
     chosen = []
     for junction in observed:
         for track in junction["sequences"]:
-            features = track["features"]
-            struck = (track["label"] != 0).any()
+            label = labels(track, junction["hits"])
             lively = track["change"].max() > 4.0
-            if struck or rng.random() < (0.8 if lively else 0.25):
+            if (label != 0).any() or rng.random() < (0.8 if lively else 0.25):
                 # The end of a long wait tells more than its beginning.
-                chosen.append((features[-MOST_FRAMES:], track["label"][-MOST_FRAMES:]))
-                if struck:
-                    chosen.append(chosen[-1])
+                pair = (track["features"][-MOST_FRAMES:], label[-MOST_FRAMES:])
+                chosen += [pair] * (2 if (label == 1).any() else 1)
     chosen.sort(key=lambda pair: len(pair[0]))
     return chosen
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("observed", type=Path)
     parser.add_argument("weights", type=Path)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=12)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(1)
@@ -89,6 +89,7 @@ def main() -> None:
             total += float(loss)
         print(f"epoch {epoch} loss {total / len(batches):.4f} {time.time() - begun:.0f} s", flush=True)
 
+    torch.save(network.state_dict(), options.weights.with_suffix(".pt"))
     scored = score_all(validation, network.weights())
     results = [evaluate(validation, scored, threshold) for threshold in THRESHOLDS]
     for result in results:

@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+import cv2
 import torch
 from koren_events import EventsError, Publisher
 from prometheus_client import start_http_server
@@ -31,8 +32,9 @@ def run(settings: Settings, ending: threading.Event) -> bool:
     """Detect until `ending` is set. Returns False when a worker failed before."""
     # One frame at a time on one core: the site shares the machine.
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     weights = load_weights()
-    threshold = float(weights["threshold"]) if settings.score is None else settings.score
+    threshold = float(weights["threshold"])
     network = VehicleFinder(settings.model, settings.network_width)
     finder = Finder(network, threading.Lock())
     incidents = settings.state / "incidents"
@@ -53,7 +55,7 @@ def run(settings: Settings, ending: threading.Event) -> bool:
             )
             for camera, stream in zip(settings.cameras, streams, strict=True)
         ]  # fmt: skip
-        start_http_server(settings.metrics_port)
+        start_http_server(settings.metrics_port, settings.metrics_address)
         for worker, stream in zip(workers, streams, strict=True):
             stream.start()
             worker.start()

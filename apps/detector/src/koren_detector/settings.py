@@ -46,7 +46,7 @@ class BrokerSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All of the detector's settings. `score` overrides the trained threshold where not None."""
+    """All of the detector's settings."""
 
     cameras: tuple[CameraSettings, ...]
     broker: BrokerSettings
@@ -54,8 +54,8 @@ class Settings:
     state: Path
     fps: float
     network_width: int
+    metrics_address: str
     metrics_port: int
-    score: float | None
     rtsp_user: str | None
     rtsp_password: str | None = field(repr=False)
 
@@ -106,8 +106,8 @@ def load_settings(path: Path) -> Settings:
         state=Path(os.environ.get("STATE_DIRECTORY") or _get(values, "state", str)),
         fps=float(fps),
         network_width=_get(values, "network_width", int),
+        metrics_address=_get(values, "metrics_address", str),
         metrics_port=_get(values, "metrics_port", int),
-        score=_get(values, "score", int | float | None),
         rtsp_user=_get(values, "rtsp_user", str | None),
         rtsp_password=_secret(_get(values, "rtsp_password_file", str | None)),
     )

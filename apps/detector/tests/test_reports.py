@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from koren_events import Camera, Event, Image, SpoolFull, Text, validate
+
+from koren_detector.incidents import Incident, Wreck
+from koren_detector.reports import Reports
+from koren_detector.settings import CameraSettings
+
+CAMERA = CameraSettings(
+    camera=Camera(
+        id="cctv-seoul-01", name=Text("세종대로 사거리", "Sejong-daero junction"), latitude=37.57,
+        longitude=126.977, road=Text("세종대로", "Sejong-daero"), direction=Text("시청", "City Hall"),
+    ),
+    region="seoul", url="rtsp://cctv:8554/seoul", ground=None,
+)  # fmt: skip
+INCIDENT = Incident(
+    x=1.0, y=2.0, started_s=1_000_000.25, opened_s=1_000_003.5, confidence=0.93, what="side",
+    severity="moderate", wrecks=(Wreck(7, 1.0, 2.0, (10.0, 20.0, 60.0, 50.0)),),
+)  # fmt: skip
+IMAGE = Image(jpeg=b"\xff\xd8\xff" + bytes(90_000), width=960, height=544)
+PATCH = np.arange(32 * 24, dtype=np.uint8).reshape(24, 32)
+
+
+class Desk:
+    """Where events are handed over; may be full, or take an event and then be killed."""
+
+    def __init__(self) -> None:
+        self.taken: list[Event] = []
+        self.full = False
+
+    def publish(self, event: Event) -> None:
+        if self.full:
+            raise SpoolFull("the spool is full")
+        self.taken.append(event)
+
+
+def test_events_keep_the_contract_and_follow_each_other(tmp_path: Path) -> None:
+    desk = Desk()
+    reports = Reports(CAMERA, tmp_path, desk.publish)
+
+    reports.opened(INCIDENT, [], IMAGE, [PATCH])
+    reports.cleared(INCIDENT, 1_000_030.0, 1_000_036.0)
+
+    for event in desk.taken:
+        validate(event)
+    detected, cleared = desk.taken
+    assert (detected.sequence, cleared.sequence) == (1, 2)
+    assert cleared.subject == detected.subject
+    assert detected.time.timestamp() == INCIDENT.opened_s
+    assert detected.data["started_at"] == "1970-01-12T13:46:40.250Z"
+    assert cleared.data["cleared_at"] == "1970-01-12T13:47:10.000Z"
+    assert reports.open == []
+
+
+def test_a_new_run_knows_what_is_open_and_clears_it(tmp_path: Path) -> None:
+    desk = Desk()
+    Reports(CAMERA, tmp_path, desk.publish).opened(INCIDENT, [], IMAGE, [PATCH])
+
+    again = Reports(CAMERA, tmp_path, desk.publish)
+
+    assert [record.incident for record in again.open] == [INCIDENT]
+    patch = again.open[0].patches[0]
+    assert patch is not None and (patch == PATCH).all()
+    assert len(desk.taken) == 1
+    again.cleared(INCIDENT, 1_000_030.0, 1_000_036.0)
+    assert [event.sequence for event in desk.taken] == [1, 2]
+    assert Reports(CAMERA, tmp_path, desk.publish).open == []
+
+
+def test_an_event_that_was_not_handed_over_is_by_the_next_run_under_its_id(tmp_path: Path) -> None:
+    desk = Desk()
+    desk.full = True
+    event = Reports(CAMERA, tmp_path, desk.publish).opened(INCIDENT, [], IMAGE, [PATCH])
+
+    desk.full = False
+    Reports(CAMERA, tmp_path, desk.publish)
+
+    assert [taken.id for taken in desk.taken] == [event.id]
+    assert desk.taken[0].data["image"] == event.data["image"]
+
+
+def test_a_full_spool_is_tried_again_later(tmp_path: Path) -> None:
+    desk = Desk()
+    desk.full = True
+    reports = Reports(CAMERA, tmp_path, desk.publish)
+    reports.opened(INCIDENT, [], IMAGE, [PATCH])
+
+    desk.full = False
+    reports.follow([INCIDENT], 2_000_000.0)
+
+    assert len(desk.taken) == 1
+
+
+def test_pictures_are_not_kept_once_handed_over(tmp_path: Path) -> None:
+    Reports(CAMERA, tmp_path, Desk().publish).opened(INCIDENT, [], IMAGE, [PATCH])
+
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 10_000
+
+
+def test_where_the_wrecks_are_now_is_kept(tmp_path: Path) -> None:
+    reports = Reports(CAMERA, tmp_path, Desk().publish)
+    reports.opened(INCIDENT, [], IMAGE, [PATCH])
+    moved = replace(INCIDENT, wrecks=(Wreck(8, 3.0, 2.5, (30.0, 20.0, 80.0, 50.0)),))
+
+    reports.follow([moved], 2_000_000.0)
+
+    again = Reports(CAMERA, tmp_path, Desk().publish)
+    assert again.open[0].incident.wrecks[0].x == 3.0
+
+
+@pytest.mark.parametrize("content", ["", "{", json.dumps({"open": []})])
+def test_a_damaged_state_is_put_aside(tmp_path: Path, content: str) -> None:
+    (tmp_path / "cctv-seoul-01.json").write_text(content)
+
+    assert Reports(CAMERA, tmp_path, Desk().publish).open == []
+    assert (tmp_path / "cctv-seoul-01.damaged").exists()
