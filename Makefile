@@ -1,0 +1,48 @@
+# Set-up is a prerequisite of each target: `make up demo` and `make test` work on a fresh Debian 12.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+PLAYBOOK := $(VENV)/bin/ansible-playbook
+# Another inventory or more variables: make up ARGS='-i inventories/other --limit busan'
+ARGS ?=
+export ANSIBLE_FORCE_COLOR ?= $(if $(CI),0,)
+
+.PHONY: help
+help: ## Show what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.ready: requirements.txt
+	@/usr/bin/python3 -c 'import venv, ensurepip' || { echo 'python3-venv is missing: apt install python3-venv'; exit 1; }
+	/usr/bin/python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.PHONY: venv bundle up demo verify test lint unit bench reset
+venv: $(VENV)/.ready ## Make the virtual environment, Go toolchain included
+
+bundle: venv ## Build what the hosts get, or find it built
+	$(PLAYBOOK) playbooks/bundle.yml $(ARGS)
+
+up: venv ## Stand up the site, or bring it to what the inventory says
+	$(PLAYBOOK) site.yml $(ARGS)
+
+demo: venv ## Play one accident through the running site
+	$(PLAYBOOK) playbooks/demo.yml $(ARGS)
+
+verify: venv ## Assert the state of the running site
+	$(PLAYBOOK) playbooks/verify.yml $(ARGS)
+
+lint: venv ## Check style and types
+	tests/run lint
+
+unit: venv ## Test the decisions, without a site
+	tests/run unit
+
+test: venv ## Lint, unit tests, molecule scenarios and a site from nothing, removed at the end
+	tests/run
+
+bench: venv ## Measure the running site; the last line is JSON
+	$(VENV)/bin/python tests/bench.py $(ARGS)
+
+reset: venv ## Remove the site: hosts, networks, volumes and its state
+	$(PLAYBOOK) playbooks/reset.yml -e reset_confirm=yes $(ARGS)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filters that read a site's inventory."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any
+
+def first_address(cidr: str) -> str:
+    """The first host address of a network, ``10.0.0.1`` of ``10.0.0.0/24``; ValueError for what is no CIDR."""
+    return str(next(ipaddress.ip_network(cidr).hosts()))
+
+
+def region_network(host: Mapping[str, Any]) -> dict[str, str]:
+    """The name and CIDR of the LAN of a host's region."""
+    return {"name": str(host["region_name"]), "cidr": str(host["region_lan_cidr"])}
+
+
+def region_cidrs(host: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The CIDRs that a region takes, each with the variable that says so."""
+    region = host["region_name"]
+    names = ("region_lan_cidr", "region_pod_cidr", "region_service_cidr")
+    return [{"name": f"{name} of {region}", "cidr": str(host[name])} for name in names if name in host]
+
+
+def region_route(host: Mapping[str, Any]) -> dict[str, str]:
+    """The route to a region's LAN by way of its gateway host on the backbone."""
+    return {"to": str(host["region_lan_cidr"]), "via": str(host["backbone_address"])}
+
+
+def merge_kubeconfig(
+    merged: Mapping[str, Any], admin: Mapping[str, Any], region: str
+) -> dict[str, Any]:
+    """``merged`` with the one cluster of ``admin`` as the context ``region``, whatever it had under that name."""
+    parts = {
+        "clusters": {"name": region, "cluster": admin["clusters"][0]["cluster"]},
+        "users": {"name": f"admin@{region}", "user": admin["users"][0]["user"]},
+        "contexts": {"name": region, "context": {"cluster": region, "user": f"admin@{region}"}},
+    }
+    out: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", "preferences": {}}
+    for kind, entry in parts.items():
+        others = [e for e in merged.get(kind) or [] if e["name"] != entry["name"]]
+        out[kind] = sorted([*others, entry], key=lambda e: str(e["name"]))
+    out["current-context"] = merged.get("current-context") or region
+    return out
+
+
+class FilterModule:
+    """Filters of the collection that read an inventory."""
+
+    def filters(self) -> dict[str, Any]:
+        """Names to functions."""
+        return {
+            "first_address": first_address,
+            "merge_kubeconfig": merge_kubeconfig,
+            "region_cidrs": region_cidrs,
+            "region_network": region_network,
+            "region_route": region_route,
+        }

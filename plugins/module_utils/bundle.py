@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bundle: what each recipe under ``bundle/`` made, kept in a cache by the hash of all that went in.
+
+A component is one folder ``bundle/<name>/`` with a ``build.sh``. Its first comment lines may say
+``# needs: a b`` (components it reads) and ``# source: apps/x`` (repository folders that are part of it).
+Its key is the hash of the recipe, those sources, its needs' keys and the Go toolchain's version, so a
+changed pin builds that component anew, and those that read it, and nothing else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+IGNORED = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "tests"}
+MANIFEST = "manifest.json"
+
+
+class BundleError(Exception):
+    """A recipe that cannot be read or a build that failed; the text says which and where to look."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """One recipe: its name, what it needs and the repository folders that it is made from."""
+
+    name: str
+    needs: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A component in the cache: ``path`` is its folder whether ``present`` or still to be built."""
+
+    name: str
+    key: str
+    path: Path
+    present: bool
+
+
+def parse_recipe(name: str, text: str) -> Component:
+    """Read a recipe's ``# needs:`` and ``# source:`` lines from the comment at its top."""
+    found: dict[str, list[str]] = {"needs": [], "source": []}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        word, _, rest = line.lstrip("# ").partition(":")
+        if word in found:
+            found[word] += rest.split()
+    return Component(name, tuple(found["needs"]), tuple(found["source"]))
+
+
+def load_recipes(repo: Path) -> dict[str, Component]:
+    """All recipes of the repository, by name; an unknown need is an error that names it."""
+    recipes = {
+        path.parent.name: parse_recipe(path.parent.name, path.read_text(encoding="utf-8"))
+        for path in sorted((repo / "bundle").glob("*/build.sh"))
+    }
+    for recipe in recipes.values():
+        for need in recipe.needs:
+            if need not in recipes:
+                raise BundleError(f"bundle/{recipe.name}/build.sh needs {need!r}, which has no recipe")
+    return recipes
+
+
+def ordered(recipes: dict[str, Component], wanted: list[str]) -> list[Component]:
+    """The wanted components and all that they need, each after its needs.
+
+    Raises BundleError for an unknown name or a circle, naming it.
+    """
+    out: dict[str, Component] = {}
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        if name in way:
+            raise BundleError("bundle recipes need each other in a circle: " + " -> ".join((*way, name)))
+        if name not in recipes:
+            raise BundleError(f"there is no bundle/{name}/build.sh; known: {', '.join(sorted(recipes))}")
+        for need in recipes[name].needs:
+            visit(need, (*way, name))
+        out.setdefault(name, recipes[name])
+
+    for name in wanted or sorted(recipes):
+        visit(name, ())
+    return list(out.values())
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for folder, names, files in os.walk(root):
+        names[:] = sorted(n for n in names if n not in IGNORED and not n.endswith(".egg-info"))
+        for name in sorted(files):
+            if not name.endswith(".pyc"):
+                yield Path(folder, name)
+
+
+def tree_hash(repo: Path, folders: list[str]) -> str:
+    """SHA-256 over paths, modes and contents of the folders' files (relative to the repository)."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        if not (repo / folder).is_dir():
+            raise BundleError(f"a recipe names the source folder {folder!r}, which does not exist")
+        for path in _files(repo / folder):
+            executable = os.access(path, os.X_OK)
+            digest.update(f"{path.relative_to(repo)}\0{executable}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def plan(repo: Path, cache: Path, wanted: list[str], toolchain: str) -> list[Entry]:
+    """What the bundle consists of, in building order, and which of it the cache has whole."""
+    recipes = load_recipes(repo)
+    keys: dict[str, str] = {}
+    entries = []
+    for component in ordered(recipes, wanted):
+        text = tree_hash(repo, [f"bundle/{component.name}", *component.sources])
+        parts = [toolchain, text, *(keys[n] for n in component.needs)]
+        keys[component.name] = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
+        path = cache / "components" / component.name / keys[component.name]
+        entries.append(Entry(component.name, keys[component.name], path, is_whole(path)))
+    return entries
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a component's files are all there with the sizes that its manifest lists."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    for name, meta in manifest["files"].items():
+        try:
+            if (path / name).lstat().st_size != meta["size"]:
+                return False
+        except OSError:
+            return False
+    return True
+
+
+def write_manifest(path: Path, name: str, key: str) -> None:
+    """List every file of a component with its size and SHA-256."""
+    files = {}
+    for folder, _dirs, names in os.walk(path):
+        for file in sorted(names):
+            full = Path(folder, file)
+            if full.is_symlink():
+                content = os.readlink(full).encode()
+                digest = hashlib.sha256(content).hexdigest()
+            else:
+                with full.open("rb") as stream:
+                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            files[str(full.relative_to(path))] = {"size": full.lstat().st_size, "sha256": digest}
+    text = json.dumps({"component": name, "key": key, "files": files}, indent=1, sort_keys=True)
+    (path / MANIFEST).write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def build(repo: Path, cache: Path, entries: list[Entry], name: str, path_dirs: list[str]) -> Path:
+    """Build one component of a plan and put it whole into the cache; its needs must be there.
+
+    The work is done aside and moved in place at the end: a cut build leaves nothing that is trusted.
+    Raises BundleError with the end of the log when the recipe fails.
+    """
+    by_name = {entry.name: entry for entry in entries}
+    entry = by_name[name]
+    recipe = load_recipes(repo)[name]
+    log = cache / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(cache / "locks" / name):
+        if is_whole(entry.path):
+            return entry.path
+        entry.path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=entry.path.parent) as work:
+            copy, out, view = Path(work, "repo"), Path(work, "out"), Path(work, "bundle")
+            out.mkdir()
+            view.mkdir()
+            for folder in (f"bundle/{name}", *recipe.sources):
+                shutil.copytree(
+                    repo / folder,
+                    copy / folder,
+                    symlinks=True,
+                    ignore=shutil.ignore_patterns(*IGNORED, "*.egg-info", "*.pyc"),
+                )
+            for need in recipe.needs:
+                (view / need).symlink_to(by_name[need].path)
+            env = dict(os.environ)
+            env.update(
+                OUT=str(out),
+                BUNDLE=str(view),
+                REPO=str(copy),
+                PATH=os.pathsep.join([*path_dirs, env.get("PATH", "/usr/bin:/bin")]),
+                CGO_ENABLED="0",
+                GOTOOLCHAIN="local",
+                GOFLAGS="-mod=readonly",
+                SOURCE_DATE_EPOCH="1767225600",
+            )
+            with log.open("wb") as stream:
+                done = subprocess.run(
+                    ["bash", "-euo", "pipefail", "build.sh"],
+                    cwd=copy / "bundle" / name,
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                    check=False,
+                )
+            if done.returncode:
+                tail = log.read_text(encoding="utf-8", errors="replace")[-3000:]
+                raise BundleError(
+                    f"bundle/{name}/build.sh failed with code {done.returncode}; whole log: {log}\n{tail}"
+                )
+            write_manifest(out, name, entry.key)
+            shutil.rmtree(entry.path, ignore_errors=True)
+            out.rename(entry.path)
+    return entry.path
+
+
+def link_view(view: Path, entries: list[Entry]) -> bool:
+    """Make ``view`` hold one link a component to its place in the cache; True when that changed it."""
+    view.mkdir(parents=True, exist_ok=True)
+    changed = False
+    wanted = {entry.name: str(entry.path) for entry in entries}
+    for name, target in wanted.items():
+        link = view / name
+        if link.is_symlink() and os.readlink(link) == target:
+            continue
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        changed = True
+    return changed
