@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hosts that a scenario's tests use."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Site:
+    """A running site: its folder on the controller and the address of each host."""
+
+    folder: Path
+    hosts: dict[str, str]
+    sockets: Path
+
+    def run(self, host: str, command: str, *, check: bool = True) -> str:
+        """What a shell command prints on a host; raises CalledProcessError when it fails."""
+        ssh = [
+            *("ssh", "-i", str(self.folder / "ssh/id_ed25519")),
+            *("-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}"),
+            *("-o", "StrictHostKeyChecking=yes", "-o", "ControlMaster=auto", "-o", "ControlPersist=60"),
+            *("-o", f"ControlPath={self.sockets}/%h", f"root@{self.hosts[host]}", command),
+        ]
+        done = subprocess.run(ssh, check=check, capture_output=True, text=True, timeout=60)
+        return done.stdout
+
+    def client_files(self, name: str) -> tuple[str, str, str]:
+        """Authority, certificate and key of one of the tests' clients."""
+        clients = self.folder / "clients"
+        return str(clients / "ca.crt"), str(clients / f"{name}.crt"), str(clients / f"{name}.key")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The site that the scenario made."""
+    hosts = json.loads(os.environ["KOREN_SITE_HOSTS"])
+    made = Site(Path(os.environ["KOREN_SITE_DIR"]), hosts, tmp_path_factory.mktemp("ssh"))
+    yield made
+    for address in hosts.values():
+        if (made.sockets / address).exists():
+            subprocess.run(
+                ["ssh", "-o", f"ControlPath={made.sockets}/%h", "-O", "exit", address],
+                check=False,
+                capture_output=True,
+            )
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[[Callable[[], bool], float], None]:
+    """Waits until a condition holds; fails the test when it does not within the seconds given."""
+
+    def wait(condition: Callable[[], bool], timeout_s: float) -> None:
+        end = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < end, f"not within {timeout_s} s"
+            time.sleep(0.2)
+
+    return wait

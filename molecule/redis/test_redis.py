@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The queue of a region, used over the network with the gateway's password."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+import redis
+from conftest import Site
+
+PORT = 6379
+Wait = Callable[[Callable[[], bool], float], None]
+
+
+def _client(site: Site, user: str | None, password: str | None) -> redis.Redis:
+    return redis.Redis(
+        host=site.hosts["seoul-cp"],
+        port=PORT,
+        username=user,
+        password=password,
+        ssl=True,
+        ssl_ca_certs=site.client_files("operator")[0],
+        ssl_check_hostname=True,
+    )
+
+
+@pytest.fixture
+def gateway(site: Site) -> redis.Redis:
+    """A client with the gateway's password."""
+    return _client(site, "gateway", (site.folder / "secrets/redis-seoul").read_text().strip())
+
+
+def test_the_password_is_a_secret_of_the_site(site: Site) -> None:
+    secret = site.folder / "secrets/redis-seoul"
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert secret.read_text().strip() not in site.run("seoul-cp", "cat /etc/redis/*")
+
+
+def test_nobody_else_gets_in(site: Site) -> None:
+    with pytest.raises(redis.AuthenticationError, match="invalid username-password"):
+        _client(site, "gateway", "wrong" * 8).ping()
+    with pytest.raises(redis.AuthenticationError, match="NOAUTH|Authentication required"):
+        _client(site, None, None).get("key")
+    with socket.create_connection((site.hosts["seoul-cp"], PORT), 5) as plain:
+        plain.sendall(b"PING\r\n")
+        assert b"PONG" not in plain.recv(100)
+
+
+def test_a_queue_in_lua_works(gateway: redis.Redis) -> None:
+    script = """
+        local now = redis.call('TIME')[1]
+        redis.call('RPUSH', KEYS[1], ARGV[1])
+        redis.call('ZADD', KEYS[2], now, ARGV[1])
+        redis.call('HSETNX', KEYS[3], 'at', now)
+        redis.call('PEXPIRE', KEYS[3], 60000)
+        redis.call('XADD', KEYS[4], 'MAXLEN', '~', 10, '*', 'event', ARGV[1])
+        redis.call('PUBLISH', 'bell', 'ring')
+        return redis.call('ZCARD', KEYS[2])
+    """
+    keys = ["q:list", "q:ready", "q:state", "q:receipts"]
+    with gateway.pubsub() as bell:
+        bell.subscribe("bell")
+        assert gateway.evalsha(gateway.script_load(script), len(keys), *keys, "event") == 1
+        messages = [bell.get_message(timeout=2) for _ in range(2)]
+        assert messages[1] and messages[1]["data"] == b"ring"
+    assert gateway.delete(*keys) == len(keys)
+    assert gateway.info("memory")["maxmemory_policy"] == "noeviction"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("CONFIG", "SET", "appendonly", "no"),
+        ("CONFIG", "REWRITE"),
+        ("ACL", "LIST"),
+        ("FLUSHALL",),
+        ("KEYS", "*"),
+        ("SHUTDOWN",),
+        ("REPLICAOF", "127.0.0.1", "1"),
+        ("MODULE", "LIST"),
+        ("MONITOR",),
+    ],
+    ids=" ".join,
+)
+def test_the_gateway_does_not_administer(gateway: redis.Redis, command: tuple[str, ...]) -> None:
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        gateway.execute_command(*command)
+
+
+def test_a_killed_server_has_lost_nothing(site: Site, gateway: redis.Redis, eventually: Wait) -> None:
+    for number in range(500):
+        gateway.rpush("survives", number)
+    site.run("seoul-cp", "systemctl kill --signal=KILL redis-server")
+
+    def back() -> bool:
+        try:
+            return bool(gateway.ping())
+        except (redis.ConnectionError, redis.BusyLoadingError):
+            return False
+
+    time.sleep(0.2)
+    eventually(back, 20)
+    assert [int(value) for value in gateway.lrange("survives", 0, -1)] == list(range(500))
+    gateway.delete("survives")
+
+
+def test_a_full_server_refuses_and_evicts_nothing(gateway: redis.Redis) -> None:
+    piece = b"x" * (8 << 20)
+    with pytest.raises(redis.exceptions.OutOfMemoryError):
+        for number in range(20):
+            gateway.set(f"full:{number}", piece)
+    try:
+        assert gateway.exists("full:0")
+    finally:
+        gateway.delete(*(f"full:{number}" for number in range(20)))
