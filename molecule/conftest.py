@@ -27,7 +27,14 @@ class Site:
         ssh = [
             *("ssh", "-i", str(self.folder / "ssh/id_ed25519")),
             *("-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}"),
-            *("-o", "StrictHostKeyChecking=yes", "-o", "ControlMaster=auto", "-o", "ControlPersist=60"),
+            *(
+                "-o",
+                "StrictHostKeyChecking=yes",
+                "-o",
+                "ControlMaster=auto",
+                "-o",
+                "ControlPersist=60",
+            ),
             *("-o", f"ControlPath={self.sockets}/%h", f"root@{self.hosts[host]}", command),
         ]
         done = subprocess.run(ssh, check=check, capture_output=True, text=True, timeout=60)

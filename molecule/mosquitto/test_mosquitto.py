@@ -49,7 +49,9 @@ class Client:
         else:
             self.answered.set()
 
-    def _published(self, _c: object, _u: object, mid: int, code: mqtt.ReasonCode, _p: object) -> None:
+    def _published(
+        self, _c: object, _u: object, mid: int, code: mqtt.ReasonCode, _p: object
+    ) -> None:
         if code.is_failure:
             self.refused[mid] = str(code)
 
@@ -122,7 +124,9 @@ def test_a_client_needs_a_certificate_and_tls_1_3(site: Site) -> None:
 
 def test_nothing_else_listens(site: Site) -> None:
     listening = site.run("seoul-cp", "ss -Hltnp | grep mosquitto").split()
-    assert [word for word in listening if word.endswith(":8883")] == [f"{site.hosts['seoul-cp']}:8883"]
+    assert [word for word in listening if word.endswith(":8883")] == [
+        f"{site.hosts['seoul-cp']}:8883"
+    ]
     assert site.run("seoul-cp", "ss -Hltnup | grep -c mosquitto").strip() == "1"
 
 
@@ -177,8 +181,12 @@ def test_a_bridge_writes_what_its_region_may_tell(connect: Connect) -> None:
     assert bridge.publish("receipts/seoul/3", b"forged") == "Not authorized"
 
 
-def test_a_restart_and_a_kill_keep_what_waits(connect: Connect, site: Site, eventually: Wait) -> None:
-    gateway = connect("seoul-cp", "gateway.seoul", "events/seoul/#", client_id="gateway-of-the-test")
+def test_a_restart_and_a_kill_keep_what_waits(
+    connect: Connect, site: Site, eventually: Wait
+) -> None:
+    gateway = connect(
+        "seoul-cp", "gateway.seoul", "events/seoul/#", client_id="gateway-of-the-test"
+    )
     gateway.close()
     operator = connect("seoul-cp", "operator")
     operator.publish("events/seoul/cam/accident", b"before the restart")

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every host has, and the runtime of pods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from conftest import Site
+
+Wait = Callable[[Callable[[], bool], float], None]
+
+
+def test_every_host_knows_every_other_by_name(site: Site) -> None:
+    for host in site.hosts:
+        for name, address in site.hosts.items():
+            assert site.run(host, f"getent ahostsv4 {name}").split()[0] == address
+
+
+def test_regions_reach_each_other_through_their_gateways(site: Site) -> None:
+    answer = site.run("seoul-cp", "ssh-keyscan -T 5 -t ed25519 central-cp 2>/dev/null")
+    key = site.run("central-cp", "cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub").strip()
+    assert answer.strip() == f"central-cp {key}"
+    # With its own address: who it was is seen at the other end.
+    seen = site.run("seoul-cp", "ip -o route get " + site.hosts["central-cp"])
+    assert f"via {site.hosts['seoul-gw']}" in seen
+    assert f"src {site.hosts['seoul-cp']}" in seen
+
+
+def test_packages_come_from_the_bundle_alone(site: Site) -> None:
+    sources = site.run(
+        "seoul-cp", "apt-cache policy | grep -E '^ *[0-9]+ (file|http)'"
+    ).splitlines()
+    assert sources
+    assert all("file:/opt/koren/apt-" in line for line in sources)
+
+
+def test_clocks_agree(site: Site, eventually: Wait) -> None:
+    # The centre's gateway keeps the time; chronyc would need its command port.
+    sources = "journalctl -u chrony | grep -c 'Selected source'"
+    for host in ("central-cp", "seoul-cp", "sns-1"):
+        eventually(lambda h=host: int(site.run(h, sources, check=False) or 0) > 0, 30)  # type: ignore[misc]
+
+
+def test_nothing_of_a_host_has_failed(site: Site) -> None:
+    for host in site.hosts:
+        assert site.run(host, "systemctl --failed --no-legend --plain") == ""
+
+
+@pytest.mark.parametrize("name", ["coredns", "pause"])
+def test_images_are_there_and_pinned(site: Site, name: str) -> None:
+    listed = site.run("seoul-cp", "ctr -n k8s.io images list")
+    line = next(line for line in listed.splitlines() if f"/{name}:" in line)
+    assert "io.cri-containerd.pinned=pinned" in line
+
+
+def test_a_container_runs(site: Site) -> None:
+    image = site.run("seoul-cp", "ctr -n k8s.io images list -q | grep /coredns:").strip()
+    said = site.run("seoul-cp", f"ctr -n k8s.io run --rm {image} molecule coredns -version")
+    assert "CoreDNS" in said
