@@ -22,6 +22,12 @@ image() {
 
 mmdebstrap --quiet --variant=extract --include=nftables,libc6,conntrack,netbase bookworm "$store/nft.tar"
 mmdebstrap --quiet --variant=extract --include=nftables,iptables,libc6,netbase,ca-certificates bookworm "$store/iptables.tar"
+# No maintainer script ran that would have made the names by which flannel calls them.
+mkdir -p "$store/links/usr/sbin"
+for name in iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore; do
+  ln -s xtables-nft-multi "$store/links/usr/sbin/$name"
+done
+tar -rf "$store/iptables.tar" -C "$store/links" ./usr/sbin
 
 for program in kube-apiserver kube-controller-manager kube-scheduler; do
   image "$program:$version" "" 0:0 "$program" "$BUNDLE/kubernetes/bin/$program"
@@ -41,5 +47,6 @@ for archive in "$OUT"/*.tar; do
   name=$(basename "$archive" .tar)
   tar -xOf "$archive" index.json | sed -n 's/.*"org.opencontainers.image.ref.name":"\([^"]*\)".*/\1/p' >"$OUT/$name.name"
   sed 's/.*://' "$OUT/$name.name" >"$OUT/$name.version"
+  sha256sum <"$archive" | cut -c1-32 >"$OUT/$name.digest"
 done
 cp import "$OUT/import"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 def first_address(cidr: str) -> str:
@@ -46,6 +46,16 @@ def merge_kubeconfig(
     return out
 
 
+def site_regions(nodes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Regions by name with their context, their nodes' names, and their broker, which the first node carries."""
+    regions: dict[str, dict[str, Any]] = {}
+    for node in nodes:
+        name = str(node["region_name"])
+        region = regions.setdefault(name, {"context": name, "broker": str(node["ansible_host"]), "nodes": []})
+        region["nodes"].append(str(node["inventory_hostname"]))
+    return regions
+
+
 class FilterModule:
     """Filters of the collection that read an inventory."""
 
@@ -57,4 +67,5 @@ class FilterModule:
             "region_cidrs": region_cidrs,
             "region_network": region_network,
             "region_route": region_route,
+            "site_regions": site_regions,
         }

@@ -1,0 +1,58 @@
+"""From one event at the centre to a function that was not running, in its region and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from conftest import Cluster, accident, until
+from koren_events import Publisher, ReceiptState, accident_cleared
+
+
+def test_event_starts_its_region_only_and_ends_at_zero(
+    cluster: Callable[[str], Cluster], probe: str, publisher: Publisher
+) -> None:
+    seoul, busan = cluster("seoul"), cluster("busan")
+    until("no pod before the first event", lambda: not seoul.pods(probe), 60)
+
+    detected = accident("seoul")
+    publisher.publish(detected)
+    last = list(publisher.receipts(detected, timeout_s=90))[-1]
+    assert last.state is ReceiptState.SUCCEEDED
+    assert last.function == probe
+    assert last.result["event"] == detected.id
+    assert last.phases["handler_entered"] >= last.phases["durable"]
+    assert last.result["pod"] in seoul.pods(probe), "an open incident keeps its pod warm"
+
+    cleared = accident_cleared(detected, cleared_at=datetime.now(UTC))
+    publisher.publish(cleared)
+    closing = list(publisher.receipts(cleared, timeout_s=90))[-1]
+    assert closing.state is ReceiptState.SUCCEEDED
+    assert closing.result["pod"] == last.result["pod"]
+
+    until("the pod is gone after the incident", lambda: not seoul.pods(probe), 90)
+    assert busan.pods_ever(probe) == []
+
+
+def test_gateway_killed_between_event_and_pod_loses_nothing(
+    cluster: Callable[[str], Cluster], probe: str, publisher: Publisher
+) -> None:
+    seoul = cluster("seoul")
+    until("no pod before the event", lambda: not seoul.pods(probe), 90)
+    detected = accident("seoul")
+    publisher.publish(detected)
+    publisher.wait(detected, timeout_s=30)
+    seoul.run("-n", "koren-faas", "delete", "pod", "-l", "app.kubernetes.io/name=gateway", "--grace-period=0", "--force")
+
+    receipts = list(publisher.receipts(detected, timeout_s=180))
+    assert [r.state for r in receipts].count(ReceiptState.SUCCEEDED) == 1
+    cleared = accident_cleared(detected, cleared_at=datetime.now(UTC))
+    publisher.publish(cleared)
+    assert list(publisher.receipts(cleared, timeout_s=90))[-1].state is ReceiptState.SUCCEEDED
+    until("the pod is gone after the incident", lambda: not seoul.pods(probe), 90)
+
+
+def test_region_without_a_function_says_so(publisher: Publisher) -> None:
+    event = accident("central")
+    publisher.publish(event)
+    assert list(publisher.receipts(event, timeout_s=60))[-1].state is ReceiptState.NO_FUNCTION
