@@ -109,3 +109,19 @@ def test_render_writes_a_film_and_its_truth(tmp_path: Path) -> None:
             u, v, w = homography @ [vehicle["x"], vehicle["y"], 1]
             assert x0 <= u / w <= x1
             assert y0 <= v / w <= y1
+
+
+def test_encode_gives_a_key_frame_every_second_and_no_b_frames(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.avi", tmp_path / "out.mp4"
+    pattern = ["ffmpeg", "-loglevel", "error", "-f", "lavfi", "-i", "testsrc=size=320x240:rate=10"]
+    subprocess.run([*pattern, "-t", "3", "-c:v", "mpeg4", str(source)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "koren_scenes", "encode", str(source), str(target)], check=True
+    )
+    shown = subprocess.run(
+        ["ffprobe", "-loglevel", "error", "-select_streams", "v", "-show_entries",
+         "frame=pict_type", "-of", "csv=p=0", str(target)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    kinds = "".join(line.strip(",") for line in shown.stdout.split())
+    assert kinds == "IPPPPPPPPP" * 3
