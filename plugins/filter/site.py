@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+
 def first_address(cidr: str) -> str:
     """The first host address of a network, ``10.0.0.1`` of ``10.0.0.0/24``; ValueError for what is no CIDR."""
     return str(next(ipaddress.ip_network(cidr).hosts()))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from koren_events import Camera, Event, Publisher, SeenObject, Text, accident_detected
 
 SITE_DIR = Path(os.environ.get("KOREN_SITE_DIR", ".state/local")).resolve()

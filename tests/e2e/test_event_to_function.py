@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from conftest import Cluster, accident, until
+
 from koren_events import Publisher, ReceiptState, accident_cleared
 
 
@@ -42,7 +43,8 @@ def test_gateway_killed_between_event_and_pod_loses_nothing(
     detected = accident("seoul")
     publisher.publish(detected)
     publisher.wait(detected, timeout_s=30)
-    seoul.run("-n", "koren-faas", "delete", "pod", "-l", "app.kubernetes.io/name=gateway", "--grace-period=0", "--force")
+    gateway = ("-n", "koren-faas", "-l", "app.kubernetes.io/name=gateway")
+    seoul.run("delete", "pod", *gateway, "--grace-period=0", "--force")
 
     receipts = list(publisher.receipts(detected, timeout_s=180))
     assert [r.state for r in receipts].count(ReceiptState.SUCCEEDED) == 1

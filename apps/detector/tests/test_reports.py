@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from koren_events import Camera, Event, Image, SpoolFull, Text, validate
 
 from koren_detector.incidents import Incident, Wreck
 from koren_detector.reports import Reports
 from koren_detector.settings import CameraSettings
+from koren_events import Camera, Event, Image, SpoolFull, Text, validate
 
 CAMERA = CameraSettings(
     camera=Camera(

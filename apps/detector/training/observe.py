@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from labels import HARD_M_S
 from view import HEIGHT, WIDTH, View, random_view
 

@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+
 from koren_scenes import simulate
 
 # What for, first seed, junctions, hours each, share of reckless drivers, seconds a wreck stays.

@@ -14,8 +14,8 @@ import torch
 from evaluate import THRESHOLDS, Result, evaluate, score_all
 from labels import labels
 from network import Network
-from view import View  # noqa: F401  # old pickles
 from torch.nn.functional import binary_cross_entropy_with_logits
+from view import View  # noqa: F401  # old pickles
 
 from koren_detector.motion import FEATURES
 

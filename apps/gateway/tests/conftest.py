@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 from gateway_lab import Mosquitto, Pki, RedisServer, settings
+
 from koren_gateway.queue import Queue
 from koren_gateway.settings import Settings
 from koren_gateway.store import Store, connect

@@ -20,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
 from koren_events import Receipt
 from koren_gateway.cluster import Caller, Change, LeaseRecord
 from koren_gateway.errors import ClusterUnavailable

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway_lab import TestCluster
+
 from koren_gateway import log
 from koren_gateway.app import Gateway
 from koren_gateway.queue import Entry, Queue

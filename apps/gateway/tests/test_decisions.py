@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from gateway_lab import REPORTER, deployment, message
+
 from koren_events import MAX_EVENT_BYTES, Receipt, ReceiptState, receipt_topic
 from koren_gateway.cloudevent import CloudEvent, parse
 from koren_gateway.cluster import Caller, Change, LeaseRecord

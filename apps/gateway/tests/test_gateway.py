@@ -26,6 +26,7 @@ from gateway_lab import (
     settings,
     until,
 )
+
 from koren_gateway.app import Gateway
 from koren_gateway.cluster import Change
 from koren_gateway.externalscaler import externalscaler_pb2 as pb

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from gateway_lab import Mosquitto, Operator, Pki, Pod, RedisServer, environment, settings, until
+
 from koren_gateway.settings import Settings
 from koren_gateway.store import Store
 

@@ -23,11 +23,12 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from gateway_lab import REPORTER, Pki, free_port
+from kubernetes_asyncio import client
+
 from koren_gateway.cluster import Change, LeaseRecord
 from koren_gateway.errors import ClusterUnavailable
 from koren_gateway.functions import Functions
 from koren_gateway.kubernetes import Kubernetes
-from kubernetes_asyncio import client
 
 ROOT = Path(__file__).resolve().parents[3]
 BUNDLE = Path(os.environ.get("KOREN_BUNDLE", ROOT / ".state/bundle"))

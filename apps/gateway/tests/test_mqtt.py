@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from gateway_lab import REGION, TOPIC, Mosquitto, Operator, Pki, message
+
 from koren_gateway.errors import ConnectionLost
 from koren_gateway.mqtt import Arrival, Connection, Link
 

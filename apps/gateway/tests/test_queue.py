@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from gateway_lab import REPORTER, message
+
 from koren_gateway.cloudevent import parse
 from koren_gateway.cluster import Change
 from koren_gateway.dead_letters import DeadLetters, NotRedrivable

@@ -7,6 +7,7 @@ import base64
 import cv2
 import numpy as np
 import numpy.typing as npt
+
 from koren_events import Image
 
 from .boxes import Array, Picture

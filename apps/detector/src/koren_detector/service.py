@@ -11,8 +11,9 @@ from pathlib import Path
 
 import cv2
 import torch
-from koren_events import EventsError, Publisher
 from prometheus_client import start_http_server
+
+from koren_events import EventsError, Publisher
 
 from .accident import load_weights
 from .graph import GraphError

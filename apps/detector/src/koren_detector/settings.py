@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import numpy as np
+
 from koren_events import Camera, Text
 
 from .ground import Ground

@@ -16,9 +16,9 @@ os.environ.setdefault(
     "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay|max_delay;200000|threads;1",
 )
 
-import cv2  # noqa: E402
+import cv2
 
-from .boxes import Picture  # noqa: E402
+from .boxes import Picture
 
 _log = logging.getLogger(__name__)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from koren_events import SeenObject
+
 from . import metrics
 from .accident import Weights
 from .boxes import KINDS, Array, Picture
@@ -21,7 +23,6 @@ from .settings import CameraSettings
 from .sight import Sight
 from .stream import Frame, Stream
 from .vehicles import Found, VehicleFinder
-from koren_events import SeenObject
 
 _log = logging.getLogger(__name__)
 

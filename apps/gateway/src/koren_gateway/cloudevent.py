@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from koren_events.times import parse_time
-
 from koren_gateway.errors import InvalidCloudEvent
 
 _ATTRIBUTE_MAX = 1024

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from koren_events.times import format_time
-
 from koren_gateway.cloudevent import CloudEvent
 from koren_gateway.errors import GatewayError
 from koren_gateway.functions import Functions

@@ -9,9 +9,9 @@ from typing import Any
 
 import structlog
 from aiohttp import web
+
 from koren_events import CONTENT_TYPE, MAX_EVENT_BYTES
 from koren_events.times import format_time, utc_now
-
 from koren_gateway.auth import Reviewer
 from koren_gateway.bell import Bell, Ticket
 from koren_gateway.cloudevent import CloudEvent, parse

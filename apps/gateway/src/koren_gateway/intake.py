@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 
 import structlog
+
 from koren_events import MAX_EVENT_BYTES, Health, health_topic
 from koren_events.times import utc_now
-
 from koren_gateway.cloudevent import CloudEvent, parse
 from koren_gateway.errors import ConnectionLost, InvalidCloudEvent, StoreUnavailable
 from koren_gateway.functions import Function, Functions

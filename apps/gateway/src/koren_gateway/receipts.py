@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from koren_events import Receipt, ReceiptState, receipt_topic
 
+from koren_events import Receipt, ReceiptState, receipt_topic
 from koren_gateway.cloudevent import CloudEvent
 from koren_gateway.errors import StoreUnavailable
 from koren_gateway.mqtt import Connection

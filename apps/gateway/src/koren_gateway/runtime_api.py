@@ -7,8 +7,8 @@ from typing import Any
 
 import structlog
 from aiohttp import web
-from koren_events import CONTENT_TYPE
 
+from koren_events import CONTENT_TYPE
 from koren_gateway.attempts import Attempts, Failure
 from koren_gateway.auth import Reviewer
 from koren_gateway.bell import Bell

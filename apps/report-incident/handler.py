@@ -1,0 +1,88 @@
+"""Reports an incident on the region's social account: one post an incident, with its photo.
+
+Each event of the incident brings the post up to date; a repeated or an older event changes nothing.
+The account is described by the files of a secret, one value a file:
+
+    provider    bluesky or twitter
+    bluesky:    url (https://…), handle, password, and ca.crt if the server's authority is private
+    twitter:    consumer_key, consumer_secret, access_token, access_token_secret
+"""
+
+import os
+
+from incident import Incident
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Protocol
+
+    class Account(Protocol):
+        """Where incidents are reported."""
+
+        def report(self, incident: Incident) -> dict[str, Any]:
+            """Brings the incident's post up to date: {uri, cid, text: {ko, en}, created, url}."""
+
+
+SECRET = "/run/secrets/sns"
+
+
+class Misconfigured(Exception):
+    """The secret lacks something; the message says what."""
+
+
+def handler(event: "Mapping[str, Any]", context: "Mapping[str, Any]") -> "dict[str, Any]":
+    """The function: reports the event's incident and returns what is posted.
+
+    Whatever it raises is for the gateway to try again: each step may be repeated.
+    """
+    incident = Incident(event)
+    result = account(os.environ.get("SNS_SECRET", SECRET)).report(incident)
+    done = "posted" if result["created"] else "the post is"
+    print(f"{incident.subject} {incident.sequence} {incident.kind}: {done} {result['uri']}")
+    return result
+
+
+def account(folder: str) -> "Account":
+    """The account that the files of `folder` describe. Raises Misconfigured."""
+    provider = _read(folder, "provider")
+    # Each provider brings imports of its own, which only its users are to wait for.
+    if provider == "bluesky":
+        import bluesky
+
+        return bluesky.Account(
+            url=_read(folder, "url"),
+            handle=_read(folder, "handle"),
+            password=_read(folder, "password"),
+            authority=_path_if_there(folder, "ca.crt"),
+        )
+    if provider == "twitter":
+        import twitter
+
+        return twitter.Account(
+            consumer_key=_read(folder, "consumer_key"),
+            consumer_secret=_read(folder, "consumer_secret"),
+            access_token=_read(folder, "access_token"),
+            access_token_secret=_read(folder, "access_token_secret"),
+        )
+    raise Misconfigured(
+        f"the file provider of the secret says {provider!r}; it must be bluesky or twitter"
+    )
+
+
+def _read(folder: str, name: str) -> str:
+    try:
+        with open(f"{folder}/{name}", encoding="utf-8") as file:
+            value = file.read().strip()
+    except FileNotFoundError:
+        raise Misconfigured(
+            f"{folder} has no file {name}; give the function's secret a key of that name"
+        ) from None
+    if not value:
+        raise Misconfigured(f"{folder}/{name} is empty; set that key of the function's secret")
+    return value
+
+
+def _path_if_there(folder: str, name: str) -> str | None:
+    path = f"{folder}/{name}"
+    return path if os.path.exists(path) else None

@@ -1,0 +1,159 @@
+"""What an event says of an incident, checked."""
+
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from datetime import datetime
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+LANGUAGES = ("ko", "en")
+_TYPE = "kr.koren.traffic.accident."
+_KINDS = ("detected", "updated", "cleared")
+_SEVERITIES = ("minor", "moderate", "severe")
+_WHATS = ("rear_end", "side", "head_on", "single", "unknown")
+
+
+class BadEvent(ValueError):
+    """The event is not one of an accident; the message names what is wrong with it."""
+
+
+# Plain classes: importing `dataclasses` would add a third to this function's start.
+class Image:
+    """A JPEG; width and height in pixels."""
+
+    __slots__ = ("height", "jpeg", "width")
+
+    def __init__(self, jpeg: bytes, width: int, height: int) -> None:
+        self.jpeg = jpeg
+        self.width = width
+        self.height = height
+
+
+class Incident:
+    """The state of an incident as of one event.
+
+    Attributes:
+        subject: which incident.
+        region: where, as the site names it.
+        sequence: place of the event among those of the incident.
+        kind: detected, updated or cleared.
+        time: when the event was emitted.
+        started_at: when the accident happened, the same in all events of an incident.
+        cleared_at: when it was over, of `cleared` only.
+        camera, road, direction: language to text.
+        what, severity: words of the event's contract.
+        confidence: 0 to 1.
+        involved: class of object to how many of it are part of the accident.
+        image: None when the event has none.
+    """
+
+    def __init__(self, event: "Mapping[str, Any]") -> None:
+        attributes = _mapping(event, "extensions")
+        data = _mapping(event, "data")
+        camera = _mapping(data, "camera", "data.")
+        self.subject = _text(attributes, "subject")
+        self.region = _text(attributes, "region")
+        self.sequence = _whole_number(attributes, "sequence")
+        self.kind = _choice(event, "event-type", tuple(_TYPE + kind for kind in _KINDS))[
+            len(_TYPE) :
+        ]
+        self.time = _time(event, "event-time")
+        self.started_at = _time(data, "started_at", "data.")
+        self.cleared_at = _time(data, "cleared_at", "data.") if self.kind == "cleared" else None
+        self.camera = _both(camera, "name")
+        self.road = _both(camera, "road")
+        self.direction = _both(camera, "direction")
+        self.what = _choice(data, "what", _WHATS, "data.")
+        self.severity = _choice(data, "severity", _SEVERITIES, "data.")
+        self.confidence = _fraction(data, "confidence")
+        self.involved = _involved(data.get("objects") or [])
+        self.image = _image(data["image"]) if data.get("image") else None
+
+
+def _get(holder: "Mapping[str, Any]", name: str, where: str = "") -> "Any":
+    try:
+        return holder[name]
+    except KeyError:
+        raise BadEvent(f"the event has no {where}{name}") from None
+
+
+def _mapping(holder: "Mapping[str, Any]", name: str, where: str = "") -> "Mapping[str, Any]":
+    value = _get(holder, name, where)
+    if not isinstance(value, dict):
+        raise BadEvent(f"the event's {where}{name} is no JSON object")
+    return value
+
+
+def _text(holder: "Mapping[str, Any]", name: str, where: str = "") -> str:
+    value = _get(holder, name, where)
+    if not isinstance(value, str) or not value.strip():
+        raise BadEvent(f"the event's {where}{name} is {value!r}, not a text")
+    # On one line: what stands in a name must not become a line of the post.
+    return " ".join(value.split())
+
+
+def _both(camera: "Mapping[str, Any]", name: str) -> dict[str, str]:
+    texts = _mapping(camera, name, "data.camera.")
+    return {language: _text(texts, language, f"data.camera.{name}.") for language in LANGUAGES}
+
+
+def _choice(
+    holder: "Mapping[str, Any]", name: str, choices: tuple[str, ...], where: str = ""
+) -> str:
+    value = _text(holder, name, where)
+    if value not in choices:
+        raise BadEvent(f"the event's {where}{name} is {value!r}, not one of {', '.join(choices)}")
+    return value
+
+
+def _whole_number(holder: "Mapping[str, Any]", name: str, where: str = "") -> int:
+    value = _get(holder, name, where)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BadEvent(f"the event's {where}{name} is {value!r}, not a number from 1 on")
+    return value
+
+
+def _fraction(data: "Mapping[str, Any]", name: str) -> float:
+    value = _get(data, name, "data.")
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise BadEvent(f"the event's data.{name} is {value!r}, not a number from 0 to 1")
+    return float(value)
+
+
+def _time(holder: "Mapping[str, Any]", name: str, where: str = "") -> datetime:
+    text = _text(holder, name, where)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadEvent(f"the event's {where}{name} is {text!r}, not a time of RFC 3339") from None
+    if time.tzinfo is None:
+        raise BadEvent(f"the event's {where}{name} is {text!r}, which names no time zone")
+    return time
+
+
+def _involved(objects: "Any") -> dict[str, int]:
+    if not isinstance(objects, list):
+        raise BadEvent("the event's data.objects is no JSON array")
+    counts: dict[str, int] = {}
+    for seen in objects:
+        if seen.get("involved"):
+            name = _text(seen, "class", "data.objects.")
+            counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def _image(image: "Mapping[str, Any]") -> Image:
+    try:
+        jpeg = a2b_base64(_text(image, "base64", "data.image."), strict_mode=True)
+    except Base64Error as error:
+        raise BadEvent(f"the event's data.image.base64 is not base64: {error}") from None
+    if not jpeg.startswith(b"\xff\xd8\xff"):
+        raise BadEvent("the event's data.image is no JPEG")
+    return Image(
+        jpeg,
+        _whole_number(image, "width", "data.image."),
+        _whole_number(image, "height", "data.image."),
+    )

@@ -1,0 +1,69 @@
+from typing import Any
+
+import pytest
+from conftest import JPEG, make_event
+from incident import BadEvent, Incident
+
+
+def test_what_an_event_says() -> None:
+    incident = Incident(make_event("updated", 7))
+
+    assert (incident.kind, incident.sequence, incident.region) == ("updated", 7, "seoul")
+    assert incident.involved == {"car": 2, "bus": 1}, "who only drives by is not counted"
+    assert incident.road == {"ko": "강남대로", "en": "Gangnam-daero"}
+    assert incident.image is not None
+    assert (incident.image.jpeg, incident.image.width, incident.image.height) == (JPEG, 1280, 720)
+
+
+def test_an_end_needs_neither_image_nor_objects() -> None:
+    incident = Incident(make_event("cleared", 2, jpeg=None))
+
+    assert incident.image is None and incident.involved == {}
+    assert incident.cleared_at is not None
+
+
+def test_a_time_may_have_nine_digits() -> None:
+    incident = Incident(make_event(started_at="2026-11-24T11:16:05.123456789Z"))
+
+    assert incident.started_at.microsecond == 123456
+
+
+def test_a_name_can_not_break_a_line() -> None:
+    event = make_event()
+    event["data"]["camera"]["road"]["en"] = "Main\nStreet\t #1"
+
+    assert Incident(event).road["en"] == "Main Street #1"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("extensions.subject", None, "no subject"),
+        ("extensions.sequence", "1", "sequence is '1', not a number from 1 on"),
+        ("extensions.sequence", True, "sequence is True"),
+        ("event-type", "org.example.fire", "event-type is 'org.example.fire', not one of kr.koren"),
+        ("data", "text", "data is no JSON object"),
+        ("data.camera", None, "no data.camera"),
+        ("data.camera.road.ko", " ", "data.camera.road.ko is ' ', not a text"),
+        ("data.what", "explosion", "data.what is 'explosion', not one of rear_end"),
+        ("data.confidence", 1.5, "data.confidence is 1.5"),
+        ("data.started_at", "yesterday", "data.started_at is 'yesterday', not a time"),
+        ("data.started_at", "2026-11-24T11:16:05", "names no time zone"),
+        ("data.image.base64", "/9j/!", "data.image.base64 is not base64"),
+        ("data.image.base64", "iVBORw0K", "no JPEG"),
+        ("data.image.width", 0, "data.image.width is 0"),
+    ],
+)
+def test_what_is_wrong_is_named(path: str, value: Any, message: str) -> None:
+    event: dict[str, Any] = make_event()
+    *way, last = path.split(".")
+    place = event
+    for name in way:
+        place = place[name]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+
+    with pytest.raises(BadEvent, match=message):
+        Incident(event)

@@ -1,0 +1,88 @@
+"""What is built anew, what is trusted, and in which order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible_collections.koren.faas.plugins.module_utils.bundle import (
+    BundleError,
+    build,
+    is_whole,
+    link_view,
+    load_recipes,
+    ordered,
+    plan,
+)
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    """A repository with a program, and an image that needs it."""
+    recipes = {
+        "image": "# needs: program\n# source: apps/x\ncat $BUNDLE/program/out $REPO/apps/x/code >$OUT/out\n",
+        "program": "cp pin $OUT/out\n",
+    }
+    for name, text in recipes.items():
+        (tmp_path / "bundle" / name).mkdir(parents=True)
+        (tmp_path / "bundle" / name / "build.sh").write_text(text)
+    (tmp_path / "bundle" / "program" / "pin").write_text("v1 ")
+    (tmp_path / "apps" / "x").mkdir(parents=True)
+    (tmp_path / "apps" / "x" / "code").write_text("code")
+    return tmp_path
+
+
+def make(repo: Path, cache: Path) -> list[str]:
+    """Build what is missing; the names that were built."""
+    entries = plan(repo, cache, [], "go1")
+    missing = [entry.name for entry in entries if not entry.present]
+    for name in missing:
+        build(repo, cache, entries, name, [])
+    return missing
+
+
+def test_needs_come_first_and_nothing_is_built_twice(repo: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    assert make(repo, cache) == ["program", "image"]
+    assert make(repo, cache) == []
+    entries = {entry.name: entry for entry in plan(repo, cache, [], "go1")}
+    assert (entries["image"].path / "out").read_text() == "v1 code"
+
+
+def test_a_changed_pin_rebuilds_what_reads_it_and_nothing_else(repo: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    make(repo, cache)
+    (repo / "apps" / "x" / "code").write_text("new")
+    assert make(repo, cache) == ["image"]
+    (repo / "bundle" / "program" / "pin").write_text("v2 ")
+    assert make(repo, cache) == ["program", "image"]
+
+
+def test_a_failed_or_damaged_build_is_not_trusted(repo: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    script = repo / "bundle" / "program" / "build.sh"
+    script.write_text("echo half >$OUT/out; echo the reason; false\n")
+    with pytest.raises(BundleError, match="the reason"):
+        make(repo, cache)
+    script.write_text("cp pin $OUT/out\n")
+    assert make(repo, cache) == ["program", "image"]
+    (entry,) = plan(repo, cache, ["program"], "go1")
+    (entry.path / "out").write_text("cut short")
+    assert not is_whole(entry.path)
+    assert make(repo, cache) == ["program"]
+
+
+def test_circles_and_unknown_names_are_named(repo: Path) -> None:
+    with pytest.raises(BundleError, match="no bundle/nothing/build.sh"):
+        ordered(load_recipes(repo), ["nothing"])
+    (repo / "bundle" / "program" / "build.sh").write_text("# needs: image\n")
+    with pytest.raises(BundleError, match="circle: program -> image -> program"):
+        ordered(load_recipes(repo), ["program"])
+
+
+def test_the_view_follows_the_keys(repo: Path, tmp_path: Path) -> None:
+    cache, view = tmp_path / "cache", tmp_path / "view"
+    make(repo, cache)
+    assert link_view(view, plan(repo, cache, [], "go1"))
+    assert not link_view(view, plan(repo, cache, [], "go1"))
+    assert (view / "image" / "out").read_text() == "v1 code"
