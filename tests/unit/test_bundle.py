@@ -73,7 +73,7 @@ def test_a_failed_or_damaged_build_is_not_trusted(repo: Path, tmp_path: Path) ->
 
 
 def test_circles_and_unknown_names_are_named(repo: Path) -> None:
-    with pytest.raises(BundleError, match="no bundle/nothing/build.sh"):
+    with pytest.raises(BundleError, match=r"no bundle/nothing/build\.sh"):
         ordered(load_recipes(repo), ["nothing"])
     (repo / "bundle" / "program" / "build.sh").write_text("# needs: image\n")
     with pytest.raises(BundleError, match="circle: program -> image -> program"):
