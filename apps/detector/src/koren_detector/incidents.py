@@ -227,11 +227,12 @@ def _what(motion: Motion, row: int, partners: list[int]) -> What:
     if len(directions) < 2:
         return "unknown"
     apart = abs(np.rad2deg(np.angle(np.exp(1j * (directions[0] - directions[1])))))
-    if apart < 35:
+    # A direction is known to some 20 degrees, so between the words there is room for no word.
+    if apart < 30:
         return "rear_end"
-    if apart > 145:
+    if apart > 160:
         return "head_on"
-    return "side"
+    return "side" if 50 < apart < 130 else "unknown"
 
 
 def _box(box: Array) -> Box:
