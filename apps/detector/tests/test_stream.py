@@ -1,0 +1,66 @@
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from koren_detector.stream import Frame, Stream
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Two seconds of a growing gray level: a stream that ends is what OpenCV makes of a file."""
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for level in range(20):
+        writer.write(np.full((48, 64, 3), 10 * level, np.uint8))
+    writer.release()
+    return path
+
+
+def take(stream: Stream, seconds: float) -> list[Frame]:
+    frames, until = [], time.monotonic() + seconds
+    while time.monotonic() < until:
+        frame = stream.next(0.2)
+        if frame is not None:
+            frames.append(frame)
+    return frames
+
+
+def test_a_stream_that_ends_is_opened_anew_within_a_second(clip: Path) -> None:
+    stream = Stream("cctv-01", str(clip), fps=10)
+    stream.start()
+    try:
+        frames = take(stream, 3.0)
+    finally:
+        stream.stop()
+
+    connections = [frame.connection for frame in frames]
+    assert connections == sorted(connections)
+    assert len(set(connections)) >= 3
+    times = [frame.time_s for frame in frames]
+    assert all(later > earlier for earlier, later in zip(times, times[1:], strict=False))
+
+
+def test_who_comes_late_gets_the_newest_frame_only(clip: Path) -> None:
+    stream = Stream("cctv-01", str(clip), fps=10)
+    stream.start()
+    try:
+        time.sleep(0.2)
+        stream.next(1.0)
+        assert stream.next(0.0) is None or stream.next(0.0) is None
+    finally:
+        stream.stop()
+
+
+def test_a_camera_that_is_away_is_tried_until_it_comes(clip: Path, tmp_path: Path) -> None:
+    away = tmp_path / "later.avi"
+    stream = Stream("cctv-01", str(away), fps=10)
+    stream.start()
+    try:
+        assert stream.next(0.5) is None
+        clip.rename(away)
+        assert stream.next(2.0) is not None
+    finally:
+        stream.stop()
