@@ -1,4 +1,4 @@
-# Set-up is a prerequisite of each target: `make up demo` and `make test` work on a fresh Debian 12.
+# Set-up is a prerequisite of each target: `make up` and `make test` work on a fresh Debian 12.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 VENV := .venv
@@ -17,7 +17,7 @@ $(VENV)/.ready: requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.PHONY: venv bundle up demo verify test lint unit bench reset
+.PHONY: venv bundle up test lint unit reset
 venv: $(VENV)/.ready ## Make the virtual environment, Go toolchain included
 
 bundle: venv ## Build what the hosts get, or find it built
@@ -25,12 +25,6 @@ bundle: venv ## Build what the hosts get, or find it built
 
 up: venv ## Stand up the site, or bring it to what the inventory says
 	$(PLAYBOOK) site.yml $(ARGS)
-
-demo: venv ## Play one accident through the running site
-	$(PLAYBOOK) playbooks/demo.yml $(ARGS)
-
-verify: venv ## Assert the state of the running site
-	$(PLAYBOOK) playbooks/verify.yml $(ARGS)
 
 lint: venv ## Check style and types
 	tests/run lint
@@ -40,9 +34,6 @@ unit: venv ## Test the decisions, without a site
 
 test: venv ## Lint, unit tests, molecule scenarios and a site from nothing, removed at the end
 	tests/run
-
-bench: venv ## Measure the running site; the last line is JSON
-	$(VENV)/bin/python tests/bench.py $(ARGS)
 
 reset: venv ## Remove the site: hosts, networks, volumes and its state
 	$(PLAYBOOK) playbooks/reset.yml -e reset_confirm=yes $(ARGS)
