@@ -5,7 +5,6 @@ VENV := .venv
 PLAYBOOK := $(VENV)/bin/ansible-playbook
 # Another inventory or more variables: make up ARGS='-i inventories/other --limit busan'
 ARGS ?=
-export ANSIBLE_FORCE_COLOR ?= $(if $(CI),0,)
 
 .PHONY: help
 help: ## Show what there is to make
