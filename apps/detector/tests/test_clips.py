@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from koren_events import Camera, Event, Text, validate
 
 from koren_detector.accident import load_weights
 from koren_detector.boxes import Picture
@@ -23,6 +22,7 @@ from koren_detector.settings import CameraSettings
 from koren_detector.stream import Frame, Stream
 from koren_detector.vehicles import Found, VehicleFinder
 from koren_detector.worker import Finder, Worker
+from koren_events import Camera, Event, Text, validate
 
 MODELS, CLIPS = os.environ.get("KOREN_MODELS"), os.environ.get("KOREN_CLIPS")
 FPS = 4.0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from koren_detector.stream import Frame, Stream
+import itertools
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_a_stream_that_ends_is_opened_anew_within_a_second(clip: Path) -> None:
     assert connections == sorted(connections)
     assert len(set(connections)) >= 3
     times = [frame.time_s for frame in frames]
-    assert all(later > earlier for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later > earlier for earlier, later in itertools.pairwise(times))
 
 
 def test_who_comes_late_gets_the_newest_frame_only(clip: Path) -> None:
