@@ -8,6 +8,7 @@ The account is described by the files of a secret, one value a file:
     twitter:    consumer_key, consumer_secret, access_token, access_token_secret
 """
 
+import contextlib
 import os
 
 from incident import Incident
@@ -46,7 +47,7 @@ def handler(event: "Mapping[str, Any]", context: "Mapping[str, Any]") -> "dict[s
 def account(folder: str) -> "Account":
     """The account that the files of `folder` describe. Raises Misconfigured."""
     provider = _read(folder, "provider")
-    # Each provider brings imports of its own, which only its users are to wait for.
+    # Each provider's imports are for its own users to wait for.
     if provider == "bluesky":
         import bluesky
 
@@ -86,3 +87,8 @@ def _read(folder: str, name: str) -> str:
 def _path_if_there(folder: str, name: str) -> str | None:
     path = f"{folder}/{name}"
     return path if os.path.exists(path) else None
+
+
+with contextlib.suppress(Misconfigured):  # it is told when there is an event to report
+    # Loads what the provider needs while the pod still waits for its event.
+    account(os.environ.get("SNS_SECRET", SECRET))

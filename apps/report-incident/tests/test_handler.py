@@ -6,22 +6,38 @@ from pathlib import Path
 import handler
 import pytest
 
-FUNCTION = Path(handler.__file__).parent
 
-
-def test_posting_on_bluesky_starts_without_what_others_need() -> None:
-    code = "import sys, handler, bluesky; print(*sys.modules)"
-    path = [str(FUNCTION), *(entry for entry in sys.path if entry.endswith("/runtime/src"))]
+def loaded(folder: Path) -> set[str]:
+    """The modules of a pod that has loaded the handler, with a secret in `folder`."""
+    path = [entry for entry in sys.path if entry != str(Path(__file__).parent)]
+    code = f"import sys; sys.path[:0] = {path}; import handler; print(*sys.modules)"
     run = subprocess.run(
-        ["/usr/bin/python3.11", "-I", "-S", "-c", f"import sys; sys.path[:0] = {path}; {code}"],
+        ["/usr/bin/python3.11", "-I", "-S", "-c", code],
+        env={"SNS_SECRET": str(folder)},
         capture_output=True,
         text=True,
         check=True,
     )
+    return set(run.stdout.split())
 
-    assert not {"tweepy", "requests", "dataclasses", "inspect", "typing", "asyncio"} & set(
-        run.stdout.split()
+
+def test_posting_on_bluesky_starts_without_what_others_need(secret: Callable[..., Path]) -> None:
+    modules = loaded(secret(provider="bluesky", url="https://x", handle="x", password="x"))
+
+    assert "bluesky" in modules
+    assert not {"tweepy", "requests", "dataclasses", "inspect", "typing", "asyncio"} & modules
+
+
+def test_posting_on_twitter_starts_with_tweepy(secret: Callable[..., Path]) -> None:
+    keys = dict.fromkeys(
+        ("consumer_key", "consumer_secret", "access_token", "access_token_secret"), "x"
     )
+
+    assert "tweepy" in loaded(secret(provider="twitter", **keys))
+
+
+def test_without_a_secret_the_handler_can_be_loaded(tmp_path: Path) -> None:
+    assert "handler" in loaded(tmp_path)
 
 
 @pytest.mark.parametrize(
