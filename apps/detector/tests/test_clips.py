@@ -29,9 +29,7 @@ FPS = 4.0
 START_S = 1_700_000_000.0
 NAME = Text("이름", "name")
 
-pytestmark = pytest.mark.skipif(
-    not (MODELS and CLIPS), reason="KOREN_MODELS and KOREN_CLIPS must name the folders"
-)
+pytestmark = pytest.mark.skipif(not (MODELS and CLIPS), reason="KOREN_MODELS and KOREN_CLIPS must name the folders")
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,8 @@ class Replay:
     def __init__(self) -> None:
         self.known: dict[int, Found] = {}
 
-    def find(self, picture: Picture) -> Found:
-        return self.known[id(picture)]
+    def find(self, frame: Picture) -> Found:
+        return self.known[id(frame)]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +90,7 @@ def watch(clip: Clip, folder: Path, loops: int = 1, cut: bool = True) -> list[tu
     replay.known = {id(p): f for p, f in zip(clip.pictures, clip.found, strict=True)}
     weights = load_weights()
     worker = Worker(
-        settings, Stream("cctv-01", "", FPS), Finder(replay, threading.Lock()), weights,  # type: ignore[arg-type]
+        settings, Stream("cctv-01", "", FPS), Finder(replay, threading.Lock()), weights,
         Rules(score=float(weights["threshold"])),
         Reports(settings, folder, lambda event: events.append((clock[0], event))),
     )  # fmt: skip
@@ -103,9 +101,7 @@ def watch(clip: Clip, folder: Path, loops: int = 1, cut: bool = True) -> list[tu
     return events
 
 
-def test_an_accident_is_detected_once_in_time_and_cleared_once(
-    network: VehicleFinder, tmp_path: Path
-) -> None:
+def test_an_accident_is_detected_once_in_time_and_cleared_once(network: VehicleFinder, tmp_path: Path) -> None:
     clip = load("seoul-accident", network)
     impact = clip.truth["incidents"][0]
 
@@ -144,9 +140,7 @@ def test_ordinary_traffic_is_silent_for_minutes(
     assert watch(clip, tmp_path, loops=5, cut=cut) == []
 
 
-def test_real_footage_of_people_and_parked_cars_is_silent(
-    network: VehicleFinder, tmp_path: Path
-) -> None:
+def test_real_footage_of_people_and_parked_cars_is_silent(network: VehicleFinder, tmp_path: Path) -> None:
     assert watch(load("vtest", network), tmp_path, loops=2) == []
 
 

@@ -76,9 +76,10 @@ def test_people_are_past_recognition_and_the_rest_is_as_it_was() -> None:
     hide_people(hidden, np.array([[100.0, 100.0, 160.0, 260.0], [940.0, 500.0, 990.0, 600.0]]))
 
     person = hidden[110:250, 110:150].astype(float)
-    assert np.abs(np.diff(person, axis=0)).mean() < 0.1 * np.abs(
-        np.diff(frame[110:250, 110:150].astype(float), axis=0)
-    ).mean()
+    assert (
+        np.abs(np.diff(person, axis=0)).mean()
+        < 0.1 * np.abs(np.diff(frame[110:250, 110:150].astype(float), axis=0)).mean()
+    )
     assert (hidden[300:, :900] == frame[300:, :900]).all()
 
 

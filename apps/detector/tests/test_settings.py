@@ -45,9 +45,7 @@ def load(tmp_path: Path, changed: dict[str, Any]) -> Any:
 def test_credentials_are_in_the_stream_address_and_nowhere_else(tmp_path: Path) -> None:
     settings = load(tmp_path, values(tmp_path))
 
-    assert settings.stream_url(settings.cameras[0]) == (
-        "rtsp://detector:pa%2Fss%20word@cctv:8554/seoul"
-    )
+    assert settings.stream_url(settings.cameras[0]) == ("rtsp://detector:pa%2Fss%20word@cctv:8554/seoul")
     assert "pa/ss" not in repr(settings)
     assert settings.cameras[0].url == "rtsp://cctv:8554/seoul"
 
@@ -78,9 +76,7 @@ def test_a_camera_may_have_no_ground(tmp_path: Path) -> None:
         (("rtsp_password_file",), "/nowhere", "rtsp_password_file /nowhere can't be read"),
     ],
 )
-def test_a_wrong_entry_is_named(
-    tmp_path: Path, path: tuple[Any, ...], value: Any, message: str
-) -> None:
+def test_a_wrong_entry_is_named(tmp_path: Path, path: tuple[Any, ...], value: Any, message: str) -> None:
     changed = values(tmp_path)
     entry: Any = changed
     for key in path[:-1]:

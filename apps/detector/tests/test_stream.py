@@ -1,3 +1,4 @@
+import itertools
 import time
 from pathlib import Path
 
@@ -6,7 +7,6 @@ import numpy as np
 import pytest
 
 from koren_detector.stream import Frame, Stream
-import itertools
 
 
 @pytest.fixture

@@ -5,9 +5,7 @@ from koren_detector.tracking import Detections, Tracker
 
 
 def drive(tracker: Tracker, frames: list[Detections]) -> list[list[int]]:
-    return [
-        tracker.update(number / FPS, frame).numbers.tolist() for number, frame in enumerate(frames)
-    ]
+    return [tracker.update(number / FPS, frame).numbers.tolist() for number, frame in enumerate(frames)]
 
 
 def test_a_vehicle_counts_once_it_was_seen_three_times() -> None:

@@ -102,9 +102,7 @@ def _motion(features: np.ndarray, previous: np.ndarray, **known: np.ndarray) -> 
     )
 
 
-def evaluate(
-    observed: list[dict], scored: list[list[np.ndarray]], threshold: float, **rules: float
-) -> Result:
+def evaluate(observed: list[dict], scored: list[list[np.ndarray]], threshold: float, **rules: float) -> Result:
     found = {HARD_M_S: 0, HARDER_M_S: 0}
     there = {HARD_M_S: 0, HARDER_M_S: 0}
     false_alarms, hours, delays = 0, 0.0, []
@@ -169,10 +167,7 @@ def _merged(hits: list[tuple], junction: dict) -> list[tuple]:
     """Collisions that a camera had in sight, pile-ups as one: the hardest of 40 s and 15 m."""
     merged: list[tuple] = []
     for hit in sorted(hits, key=lambda h: -h[1]):
-        again = any(
-            abs(hit[0] - m[0]) < 40 and np.hypot(hit[2] - m[2], hit[3] - m[3]) < NEAR_M
-            for m in merged
-        )
+        again = any(abs(hit[0] - m[0]) < 40 and np.hypot(hit[2] - m[2], hit[3] - m[3]) < NEAR_M for m in merged)
         if not again and _in_sight(hit, junction):
             merged.append(hit)
     return merged
@@ -193,10 +188,7 @@ def main() -> None:
     parser.add_argument("observed", type=Path)
     parser.add_argument("--name", default="test")
     options = parser.parse_args()
-    observed = [
-        pickle.loads(path.read_bytes())
-        for path in sorted(options.observed.glob(f"{options.name}*.pickle"))
-    ]
+    observed = [pickle.loads(path.read_bytes()) for path in sorted(options.observed.glob(f"{options.name}*.pickle"))]
     weights = load_weights()
     scored = score_all(observed, weights)
     print("chosen threshold", float(weights["threshold"]))

@@ -50,9 +50,7 @@ class SeenBadly:
             self.luck[int(track)] = luck[row] = fresh
         size = boxes[:, 2:] - boxes[:, :2]
         nearer = depth[None] < depth[:, None]
-        covered = (intersections(boxes, boxes) * nearer).max(1, initial=0) / np.maximum(
-            areas(boxes), 1
-        )
+        covered = (intersections(boxes, boxes) * nearer).max(1, initial=0) / np.maximum(areas(boxes), 1)
         tall = np.sqrt(size.prod(1)) * np.where(kinds == KINDS.index("motorcycle"), 0.6, 1.0)
         score = 0.65 / (1 + (view.half_seen_px / tall) ** 2.9) * (1 - 0.5 * covered)
         score += 0.07 * luck[:, 4] + 0.07 * luck[:, 9]

@@ -44,6 +44,6 @@ def random_view(rng: np.random.Generator) -> View:
     return View(
         eye, np.stack([right, np.cross(forward, right), forward]),
         np.array([[focal, 0, WIDTH / 2], [0, focal, HEIGHT / 2], [0, 0, 1]]),
-        half_seen_px=rng.uniform(25, 60), jitter=rng.uniform(0.02, 0.09),
+        half_seen_px=rng.uniform(20, 45), jitter=rng.uniform(0.02, 0.07),
         misses=rng.uniform(0.0, 0.06), ghosts=ghosts,
     )  # fmt: skip

@@ -48,9 +48,7 @@ class AccidentScore:
         keep = _sigmoid(from_entry[1] + from_state[1])
         fresh = np.tanh(from_entry[2] + reset * from_state[2])
         self._state = (1 - keep) * fresh + keep * state
-        scores: Array = _sigmoid(
-            np.hstack([self._state, entry]) @ w["exit"][0] + float(w["exit_bias"][0])
-        )
+        scores: Array = _sigmoid(np.hstack([self._state, entry]) @ w["exit"][0] + float(w["exit_bias"][0]))
         return scores
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,8 @@ Bools = npt.NDArray[np.bool_]
 Picture = npt.NDArray[Any]
 """A frame, shape (height, width, 3), BGR, 8 bits."""
 
-KINDS = ("car", "van", "truck", "bus", "motorcycle")
+Kind = Literal["car", "van", "truck", "bus", "motorcycle"]
+KINDS: tuple[Kind, ...] = ("car", "van", "truck", "bus", "motorcycle")
 """Vehicle kinds; a detection's or track's kind is an index into this."""
 SIZES_M = np.array([(4.4, 1.8), (5.2, 2.0), (8.0, 2.4), (11.0, 2.5), (2.1, 0.8)])
 """Typical length and width of each kind."""
@@ -38,7 +39,8 @@ def intersections(a: Array, b: Array) -> Array:
 def overlaps(a: Array, b: Array) -> Array:
     """Intersection over union of each pair; shape (len(a), len(b))."""
     shared = intersections(a, b)
-    return shared / np.maximum(areas(a)[:, None] + areas(b)[None] - shared, 1e-9)
+    share: Array = shared / np.maximum(areas(a)[:, None] + areas(b)[None] - shared, 1e-9)
+    return share
 
 
 def affinities(a: Array, b: Array) -> Array:
@@ -48,7 +50,8 @@ def affinities(a: Array, b: Array) -> Array:
     low = np.minimum(a[:, None, :2], b[None, :, :2])
     high = np.maximum(a[:, None, 2:], b[None, :, 2:])
     hull = np.maximum((high - low).prod(2), 1e-9)
-    return shared / union - (hull - union) / hull
+    affinity: Array = shared / union - (hull - union) / hull
+    return affinity
 
 
 def suppress(boxes: Array, scores: Array, limit: float) -> Ints:

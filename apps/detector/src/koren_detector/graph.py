@@ -56,9 +56,7 @@ class GraphModel(torch.nn.Module):
         self.scales: dict[str, tuple[float, float]] = {}
         self._names: dict[str, str] = {}
         order = _order(nodes, outputs)
-        kernels = {
-            _plain(nodes[name]["input"][1]) for name in order if nodes[name]["op"] == "Conv2D"
-        }
+        kernels = {_plain(nodes[name]["input"][1]) for name in order if nodes[name]["op"] == "Conv2D"}
         for name in order:
             node = nodes[name]
             if node["op"] == "Const":
@@ -75,9 +73,7 @@ class GraphModel(torch.nn.Module):
             else:
                 if node["op"] not in OPERATIONS and node["op"] != "Placeholder":
                     raise GraphError(f"model {path}: operation {node['op']} is not supported")
-                self.steps.append(
-                    Step(name, node["op"], tuple(node.get("input", ())), _attributes(node))
-                )
+                self.steps.append(Step(name, node["op"], tuple(node.get("input", ())), _attributes(node)))
         with torch.no_grad():
             self._run(torch.zeros(1, 3, *exported_size), learn=True)
 
@@ -179,9 +175,7 @@ def _convolution(inputs: list[Tensor], attributes: dict[str, Any]) -> Tensor:
     return moved.permute(0, 2, 3, 1)
 
 
-def _convolve(
-    image: Tensor, kernel: Tensor, strides: list[int], padding: list[int], groups: int
-) -> Tensor:
+def _convolve(image: Tensor, kernel: Tensor, strides: list[int], padding: list[int], groups: int) -> Tensor:
     if image.device.type == "cpu" and torch.backends.mkldnn.is_available():
         # For one small image torch would choose a matrix product, which takes a third of the whole
         # forward pass where torch is built on a plain BLAS, as Debian's is.
@@ -209,7 +203,8 @@ def _sparse_to_dense(inputs: list[Tensor], _: dict[str, Any]) -> Tensor:
 
 
 def _split(inputs: list[Tensor], _: dict[str, Any]) -> tuple[Tensor, ...]:
-    return torch.split(inputs[0], [int(size) for size in inputs[1]], int(inputs[2]))
+    parts: tuple[Tensor, ...] = torch.split(inputs[0], [int(size) for size in inputs[1]], int(inputs[2]))
+    return parts
 
 
 OPERATIONS: dict[str, Callable[[list[Tensor], dict[str, Any]], Any]] = {

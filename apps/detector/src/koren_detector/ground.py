@@ -75,5 +75,5 @@ class Ground:
     def metres_per_pixel(self, boxes: Array) -> Array:
         """How many metres on the ground one pixel up or down is at each box's foot; (n,)."""
         middle = np.column_stack([(boxes[:, 0] + boxes[:, 2]) / 2, boxes[:, 3]])
-        step: Array = np.linalg.norm(self.metres(middle + [0, 1]) - self.metres(middle), axis=1)
+        step: Array = np.linalg.norm(self.metres(middle + [0.0, 1.0]) - self.metres(middle), axis=1)
         return step

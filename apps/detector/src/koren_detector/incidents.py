@@ -94,13 +94,10 @@ class IncidentLog:
         """Take note that the stream was interrupted: track numbers mean nothing any more."""
         self._alarms.clear()
         self.open = [
-            replace(incident, wrecks=tuple(replace(w, track=-1) for w in incident.wrecks))
-            for incident in self.open
+            replace(incident, wrecks=tuple(replace(w, track=-1) for w in incident.wrecks)) for incident in self.open
         ]
 
-    def update(
-        self, time_s: float, motion: Motion, scores: Array, looks_the_same: LooksTheSame
-    ) -> list[Decision]:
+    def update(self, time_s: float, motion: Motion, scores: Array, looks_the_same: LooksTheSame) -> list[Decision]:
         """Take in a frame.
 
         `looks_the_same` is asked, where no track stands at a wreck's place any more, whether the
@@ -148,9 +145,7 @@ class IncidentLog:
         return any(np.hypot(x - px, y - py) < self.rules.place_m for px, py in places)
 
 
-def _watch(
-    incident: Incident, motion: Motion, rules: Rules, dt: float, looks_the_same: LooksTheSame
-) -> Incident:
+def _watch(incident: Incident, motion: Motion, rules: Rules, dt: float, looks_the_same: LooksTheSame) -> Incident:
     """The incident with its wrecks where they are now."""
     taken: set[int] = set()
     wrecks = []

@@ -5,9 +5,7 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 FRAMES = Counter("koren_detector_frames_total", "Frames looked at", ["camera"])
-STILL_FRAMES = Counter(
-    "koren_detector_still_frames_total", "Frames that showed nothing new", ["camera"]
-)
+STILL_FRAMES = Counter("koren_detector_still_frames_total", "Frames that showed nothing new", ["camera"])
 FPS = Gauge("koren_detector_fps", "Frames looked at a second, lately", ["camera"])
 LAG = Gauge("koren_detector_lag_seconds", "From a frame's own time to its decision", ["camera"])
 CONNECTED = Gauge("koren_detector_stream_connected", "1 while the stream comes", ["camera"])

@@ -31,9 +31,7 @@ FEATURES = (
     "neighbour_standing", "near_hardest_change_3s", "near_count", "touching", "nearly_touching",
     "overlap", "most_overlap_2s", "unseen", "age", "grain", "since_change",
 )  # fmt: skip
-_SCALES = np.array(
-    [10, 4, 5, 4, 5, 8, 10, 10, 10, 5, 8, 10, 5, 8, 1, 10, 8, 4, 1, 1, 1, 1, 1, 2, 10, 4], float
-)
+_SCALES = np.array([10, 4, 5, 4, 5, 8, 10, 10, 10, 5, 8, 10, 5, 8, 1, 10, 8, 4, 1, 1, 1, 1, 1, 2, 10, 4], float)
 
 
 @dataclass(frozen=True)
@@ -101,9 +99,9 @@ class MotionMeter:
         self._standing_s = np.where(speeds < _STANDING_M_S, self._standing_s + dt, 0.0)
         self._unseen_s = np.where(tracks.seen, 0.0, self._unseen_s + dt)
         lately, second = self._ago(0.6), self._ago(1.0)
-        self._accelerations[:, -1] = (
-            speeds - np.linalg.norm(self._velocities[:, lately], axis=1)
-        ) / max(time_s - self._times[lately], 0.1)
+        self._accelerations[:, -1] = (speeds - np.linalg.norm(self._velocities[:, lately], axis=1)) / max(
+            time_s - self._times[lately], 0.1
+        )
         self._changes[:, -1] = np.linalg.norm(velocities - self._velocities[:, second], axis=1)
 
         gaps = self._gaps_between(places, tracks.kinds)
@@ -187,9 +185,7 @@ class MotionMeter:
         np.fill_diagonal(gaps, _NO_GAP_M)
         return gaps
 
-    def _features(
-        self, tracks: Tracks, velocities: Array, speeds: Array, gaps: Array, changed_s: Array
-    ) -> Array:
+    def _features(self, tracks: Tracks, velocities: Array, speeds: Array, gaps: Array, changed_s: Array) -> Array:
         count = len(speeds)
         if not count:
             return np.zeros((0, len(FEATURES)))

@@ -48,9 +48,7 @@ class Open:
 class Reports:
     """One camera's open incidents on disk, and the way of its events to `publish`."""
 
-    def __init__(
-        self, settings: CameraSettings, folder: Path, publish: Callable[[Event], None]
-    ) -> None:
+    def __init__(self, settings: CameraSettings, folder: Path, publish: Callable[[Event], None]) -> None:
         self._settings = settings
         self._publish = publish
         self._path = folder / f"{settings.camera.id}.json"
@@ -60,9 +58,7 @@ class Reports:
         self.open: list[Open] = []
         self._load()
 
-    def opened(
-        self, incident: Incident, objects: list[SeenObject], image: Image, patches: list[Gray | None]
-    ) -> Event:
+    def opened(self, incident: Incident, objects: list[SeenObject], image: Image, patches: list[Gray | None]) -> Event:
         """Report a new incident; returns its event."""
         event = accident_detected(
             region=self._settings.region,
@@ -82,9 +78,7 @@ class Reports:
     def cleared(self, incident: Incident, since_s: float, time_s: float) -> Event:
         """Report that an incident is over since `since_s`; returns its event."""
         record = next(record for record in self.open if _same(record.incident, incident))
-        event = accident_cleared(
-            record.event, cleared_at=_moment(since_s), time=_moment(time_s)
-        )
+        event = accident_cleared(record.event, cleared_at=_moment(since_s), time=_moment(time_s))
         self.open.remove(record)
         self._hand_over(event)
         return event
@@ -160,9 +154,7 @@ class Reports:
 
 def _record(entry: dict[str, Any]) -> Open:
     values = dict(entry["incident"])
-    wrecks = tuple(
-        Wreck(**{**wreck, "box": tuple(wreck["box"])}) for wreck in values.pop("wrecks")
-    )
+    wrecks = tuple(Wreck(**{**wreck, "box": tuple(wreck["box"])}) for wreck in values.pop("wrecks"))
     patches = [text if text is None else decode_patch(text) for text in entry["patches"]]
     return Open(Incident(**values, wrecks=wrecks), Event.from_dict(entry["event"]), patches)
 

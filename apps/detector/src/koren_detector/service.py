@@ -45,10 +45,7 @@ def run(settings: Settings, ending: threading.Event) -> bool:
         spool=settings.state / "spool.sqlite", host=broker.host, port=broker.port, ca=broker.ca,
         cert=broker.cert, key=broker.key, client_id="detector", health_part="detector",
     ) as publisher:  # fmt: skip
-        streams = [
-            Stream(camera.camera.id, settings.stream_url(camera), settings.fps)
-            for camera in settings.cameras
-        ]
+        streams = [Stream(camera.camera.id, settings.stream_url(camera), settings.fps) for camera in settings.cameras]
         workers = [
             Worker(
                 camera, stream, finder, weights, Rules(score=threshold),

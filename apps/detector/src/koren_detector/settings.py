@@ -79,10 +79,7 @@ def load_settings(path: Path) -> Settings:
         raise SettingsError(f"settings {path} are not JSON: {error}") from error
     if not isinstance(values, dict):
         raise SettingsError(f"settings {path} must be a JSON object")
-    cameras = tuple(
-        _camera(entry, f"cameras[{number}]")
-        for number, entry in enumerate(_get(values, "cameras", list))
-    )
+    cameras = tuple(_camera(entry, f"cameras[{number}]") for number, entry in enumerate(_get(values, "cameras", list)))
     if not cameras:
         raise SettingsError("cameras: the list is empty; name at least one camera")
     ids = [camera.camera.id for camera in cameras]
@@ -154,9 +151,7 @@ def _camera(entry: Any, at: str) -> CameraSettings:
 
 def _text(entry: Mapping[str, Any], key: str, prefix: str) -> Text:
     both = _get(entry, key, dict, prefix)
-    return Text(
-        ko=_get(both, "ko", str, f"{prefix}{key}."), en=_get(both, "en", str, f"{prefix}{key}.")
-    )
+    return Text(ko=_get(both, "ko", str, f"{prefix}{key}."), en=_get(both, "en", str, f"{prefix}{key}."))
 
 
 def _secret(path: str | None) -> str | None:

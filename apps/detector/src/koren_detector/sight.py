@@ -41,9 +41,7 @@ class Sight:
         self._begin(self._tracker.next_number)
         self.log.forget_tracks()
 
-    def update(
-        self, time_s: float, found: Detections, looks_the_same: LooksTheSame
-    ) -> list[Decision]:
+    def update(self, time_s: float, found: Detections, looks_the_same: LooksTheSame) -> list[Decision]:
         """Take in the vehicles of the frame of `time_s` (unix seconds, never backwards)."""
         self.motion = self._meter.update(time_s, self._tracker.update(time_s, found))
         self.scores = self._score.update(self.motion)

@@ -19,9 +19,11 @@ CONFIRMED_HITS = 3
 _MEASURED = 0.05  # noise of a box's centre, in box sizes
 _MANOEUVRE = 6.0  # unforeseen acceleration, in box sizes per s²
 _FIRST_SPEED = 8.0  # spread of a new track's speed, in box sizes per s
-_AFFINITY_KNOWN = -0.1
+_AFFINITY_KNOWN = 0.25  # or a standing car's number goes off with a car that passes before it
+_AFFINITY_LOST = -0.1  # out of sight or young: its prediction is less sure
 _AFFINITY_NEW = -0.35  # a new track's speed is not known yet, so its next box may lie apart
 _AFFINITY_UNSURE = 0.3  # in overlap
+_LOST_S = 0.6
 _TWIN = 0.5
 _KEEP_MOVING_S = 1.2
 _KEEP_STANDING_S = 4.0
@@ -84,10 +86,7 @@ class _Rows:
 
     def plus(self, other: _Rows) -> _Rows:
         return _Rows(
-            *(
-                np.concatenate([getattr(self, field.name), getattr(other, field.name)])
-                for field in fields(self)
-            )
+            *(np.concatenate([getattr(self, field.name), getattr(other, field.name)]) for field in fields(self))
         )
 
     def boxes(self) -> Array:
@@ -152,7 +151,9 @@ class Tracker:
         predicted = rows.boxes()[tracks]
         if sure:
             affinity = affinities(predicted, found.boxes[seen])
-            least = np.where(rows.hits[tracks] < 2, _AFFINITY_NEW, _AFFINITY_KNOWN)
+            lost = (rows.hits[tracks] < 4) | (rows.unseen_s[tracks] > _LOST_S)
+            least = np.where(lost, _AFFINITY_LOST, _AFFINITY_KNOWN)
+            least[rows.hits[tracks] < 2] = _AFFINITY_NEW
         else:
             affinity = overlaps(predicted, found.boxes[seen])
             least = np.full(len(tracks), _AFFINITY_UNSURE)
@@ -189,7 +190,8 @@ class Tracker:
 
 def _scale(size: Array) -> Array:
     """The size of a box as one length, px."""
-    return np.sqrt(np.maximum(size.prod(1), 1.0))
+    scale: Array = np.sqrt(np.maximum(size.prod(1), 1.0))
+    return scale
 
 
 def _correct(rows: _Rows, at: Ints, found: Detections, which: Ints) -> None:

@@ -17,8 +17,8 @@ _EXPORTED = (416, 416)
 _STRIDES = (8, 16, 32)
 _BINS = 11  # a side's distance is a distribution over 0..10 strides
 _OUTPUTS = ["Identity", *(f"Identity_{number}" for number in range(1, 6))]
-_MEAN_BGR = (103.53, 116.28, 123.675)
-_STD_BGR = (57.375, 57.12, 58.395)
+_MEAN_BGR = np.array([103.53, 116.28, 123.675], np.float32)
+_STD_BGR = np.array([57.375, 57.12, 58.395], np.float32)
 _PERSON = 0
 # COCO's number of each class here, to boxes.KINDS: car, motorcycle, bus, truck. COCO has no van.
 _VEHICLES = {2: 0, 3: 4, 5: 3, 7: 2}
@@ -52,7 +52,6 @@ class VehicleFinder:
         self._compiled: dict[int, torch.jit.ScriptModule] = {}
         self._bins = torch.arange(_BINS, dtype=torch.float32, device=self.device)
 
-    @torch.no_grad()
     def find(self, frame: Picture) -> Found:
         """Find vehicles and people; boxes are in pixels of `frame`."""
         height, width = frame.shape[:2]
@@ -61,10 +60,11 @@ class VehicleFinder:
         padded = -(-rows // 32) * 32
         small = cv2.resize(frame, (self._width, rows), interpolation=cv2.INTER_AREA)
         image = np.zeros((padded, self._width, 3), np.float32)
-        image[:rows] = (small - np.float32(_MEAN_BGR)) / np.float32(_STD_BGR)
+        image[:rows] = (small - _MEAN_BGR) / _STD_BGR
         tensor = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous().to(self.device)
-        outputs = self._for_height(padded, tensor)(tensor)
-        classes, scores, boxes = self._decode(outputs, padded)
+        with torch.no_grad():
+            outputs = self._for_height(padded, tensor)(tensor)
+            classes, scores, boxes = self._decode(outputs, padded)
         boxes = np.clip(boxes / scale, 0, [width, height, width, height])
         return Found(_vehicles(classes, scores, boxes), _people(classes, scores, boxes))
 
@@ -111,4 +111,5 @@ def _vehicles(classes: Ints, scores: Array, boxes: Array) -> Detections:
 
 def _people(classes: Ints, scores: Array, boxes: Array) -> Array:
     which = (classes == _PERSON) & (scores > _LEAST_PERSON)
-    return boxes[which][suppress(boxes[which], scores[which], _OVERLAP)]
+    boxes, scores = boxes[which], scores[which]
+    return boxes[suppress(boxes, scores, _OVERLAP)]

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from .reports import Reports
 from .settings import CameraSettings
 from .sight import Sight
 from .stream import Frame, Stream
-from .vehicles import Found, VehicleFinder
+from .vehicles import Found
 
 _log = logging.getLogger(__name__)
 
@@ -31,11 +32,18 @@ _PEOPLE_KEPT_S = 1.5
 _FPS_OVER_S = 5.0
 
 
+class Network(Protocol):
+    """Whatever finds vehicles and people in a picture."""
+
+    def find(self, frame: Picture) -> Found:
+        """Find them; boxes are in pixels of `frame`."""
+
+
 @dataclass(frozen=True)
 class Finder:
     """The network, shared by all cameras: one frame at a time."""
 
-    network: VehicleFinder
+    network: Network
     turn: threading.Lock
 
     def find(self, picture: Picture) -> Found:
@@ -123,9 +131,7 @@ class Worker:
             self._found = self._finder.find(frame.picture)
         else:
             metrics.STILL_FRAMES.labels(self._id).inc()
-        self._people = [
-            entry for entry in self._people if 0 <= frame.time_s - entry[0] < _PEOPLE_KEPT_S
-        ]
+        self._people = [entry for entry in self._people if 0 <= frame.time_s - entry[0] < _PEOPLE_KEPT_S]
         self._people.append((frame.time_s, self._found.people))
         return self._found
 
