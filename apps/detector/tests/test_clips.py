@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from koren_detector.reports import Reports
 from koren_detector.settings import CameraSettings
 from koren_detector.stream import Frame, Stream
 from koren_detector.vehicles import Found, VehicleFinder
-from koren_detector.worker import Finder, Worker
+from koren_detector.worker import Finder, Turns, Worker
 from koren_events import Camera, Event, Text, validate
 
 MODELS, CLIPS = os.environ.get("KOREN_MODELS"), os.environ.get("KOREN_CLIPS")
@@ -54,7 +53,7 @@ class Replay:
     def __init__(self) -> None:
         self.known: dict[int, Found] = {}
 
-    def find(self, frame: Picture) -> Found:
+    def find(self, frame: Picture, top: int = 0) -> Found:
         return self.known[id(frame)]
 
 
@@ -74,7 +73,13 @@ def load(name: str, network: VehicleFinder) -> Clip:
             pictures.append(capture.retrieve()[1])
         number += 1
     assert pictures, f"{name} can't be read"
-    return Clip(name, times, pictures, [network.find(p) for p in pictures], number / rate)
+    path = Path(CLIPS or "") / f"{name}.json"
+    height, width = pictures[0].shape[:2]
+    ground = Ground.typical(width, height)
+    if path.exists():
+        ground = Ground(np.array(json.loads(path.read_text())["homography"]))
+    top = ground.top(width, height, 80)
+    return Clip(name, times, pictures, [network.find(p, top) for p in pictures], number / rate)
 
 
 def watch(clip: Clip, folder: Path, loops: int = 1, cut: bool = True) -> list[tuple[float, Event]]:
@@ -90,14 +95,15 @@ def watch(clip: Clip, folder: Path, loops: int = 1, cut: bool = True) -> list[tu
     replay.known = {id(p): f for p, f in zip(clip.pictures, clip.found, strict=True)}
     weights = load_weights()
     worker = Worker(
-        settings, Stream("cctv-01", "", FPS), Finder(replay, threading.Lock()), weights,
+        settings, Stream("cctv-01", "", FPS), Finder(replay, Turns()), weights,
         Rules(score=float(weights["threshold"])),
         Reports(settings, folder, lambda event: events.append((clock[0], event))),
     )  # fmt: skip
     for loop in range(loops):
         for time_s, picture in zip(clip.times_s, clip.pictures, strict=True):
             clock[0] = loop * clip.length_s + time_s
-            worker.take(Frame(picture, START_S + clock[0], loop if cut else 0))
+            frame = Frame(picture, START_S + clock[0], loop if cut else 0)
+            worker.decide(frame, worker.look(frame))
     return events
 
 

@@ -35,3 +35,11 @@ def test_a_pixel_far_away_stands_for_more_metres() -> None:
 def test_a_matrix_that_maps_nothing_is_refused(matrix: np.ndarray) -> None:
     with pytest.raises(ValueError, match="homography"):
         Ground(matrix)
+
+
+def test_rows_that_show_no_near_ground_are_told() -> None:
+    top = GROUND.top(960, 544, far_m=60)
+    row = pixel(0.0, 60.0)[0][1]
+
+    assert row - 80 < top < row
+    assert GROUND.top(960, 544, far_m=1000) < top

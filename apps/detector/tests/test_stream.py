@@ -23,8 +23,7 @@ def clip(tmp_path: Path) -> Path:
 def take(stream: Stream, seconds: float) -> list[Frame]:
     frames, until = [], time.monotonic() + seconds
     while time.monotonic() < until:
-        frame = stream.next(0.2)
-        if frame is not None:
+        if stream.wait(0.2) and (frame := stream.take()):
             frames.append(frame)
     return frames
 
@@ -49,8 +48,9 @@ def test_who_comes_late_gets_the_newest_frame_only(clip: Path) -> None:
     stream.start()
     try:
         time.sleep(0.2)
-        stream.next(1.0)
-        assert stream.next(0.0) is None or stream.next(0.0) is None
+        assert stream.wait(1.0)
+        assert stream.take() is not None
+        assert stream.take() is None
     finally:
         stream.stop()
 
@@ -60,8 +60,8 @@ def test_a_camera_that_is_away_is_tried_until_it_comes(clip: Path, tmp_path: Pat
     stream = Stream("cctv-01", str(away), fps=10)
     stream.start()
     try:
-        assert stream.next(0.5) is None
+        assert not stream.wait(0.5)
         clip.rename(away)
-        assert stream.next(2.0) is not None
+        assert stream.wait(2.0)
     finally:
         stream.stop()

@@ -138,7 +138,7 @@ def observe(path: Path, *, whole: bool, most_s: float = np.inf, view: int = 0) -
 
 
 def _frame_times(rng: np.random.Generator, start: float, end: float) -> np.ndarray:
-    rate = rng.uniform(3.8, 5.2)
+    rate = rng.uniform(2.4, 5.2)
     times = np.arange(start, end, 1 / rate)
     times = times + rng.uniform(-0.02, 0.02, len(times))
     return times[rng.random(len(times)) > 0.02]

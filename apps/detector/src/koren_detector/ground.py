@@ -12,6 +12,7 @@ from .boxes import Array
 _FOOT = 0.2
 """How far above its lower edge, in heights, a box stands for the middle of the vehicle."""
 _FAR_M = 300.0
+_TALLEST_M = 3.5
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,18 @@ class Ground:
         below = mapped[:, 2] * self.inverse[2, 1] > 0
         places[~below | (np.abs(places) > _FAR_M).any(1)] = np.nan
         return places
+
+    def top(self, width: int, height: int, far_m: float) -> int:
+        """The frame's row above which there is no vehicle nearer than `far_m` to the lower edge."""
+        rows = np.arange(height, dtype=float)
+        middle = self.metres(np.column_stack([np.full(height, width / 2), rows]))
+        aside = self.metres(np.column_stack([np.full(height, width / 2 + 1), rows]))
+        away = np.linalg.norm(middle - middle[-1], axis=1)
+        near = np.flatnonzero(away < far_m)
+        if not len(near):
+            return 0
+        across_m = float(np.linalg.norm(aside[near[0]] - middle[near[0]]))
+        return max(int(near[0] - _TALLEST_M / max(across_m, 1e-3)), 0)
 
     def places(self, boxes: Array) -> Array:
         """Where each boxed vehicle stands, m; shape (n, 2), nan where that can't be told."""

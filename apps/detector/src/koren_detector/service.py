@@ -22,7 +22,7 @@ from .reports import Reports
 from .settings import Settings, SettingsError, load_settings
 from .stream import Stream
 from .vehicles import VehicleFinder
-from .worker import Finder, Worker
+from .worker import Finder, Turns, Worker
 
 _log = logging.getLogger("koren_detector")
 
@@ -37,7 +37,7 @@ def run(settings: Settings, ending: threading.Event) -> bool:
     weights = load_weights()
     threshold = float(weights["threshold"])
     network = VehicleFinder(settings.model, settings.network_width)
-    finder = Finder(network, threading.Lock())
+    finder = Finder(network, Turns())
     incidents = settings.state / "incidents"
     incidents.mkdir(parents=True, exist_ok=True)
     broker = settings.broker

@@ -61,10 +61,14 @@ class Stream:
         self._stopping.set()
         self._thread.join(_TIMEOUT_MS / 1000 + 1)
 
-    def next(self, timeout_s: float) -> Frame | None:
-        """Take the newest frame, or None when there is none within `timeout_s`."""
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until there is a frame to take, at most `timeout_s`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._newest is not None, timeout_s)
+            return self._changed.wait_for(lambda: self._newest is not None, timeout_s)
+
+    def take(self) -> Frame | None:
+        """Take the newest frame, None when there is none."""
+        with self._changed:
             frame, self._newest = self._newest, None
             return frame
 

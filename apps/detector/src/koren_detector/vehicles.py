@@ -43,7 +43,7 @@ class VehicleFinder:
     follows from the frame, so that a wide frame costs less than a square one.
     """
 
-    def __init__(self, model: Path, width: int = 416) -> None:
+    def __init__(self, model: Path, width: int = 384) -> None:
         if width % 32 or width < 128:
             raise ValueError(f"network width {width} must be a multiple of 32, at least 128")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -52,20 +52,22 @@ class VehicleFinder:
         self._compiled: dict[int, torch.jit.ScriptModule] = {}
         self._bins = torch.arange(_BINS, dtype=torch.float32, device=self.device)
 
-    def find(self, frame: Picture) -> Found:
-        """Find vehicles and people; boxes are in pixels of `frame`."""
+    def find(self, frame: Picture, top: int = 0) -> Found:
+        """Find vehicles and people below row `top`; boxes are in pixels of the whole frame."""
         height, width = frame.shape[:2]
         scale = self._width / width
-        rows = round(height * scale)
-        padded = -(-rows // 32) * 32
-        small = cv2.resize(frame, (self._width, rows), interpolation=cv2.INTER_AREA)
+        padded = -(-round((height - top) * scale) // 32) * 32
+        # What the padding would leave empty shows some more of the frame instead.
+        top = max(min(top, height - int(padded / scale)), 0)
+        rows = round((height - top) * scale)
+        small = cv2.resize(frame[top:], (self._width, rows), interpolation=cv2.INTER_AREA)
         image = np.zeros((padded, self._width, 3), np.float32)
         image[:rows] = (small - _MEAN_BGR) / _STD_BGR
         tensor = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous().to(self.device)
         with torch.no_grad():
             outputs = self._for_height(padded, tensor)(tensor)
             classes, scores, boxes = self._decode(outputs, padded)
-        boxes = np.clip(boxes / scale, 0, [width, height, width, height])
+        boxes = np.clip(boxes / scale + [0, top, 0, top], 0, [width, height, width, height])
         return Found(_vehicles(classes, scores, boxes), _people(classes, scores, boxes))
 
     def _for_height(self, height: int, example: torch.Tensor) -> torch.jit.ScriptModule:

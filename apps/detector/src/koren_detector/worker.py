@@ -30,26 +30,40 @@ _log = logging.getLogger(__name__)
 _WAIT_S = 1.0
 _PEOPLE_KEPT_S = 1.5
 _FPS_OVER_S = 5.0
+_FAR_M = 80.0
 
 
 class Network(Protocol):
     """Whatever finds vehicles and people in a picture."""
 
-    def find(self, frame: Picture) -> Found:
-        """Find them; boxes are in pixels of `frame`."""
+    def find(self, frame: Picture, top: int = 0) -> Found:
+        """Find them below row `top`; boxes are in pixels of `frame`."""
+
+
+class Turns:
+    """A lock that is given in the order of asking: a plain one would let a camera starve."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._asked = self._served = 0
+
+    def __enter__(self) -> None:
+        with self._changed:
+            mine, self._asked = self._asked, self._asked + 1
+            self._changed.wait_for(lambda: self._served == mine)
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._served += 1
+            self._changed.notify_all()
 
 
 @dataclass(frozen=True)
 class Finder:
-    """The network, shared by all cameras: one frame at a time."""
+    """The network, shared by all cameras: one frame at a time, each camera in its turn."""
 
     network: Network
-    turn: threading.Lock
-
-    def find(self, picture: Picture) -> Found:
-        """Find vehicles and people in `picture`."""
-        with self.turn, metrics.FIND.time():
-            return self.network.find(picture)
+    turns: Turns
 
 
 class Worker:
@@ -76,6 +90,7 @@ class Worker:
         self._found: Found | None = None
         self._people: list[tuple[float, Array]] = []
         self._connection = 0
+        self._top: int | None = None
         self._times: list[float] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"camera {self._id}", daemon=True)
@@ -97,25 +112,31 @@ class Worker:
     def _work(self) -> None:
         try:
             while not self._stopping.is_set():
-                frame = self._stream.next(_WAIT_S)
+                waiting = self._stream.wait(_WAIT_S)
                 metrics.CONNECTED.labels(self._id).set(self._stream.connected)
-                if frame is not None:
-                    self.take(frame)
+                if waiting:
+                    self._take_turn()
         except Exception:
             # The service ends when a worker does, and systemd starts it anew.
             _log.exception("camera %s: the worker failed", self._id)
 
-    def take(self, frame: Frame) -> None:
-        """Look at one frame, and report what it decides."""
+    def _take_turn(self) -> None:
+        with self._finder.turns:
+            # Only now: while others had their turn, a newer frame may have come.
+            frame = self._stream.take()
+            found = None if frame is None else self.look(frame)
+        if frame is not None and found is not None:
+            self.decide(frame, found)
+
+    def decide(self, frame: Frame, found: Found) -> None:
+        """Take in what a frame shows, and report what that decides."""
         if self._sight is None:
-            height, width = frame.picture.shape[:2]
-            ground = self._settings.ground or Ground.typical(width, height)
+            ground = self._ground(frame.picture)
             known = [record.incident for record in self._reports.open]
             self._sight = Sight(ground, self._weights, self._rules, known)
         elif frame.connection != self._connection:
             self._sight.interrupted()
         self._connection = frame.connection
-        found = self._look(frame)
         decisions = self._sight.update(
             frame.time_s, found.vehicles, lambda wreck: self._looks_the_same(frame.picture, wreck)
         )
@@ -125,15 +146,24 @@ class Worker:
         self._reports.follow(self._sight.log.open, time.time())
         self._measure(frame)
 
-    def _look(self, frame: Frame) -> Found:
+    def look(self, frame: Frame) -> Found:
+        """What a frame shows; what the last one did where nothing has moved since."""
         still = self._still.is_still(frame.picture, frame.time_s)
         if self._found is None or not still:
-            self._found = self._finder.find(frame.picture)
+            if self._top is None:
+                height, width = frame.picture.shape[:2]
+                self._top = self._ground(frame.picture).top(width, height, _FAR_M)
+            with metrics.FIND.time():
+                self._found = self._finder.network.find(frame.picture, self._top)
         else:
             metrics.STILL_FRAMES.labels(self._id).inc()
         self._people = [entry for entry in self._people if 0 <= frame.time_s - entry[0] < _PEOPLE_KEPT_S]
         self._people.append((frame.time_s, self._found.people))
         return self._found
+
+    def _ground(self, picture: Picture) -> Ground:
+        height, width = picture.shape[:2]
+        return self._settings.ground or Ground.typical(width, height)
 
     def _looks_the_same(self, picture: Picture, wreck: Wreck) -> bool:
         for record in self._reports.open:
@@ -162,7 +192,7 @@ class Worker:
         if isinstance(decision, Opened):
             event = self._reports.opened(
                 incident, self._objects(incident),
-                snapshot(frame.picture, [wreck.box for wreck in incident.wrecks], self._hidden()),
+                snapshot(frame.picture, [wreck.box for wreck in incident.wrecks], self._people_in(frame.picture)),
                 [patch(frame.picture, wreck.box) for wreck in incident.wrecks],
             )  # fmt: skip
             name = "detected"
@@ -204,9 +234,11 @@ class Worker:
             )
         return objects
 
-    def _hidden(self) -> Array:
-        """People of the last moments: the network may miss one in the very frame of the picture."""
-        return np.concatenate([people for _, people in self._people])
+    def _people_in(self, picture: Picture) -> Array:
+        """Everybody to hide: in the whole picture, and of the last moments, lest one is missed now."""
+        with self._finder.turns:
+            everywhere = self._finder.network.find(picture).people
+        return np.concatenate([everywhere, *(people for _, people in self._people)])
 
     def _measure(self, frame: Frame) -> None:
         assert self._sight is not None
