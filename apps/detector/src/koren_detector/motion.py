@@ -15,8 +15,8 @@ from .ground import Ground
 from .tracking import Tracks
 
 RING = 40
-"""Frames kept: 8 s at 5 frames/s."""
-_FIT = 5  # frames in a speed's straight line
+"""Frames kept: 8 s at 5 frames a second."""
+_FIT_S, _FIT_MOST = 0.9, 8  # what a speed's straight line goes through, at most so many frames
 _NO_GAP_M = 40.0
 _STANDING_M_S = 1.0
 _HEADING_FROM_M_S = 1.5
@@ -160,13 +160,19 @@ class MotionMeter:
         return min(int(np.searchsorted(self._times, self._times[-1] - seconds - 0.05)), RING - 1)
 
     def _fit(self) -> Array:
-        """Velocity of each track: the slope of a straight line through its last frames, m/s."""
-        known = np.arange(RING - _FIT, RING) >= RING - self._counts[:, None]
-        since = np.where(known, np.maximum(self._times[-_FIT:] - self._times[-1], -10.0), 0.0)
-        since = since - since.sum(1, keepdims=True) / np.maximum(known.sum(1, keepdims=True), 1)
-        since = np.where(known, since, 0.0)
-        spread = (since**2).sum(1)
-        slope = (since[..., None] * self._places[:, -_FIT:]).sum(1)
+        """Velocity of each track: the slope of a straight line through its last frames, m/s.
+
+        The frames of _FIT_S, so that speeds mean the same at any frame rate; three at least.
+        """
+        last = slice(RING - _FIT_MOST, RING)
+        since = np.maximum(self._times[last] - self._times[-1], -10.0)
+        recent = (since > -_FIT_S) | (np.arange(_FIT_MOST) >= _FIT_MOST - 3)
+        known = recent & (np.arange(RING - _FIT_MOST, RING) >= RING - self._counts[:, None])
+        weighed = np.where(known, since, 0.0)
+        weighed -= weighed.sum(1, keepdims=True) / np.maximum(known.sum(1, keepdims=True), 1)
+        weighed = np.where(known, weighed, 0.0)
+        spread = (weighed**2).sum(1)
+        slope = (weighed[..., None] * self._places[:, last]).sum(1)
         velocity: Array = slope / np.where(spread > 1e-6, spread, np.inf)[:, None]
         return velocity
 
@@ -228,7 +234,7 @@ class MotionMeter:
             self._overlaps[:, -1],
             self._overlaps[:, two:].max(1),
             self._unseen_s,
-            self._counts / 5.0,
+            self._times[-1] - self._times[RING - self._counts],
             grain,
             changed_s,
         ]
