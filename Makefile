@@ -31,7 +31,7 @@ lint: venv ## Check style and types
 unit: venv ## Test the decisions, without a site
 	tests/run unit
 
-test: venv ## Lint, unit tests, molecule scenarios and a site from nothing, removed at the end
+test: venv ## Lint, unit tests and a site from nothing, removed at the end
 	tests/run
 
 reset: venv ## Remove the site: hosts, networks, volumes and its state
