@@ -72,16 +72,13 @@ missing:
   returned: always
   type: list
   elements: str
-keys:
-  description: Component name to key.
-  returned: always
-  type: dict
 """
 
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -122,7 +119,7 @@ def main() -> None:
             changed = not entry.present
             if changed and not module.check_mode:
                 build(repo, cache, entries, target, [bindir])
-                entries = plan(repo, cache, module.params["components"], toolchain)
+                entries = [replace(e, present=True) if e is entry else e for e in entries]
         missing = [entry.name for entry in entries if not entry.present]
         if module.params["view"] and not missing and not module.check_mode:
             changed = link_view(Path(module.params["view"]), entries) or changed
@@ -132,7 +129,6 @@ def main() -> None:
         changed=changed,
         components=[{**e.__dict__, "path": str(e.path)} for e in entries],
         missing=missing,
-        keys={e.name: e.key for e in entries},
     )
 
 

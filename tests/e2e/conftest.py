@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def cluster(site: dict[str, Any]) -> Callable[[str], Cluster]:
 @pytest.fixture(scope="session")
 def probe() -> Iterator[str]:
     """A deployed function that gets every accident of its region; taken away in the end."""
-    faas = [str(Path(os.sys.executable).parent / "faas"), "--site-dir", str(SITE_DIR)]  # type: ignore[attr-defined]
+    faas = [str(Path(sys.executable).parent / "faas"), "--site-dir", str(SITE_DIR)]
     subprocess.run(
         [
             *faas,
