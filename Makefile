@@ -16,7 +16,7 @@ $(VENV)/.ready: requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.PHONY: venv bundle up test lint unit reset
+.PHONY: venv bundle up demo test lint unit bench reset
 venv: $(VENV)/.ready ## Make the virtual environment, Go toolchain included
 
 bundle: venv ## Build what the hosts get, or find it built
@@ -24,6 +24,9 @@ bundle: venv ## Build what the hosts get, or find it built
 
 up: venv ## Stand up the site, or bring it to what the inventory says
 	$(PLAYBOOK) site.yml $(ARGS)
+
+demo: venv ## Play an accident through the running site
+	$(PLAYBOOK) playbooks/demo.yml $(ARGS)
 
 lint: venv ## Check style and types
 	tests/run lint
@@ -33,6 +36,9 @@ unit: venv ## Test the decisions, without a site
 
 test: venv ## Lint, unit tests and a site from nothing, removed at the end
 	tests/run
+
+bench: venv ## Measure the running site: from an event to its handler, from zero and warm
+	$(VENV)/bin/python -m pytest -q -o python_files='bench_*.py' tests/e2e
 
 reset: venv ## Remove the site: hosts, networks, volumes and its state
 	$(PLAYBOOK) playbooks/reset.yml -e reset_confirm=yes $(ARGS)

@@ -45,7 +45,10 @@ def function_secrets(
 def _contents(function: Mapping[str, Any], region: str, folder: str) -> dict[str, dict[str, str]]:
     contents: dict[str, dict[str, str]] = {}
     for secret, files in (function.get("secrets") or {}).items():
-        contents[secret] = {name: _base64(str(text).encode()) for name, text in files.items()}
+        contents[secret] = {
+            name: _base64(str(text).replace("{region}", region).encode())
+            for name, text in files.items()
+        }
     for secret, files in (function.get("secret_files") or {}).items():
         for name, path in files.items():
             file = os.path.join(folder, str(path).replace("{region}", region))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -66,16 +69,16 @@ def cluster(site: dict[str, Any]) -> Callable[[str], Cluster]:
 
 @pytest.fixture(scope="session")
 def probe() -> Iterator[str]:
-    """A deployed function that gets every accident of its region; taken away in the end."""
+    """A deployed function that gets every drill of its region; taken away in the end."""
     faas = [str(Path(sys.executable).parent / "faas"), "--site-dir", str(SITE_DIR)]
     subprocess.run(
         [
             *faas,
             *("function", "deploy", PROBE, "--from-file", str(Path(__file__).parent / "probe")),
             *("--handler", "handler.handler", "--runtime", "python3.11"),
-            *("--topic", "events/{region}/+/accident"),
-            *("--opens", "kr.koren.traffic.accident.detected"),
-            *("--closes", "kr.koren.traffic.accident.cleared"),
+            *("--topic", "events/{region}/+/drill"),
+            *("--opens", "kr.koren.test.drill.opened"),
+            *("--closes", "kr.koren.test.drill.closed"),
         ],
         check=True,
         timeout=300,
@@ -101,8 +104,21 @@ def publisher(site: dict[str, Any], tmp_path: Path) -> Iterator[Publisher]:
         yield made
 
 
+def drill(region: str, *, closes: Event | None = None) -> Event:
+    """A new drill in a region, or the end of one: an incident that no function of the site wants."""
+    return Event(
+        id=str(uuid.uuid4()),
+        source="e2e",
+        type=f"kr.koren.test.drill.{'closed' if closes else 'opened'}",
+        subject=closes.subject if closes else f"drill-{uuid.uuid4()}",
+        time=datetime.now(UTC),
+        region=region,
+        sequence=closes.sequence + 1 if closes else 1,
+    )
+
+
 def accident(region: str) -> Event:
-    """A new incident in a region."""
+    """A new accident in a region."""
     name = Text(ko="시험 카메라", en="Test camera")
     return accident_detected(
         region=region,
@@ -115,6 +131,17 @@ def accident(region: str) -> Event:
         started_at=datetime.now(UTC),
         objects=[SeenObject(object_class="car", track=1, box=(10, 10, 60, 40), involved=True)],
     )
+
+
+def posts(region: str, url: str) -> list[dict[str, Any]]:
+    """All posts of a region's account on the social server that ``url`` leads to."""
+    scheme, _, server, *_ = url.split("/")
+    query = f"repo={region}.koren.test&collection=app.bsky.feed.post&limit=100"
+    tls = ssl.create_default_context(cafile=str(SITE_DIR / "pki" / "ca.crt"))
+    ask = f"{scheme}//{server}/xrpc/com.atproto.repo.listRecords?{query}"
+    with urllib.request.urlopen(ask, timeout=20, context=tls) as answer:
+        records: list[dict[str, Any]] = json.load(answer)["records"]
+    return records
 
 
 def until(what: str, check: Callable[[], Any], timeout_s: float) -> Any:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from conftest import Cluster, accident, until
+from conftest import Cluster, accident, drill, posts, until
 
 from koren_events import Publisher, ReceiptState, accident_cleared
+
+REPORT = "report-incident"
 
 
 def test_event_starts_its_region_only_and_ends_at_zero(
@@ -16,18 +18,18 @@ def test_event_starts_its_region_only_and_ends_at_zero(
     seoul, busan = cluster("seoul"), cluster("busan")
     until("no pod before the first event", lambda: not seoul.pods(probe), 60)
 
-    detected = accident("seoul")
-    publisher.publish(detected)
-    last = list(publisher.receipts(detected, timeout_s=90))[-1]
+    opened = drill("seoul")
+    publisher.publish(opened)
+    last = list(publisher.receipts(opened, timeout_s=90))[-1]
     assert last.state is ReceiptState.SUCCEEDED
     assert last.function == probe
-    assert last.result["event"] == detected.id
+    assert last.result["event"] == opened.id
     assert last.phases["handler_entered"] >= last.phases["durable"]
     assert last.result["pod"] in seoul.pods(probe), "an open incident keeps its pod warm"
 
-    cleared = accident_cleared(detected, cleared_at=datetime.now(UTC))
-    publisher.publish(cleared)
-    closing = list(publisher.receipts(cleared, timeout_s=90))[-1]
+    closed = drill("seoul", closes=opened)
+    publisher.publish(closed)
+    closing = list(publisher.receipts(closed, timeout_s=90))[-1]
     assert closing.state is ReceiptState.SUCCEEDED
     assert closing.result["pod"] == last.result["pod"]
 
@@ -35,11 +37,11 @@ def test_event_starts_its_region_only_and_ends_at_zero(
     assert busan.pods_ever(probe) == []
 
 
-def test_gateway_killed_between_event_and_pod_loses_nothing(
-    cluster: Callable[[str], Cluster], probe: str, publisher: Publisher
+def test_gateway_killed_between_event_and_pod_gives_one_post(
+    cluster: Callable[[str], Cluster], publisher: Publisher
 ) -> None:
     seoul = cluster("seoul")
-    until("no pod before the event", lambda: not seoul.pods(probe), 90)
+    until("no pod before the event", lambda: not seoul.pods(REPORT), 90)
     detected = accident("seoul")
     publisher.publish(detected)
     publisher.wait(detected, timeout_s=30)
@@ -50,8 +52,15 @@ def test_gateway_killed_between_event_and_pod_loses_nothing(
     assert [r.state for r in receipts].count(ReceiptState.SUCCEEDED) == 1
     cleared = accident_cleared(detected, cleared_at=datetime.now(UTC))
     publisher.publish(cleared)
-    assert list(publisher.receipts(cleared, timeout_s=90))[-1].state is ReceiptState.SUCCEEDED
-    until("the pod is gone after the incident", lambda: not seoul.pods(probe), 90)
+    closing = list(publisher.receipts(cleared, timeout_s=90))[-1]
+    assert closing.state is ReceiptState.SUCCEEDED
+    of_incident = [
+        post["uri"]
+        for post in posts("seoul", closing.result["url"])
+        if post["value"]["kr.koren.incident"]["subject"] == detected.subject
+    ]
+    assert of_incident == [receipts[-1].result["uri"]]
+    until("the pod is gone after the incident", lambda: not seoul.pods(REPORT), 90)
 
 
 def test_region_without_a_function_says_so(publisher: Publisher) -> None:

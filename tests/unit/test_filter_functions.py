@@ -39,6 +39,12 @@ def test_each_region_gets_its_own_file(tmp_path: Path) -> None:
     assert [_text(one, "key") for one in found] == ["key of busan", "key of seoul"]
 
 
+def test_each_region_gets_its_own_text() -> None:
+    functions = [{"name": "a", "secrets": {"sns": {"handle": "{region}.koren.test"}}}]
+    found = function_secrets(functions, SITE, "/")
+    assert [_text(one, "handle") for one in found] == ["busan.koren.test", "seoul.koren.test"]
+
+
 def test_text_and_files_make_one_secret(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("k")
     functions = [

@@ -4,4 +4,4 @@ import os
 
 
 def handler(event, context):
-    return {"event": event["event-id"], "pod": os.environ.get("HOSTNAME"), "severity": event["data"]["severity"]}
+    return {"event": event["event-id"], "pod": os.environ.get("HOSTNAME")}

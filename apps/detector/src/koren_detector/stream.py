@@ -10,10 +10,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# OpenCV reads this when it is first used for a stream.
+# OpenCV reads this when it is first used for a stream. Left alone, FFmpeg watches a stream for three seconds to learn
+# its frame rate, which nothing here asks for.
 os.environ.setdefault(
     "OPENCV_FFMPEG_CAPTURE_OPTIONS",
-    "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay|max_delay;200000|threads;1",
+    "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay|max_delay;200000|threads;1"
+    "|fpsprobesize;0|analyzeduration;1000000",
 )
 
 import cv2
@@ -22,7 +24,8 @@ from .boxes import Picture
 
 _log = logging.getLogger(__name__)
 
-_TIMEOUT_MS = 3000
+_OPEN_TIMEOUT_MS = 8000
+_READ_TIMEOUT_MS = 3000
 _RETRY_S = 0.25
 _RETRY_LATER_S = 1.0
 
@@ -59,7 +62,7 @@ class Stream:
     def stop(self) -> None:
         """End the connection; waits for the thread."""
         self._stopping.set()
-        self._thread.join(_TIMEOUT_MS / 1000 + 1)
+        self._thread.join(_OPEN_TIMEOUT_MS / 1000 + 1)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until there is a frame to take, at most `timeout_s`."""
@@ -90,8 +93,8 @@ class Stream:
     def _open(self) -> Iterator[cv2.VideoCapture]:
         capture = cv2.VideoCapture(
             self._url, cv2.CAP_FFMPEG,
-            [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _TIMEOUT_MS,
-             cv2.CAP_PROP_READ_TIMEOUT_MSEC, _TIMEOUT_MS],
+            [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_TIMEOUT_MS,
+             cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_TIMEOUT_MS],
         )  # fmt: skip
         try:
             yield capture

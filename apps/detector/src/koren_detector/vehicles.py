@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,10 @@ class VehicleFinder:
 
     def _for_height(self, height: int, example: torch.Tensor) -> torch.jit.ScriptModule:
         if height not in self._compiled:
-            traced = torch.jit.trace(self._model, example, check_trace=False)
+            with warnings.catch_warnings():
+                # Sizes become constants, as they may: there is one trace a size.
+                warnings.simplefilter("ignore", torch.jit.TracerWarning)
+                traced = torch.jit.trace(self._model, example, check_trace=False)
             self._compiled[height] = torch.jit.freeze(traced)
         return self._compiled[height]
 

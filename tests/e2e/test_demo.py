@@ -1,0 +1,41 @@
+"""What playbooks/demo.yml, which ran before, left: one accident seen, posted with its photo, and over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import SITE_DIR, Cluster, posts
+
+
+@pytest.fixture(scope="module")
+def result() -> dict[str, Any]:
+    """What the demo kept."""
+    found: dict[str, Any] = json.loads((SITE_DIR / "demo" / "result.json").read_text())
+    return found
+
+
+def test_accident_has_one_post_with_both_languages(result: dict[str, Any]) -> None:
+    (post,) = [
+        post
+        for post in posts("seoul", result["url"])
+        if post["value"]["kr.koren.incident"]["subject"] == result["subject"]
+    ]
+    assert post["uri"] == result["post"]["uri"]
+    assert "[상황 종료] 강남대로" in post["value"]["text"], "the post says that the accident is over"
+    assert "[Cleared]" in post["value"]["text"]
+
+
+def test_post_has_the_photo(result: dict[str, Any]) -> None:
+    photo = (SITE_DIR / "demo" / "photo.jpg").read_bytes()
+    (shown,) = result["post"]["value"]["embed"]["images"]
+    assert photo.startswith(b"\xff\xd8\xff") and photo.endswith(b"\xff\xd9"), "a whole JPEG"
+    assert len(photo) == shown["image"]["size"]
+    assert "CCTV 화면" in shown["alt"] and "CCTV image" in shown["alt"]
+
+
+def test_busan_did_nothing(result: dict[str, Any], cluster: Callable[[str], Cluster]) -> None:
+    assert posts("busan", result["url"]) == []
+    assert cluster("busan").pods_ever("report-incident") == []
