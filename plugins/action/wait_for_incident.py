@@ -75,7 +75,7 @@ class ActionModule(ActionBase):
                     "time": step.time.isoformat(timespec="milliseconds"),
                     "after_s": round((step.time - seen).total_seconds(), 3),
                 }
-                for step in steps
+                for step in sorted(steps, key=lambda step: step.time)
             ],
         }
 
