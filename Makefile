@@ -37,7 +37,7 @@ unit: venv ## Test the decisions, without a site
 test: venv ## Lint, unit tests and a site from nothing, removed at the end
 	tests/run
 
-bench: venv ## Measure the running site: from an event to its handler, from zero and warm
+bench: venv ## Measure the running site: from an event to its handler, and what it takes when idle
 	$(VENV)/bin/python -m pytest -q -o python_files='bench_*.py' tests/e2e
 
 reset: venv ## Remove the site: hosts, networks, volumes and its state

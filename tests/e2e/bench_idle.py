@@ -1,0 +1,54 @@
+"""What the idle site takes of the machine, by podman's count of its hosts. One line of JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from typing import Any
+
+import pytest
+
+SECONDS = 60
+UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
+
+
+def _hosts(site: str) -> dict[str, dict[str, float]]:
+    """Seconds of CPU and bytes of memory, page cache included, that each host has taken."""
+    names = subprocess.run(
+        ["podman", "ps", "--filter", f"label=koren.site={site}", "--format", "{{.Names}}"],
+        check=True, capture_output=True, text=True,
+    ).stdout.split()  # fmt: skip
+    if not names:
+        pytest.skip("the site's hosts are not podman's")
+    stats = ["podman", "stats", "--no-stream", "--format", "json", *names]
+    found = json.loads(subprocess.run(stats, check=True, capture_output=True, text=True).stdout)
+    return {host["name"].removeprefix(f"koren-{site}-"): _numbers(host) for host in found}
+
+
+def _numbers(host: dict[str, str]) -> dict[str, float]:
+    seconds = 0.0
+    for value, unit in re.findall(r"([\d.]+)(ms|µs|h|m|s)", host["cpu_time"]):
+        seconds += float(value) * {"h": 3600, "m": 60, "s": 1, "ms": 1e-3, "µs": 1e-6}[unit]
+    value, unit = re.match(r"([\d.]+)(\w+)", host["mem_usage"]).groups()  # type: ignore[union-attr]
+    return {"cpu_s": seconds, "bytes": float(value) * UNITS[unit]}
+
+
+def test_bench_idle(site: dict[str, Any], capsys: Any) -> None:
+    before = _hosts(site["site"])
+    time.sleep(SECONDS)
+    after = _hosts(site["site"])
+    cores = {name: (after[name]["cpu_s"] - before[name]["cpu_s"]) / SECONDS for name in sorted(after)}
+    with capsys.disabled():
+        print(
+            "\n"
+            + json.dumps(
+                {
+                    "bench": "idle site",
+                    "cores": round(sum(cores.values()), 2),
+                    "memory_mb": round(sum(host["bytes"] for host in after.values()) / 1e6),
+                    "cores_by_host": {name: round(value, 3) for name, value in cores.items()},
+                }
+            )
+        )
