@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from koren_faas import Deployed, Function
+from koren_faas import Deployed, Function, Site, SiteError, deploy
 from koren_faas.change import compare
 from koren_faas.deployment import owns_replicas
 from koren_faas.show import listing
@@ -76,3 +77,9 @@ def test_the_owner_of_the_number_of_pods_is_seen() -> None:
     assert not owns_replicas(deployment("faas-birth", "Apply"))
     assert not owns_replicas(deployment("keda", "Update"))
     assert not owns_replicas({"metadata": {}})
+
+
+def test_a_site_without_edges_takes_no_function(tmp_path: Path) -> None:
+    site = Site(name="bare", dir=tmp_path, regions={}, bundle=tmp_path)
+    with pytest.raises(SiteError, match="no edge"):
+        deploy(site, IDLE.function)

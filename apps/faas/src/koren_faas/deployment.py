@@ -11,7 +11,7 @@ from typing import Any
 from koren_faas import image as images
 from koren_faas import manifests
 from koren_faas.change import Difference, Result, compare, join
-from koren_faas.errors import FaasError, FunctionError, NotDeployedError, RegionError
+from koren_faas.errors import FaasError, FunctionError, NotDeployedError, RegionError, SiteError
 from koren_faas.function import Function
 from koren_faas.image import Image, Progress
 from koren_faas.kube import FIELD_MANAGER, Kube
@@ -116,6 +116,8 @@ def deploy(
     """
     names = list(regions)
     places = site.pick(names) if names else site.edges
+    if not places:
+        raise SiteError("the site has no edge to place a function in; name regions, or add an edge")
     return _deploy(site, spec, {region: spec for region in places}, check, on_progress)
 
 
