@@ -24,4 +24,7 @@ cp go.mod patched.mod
 cp go.sum patched.sum
 go mod edit -replace k8s.io/kubernetes=./patched patched.mod
 build -modfile patched.mod k8s.io/kubernetes/cmd/kubelet
+# What a node runs itself; the others come as images.
+mkdir "$OUT/node"
+ln "$OUT"/bin/{kubeadm,kubectl,kubelet} "$OUT/node/"
 echo "$version" >"$OUT/version"
