@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ansible's linear strategy with one Python a host that stays for the whole run."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: resident
+short_description: Runs tasks as C(linear) does, in one Python a host that stays for the whole run
+description:
+  - Mitogen's C(mitogen_linear), without its binding of processes to single processors. What a task starts
+    inherits such a binding; a host that the podman driver creates, with all that runs on it, would be left with
+    one processor less than the machine has.
+  - A module that starts itself anew under another Python, as M(ansible.builtin.apt) does on a controller in a
+    virtual environment, needs the strategy P(ansible.builtin.linear#strategy).
+author: the koren.faas authors
+"""
+
+import ansible_mitogen.affinity
+from ansible_mitogen.plugins.strategy.mitogen_linear import StrategyModule
+
+__all__ = ["StrategyModule"]
+
+ansible_mitogen.affinity.policy = ansible_mitogen.affinity.Policy()
