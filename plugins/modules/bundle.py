@@ -177,11 +177,11 @@ def main() -> None:
                 entries = _present(entries, _missing(entries), True)
         target = module.params["build"]
         if target:
-            entry = next((e for e in entries if e.name == target), None)
-            if entry is None:
+            if target not in [entry.name for entry in entries]:
                 raise BundleError(f"build: {target!r} is not one of the planned components")
-            changed = changed or not entry.present
-            if not entry.present and not module.check_mode:
+            to_build = target in _missing(entries)
+            changed = changed or to_build
+            if to_build and not module.check_mode:
                 build(repo, cache, entries, target, [bindir])
                 entries = _present(entries, [target], True)
         missing = _missing(entries)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
 PROGRAM = """package main
 
 import "example.test/greeting"
@@ -36,12 +37,11 @@ class Controller:
             "bundle_view": str(self.folder / "view"),
             "bundle_packages": [],
         }
-        playbook = ["ansible-playbook", "-i", "localhost,", "-c", "local", "-e", json.dumps(arguments)]
-        playbook += ["-e", f"ansible_python_interpreter={REPO}/.venv/bin/python"]
+        playbook = [str(BIN / "ansible-playbook"), "-i", "localhost,", "-c", "local", "-e", json.dumps(arguments)]
+        playbook += ["-e", f"ansible_python_interpreter={sys.executable}"]
         done = subprocess.run(
             [*playbook, *(word for name in variables for word in ("-e", name)), "playbooks/bundle.yml"],
             cwd=REPO,
-            env={**os.environ, "PATH": f"{REPO}/.venv/bin:{os.environ['PATH']}"},
             capture_output=True,
             text=True,
             check=False,

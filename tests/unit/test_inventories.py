@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 REPO = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
 KOREN = REPO / "inventories" / "koren"
 LOCAL = REPO / "inventories" / "local" / "group_vars"
 EDGES = sorted(path.name for path in KOREN.iterdir() if path.name != "central")
@@ -22,7 +24,9 @@ ABOUT_LOCAL = {"cctv.yml", "edges.yml", "hpc.yml", "sns.yml"}
 def run(program: str, *arguments: str, regions: list[str], ok: bool = True) -> str:
     """Run one of Ansible's programs on the inventories of those regions; its output."""
     inventories = [word for region in regions for word in ("-i", str(KOREN / region))]
-    done = subprocess.run([program, *inventories, *arguments], cwd=REPO, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(BIN / program), *inventories, *arguments], cwd=REPO, capture_output=True, text=True, check=False
+    )
     assert (done.returncode == 0) is ok, done.stdout + done.stderr
     return done.stdout
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ansible_collections.koren.faas.plugins.module_utils.preflight import (
 )
 
 REPO = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
 
 
 def host(name: str, region: str, number: int, *groups: str, **variables: str) -> Host:
@@ -229,7 +231,7 @@ def test_a_bad_inventory_stops_the_run_at_its_first_step(case: str, tmp_path: Pa
     state = tmp_path / "state"
     run = subprocess.run(
         [
-            *("ansible-playbook", "-i", "inventories/local", "-i", str(tmp_path), "site.yml"),
+            *(str(BIN / "ansible-playbook"), "-i", "inventories/local", "-i", str(tmp_path), "site.yml"),
             *("-e", "site_name=preflight", "-e", "site_net=10.98", "-e", f"site_dir={state}"),
         ],
         cwd=REPO,
