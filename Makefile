@@ -16,10 +16,10 @@ $(VENV)/.ready: requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.PHONY: venv bundle up demo test lint unit bench reset
+.PHONY: venv bundle up demo test lint unit bench docs reset
 venv: $(VENV)/.ready ## Make the virtual environment, Go toolchain included
 
-bundle: venv ## Build what the hosts get, or find it built
+bundle: venv ## Build what the hosts get, or find it built; ARGS='-e bundle_archive_to=FILE' writes it as one archive
 	$(PLAYBOOK) playbooks/bundle.yml $(ARGS)
 
 up: venv ## Stand up the site, or bring it to what the inventory says
@@ -39,6 +39,9 @@ test: venv ## Lint, unit tests and a site from nothing, removed at the end
 
 bench: venv ## Measure the running site: from an event to its handler, and what it takes when idle
 	$(VENV)/bin/python -m pytest -q -o python_files='bench_*.py' tests/e2e
+
+docs: venv ## Write the roles' arguments into docs/roles.md
+	$(VENV)/bin/python docs/roles.py
 
 reset: venv ## Remove the site: hosts, networks, volumes and its state
 	$(PLAYBOOK) playbooks/reset.yml -e reset_confirm=yes $(ARGS)

@@ -137,6 +137,7 @@ class _Broker:
 
     def __init__(self, folder: Path) -> None:
         from paho.mqtt import client as mqtt
+        from paho.mqtt.enums import CallbackAPIVersion
 
         self._messages: queue.Queue[tuple[str, bytes, datetime]] = queue.Queue()
         self._ready: queue.Queue[str] = queue.Queue()
@@ -145,7 +146,7 @@ class _Broker:
         tls = ssl.create_default_context(cafile=str(pki / "ca.crt"))
         tls.load_cert_chain(pki / "operator.crt", pki / "operator.key")
         name = f"wait-for-incident-{os.getpid()}"
-        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv5)
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv5)
         self._client.tls_set_context(tls)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = lambda *_: self._ready.put("")

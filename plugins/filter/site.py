@@ -7,6 +7,10 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible.errors import AnsibleError
+from ansible_collections.koren.faas.plugins.module_utils.preflight import REGION_VARIABLES
+from jinja2.exceptions import UndefinedError
+
 
 def first_address(cidr: str) -> str:
     """The first host address of a network, ``10.0.0.1`` of ``10.0.0.0/24``; ValueError for what is no CIDR."""
@@ -18,11 +22,22 @@ def region_network(host: Mapping[str, Any]) -> dict[str, str]:
     return {"name": str(host["region_name"]), "cidr": str(host["region_lan_cidr"])}
 
 
-def region_cidrs(host: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The CIDRs that a region takes, each with the variable that says so."""
-    region = host["region_name"]
-    names = ("region_lan_cidr", "region_pod_cidr", "region_service_cidr")
-    return [{"name": f"{name} of {region}", "cidr": str(host[name])} for name in names if name in host]
+def preflight_host(host: Mapping[str, Any]) -> dict[str, Any]:
+    """What the preflight looks at of a host; a variable without a value is kept with the reason."""
+    variables, failed = {}, {}
+    for name in ("ansible_host", "backbone_address", "host_base_package_set", "region_name", *REGION_VARIABLES):
+        if name not in host:
+            continue
+        try:
+            variables[name] = str(host[name])
+        except (AnsibleError, UndefinedError) as error:
+            failed[name] = str(error).splitlines()[0].rstrip(".")
+    return {
+        "name": str(host["inventory_hostname"]),
+        "groups": [str(group) for group in host["group_names"]],
+        "variables": variables,
+        "failed": failed,
+    }
 
 
 def region_route(host: Mapping[str, Any]) -> dict[str, str]:
@@ -65,7 +80,7 @@ class FilterModule:
         return {
             "first_address": first_address,
             "merge_kubeconfig": merge_kubeconfig,
-            "region_cidrs": region_cidrs,
+            "preflight_host": preflight_host,
             "region_network": region_network,
             "region_route": region_route,
             "site_regions": site_regions,

@@ -104,15 +104,15 @@ def _files(root: Path) -> Iterator[Path]:
 
 def tree_hash(repo: Path, folders: list[str]) -> str:
     """SHA-256 over paths, modes and contents of the folders' files (relative to the repository)."""
-    digest = hashlib.sha256()
+    total = hashlib.sha256()
     for folder in folders:
         if not (repo / folder).is_dir():
             raise BundleError(f"a recipe names the source folder {folder!r}, which does not exist")
         for path in _files(repo / folder):
             executable = os.access(path, os.X_OK)
-            digest.update(f"{path.relative_to(repo)}\0{executable}\0".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+            total.update(f"{path.relative_to(repo)}\0{executable}\0".encode())
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
 
 
 def plan(repo: Path, cache: Path, wanted: list[str], toolchain: str) -> list[Entry]:
@@ -144,25 +144,46 @@ def is_whole(path: Path) -> bool:
     return True
 
 
+def damaged(path: Path) -> bool:
+    """Whether a component that is whole by its sizes has a file of other contents than its manifest says."""
+    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    return any(digest(path / name) != meta["sha256"] for name, meta in manifest["files"].items())
+
+
+def distrust(path: Path) -> None:
+    """Have a component be built or brought again: without its manifest nobody takes it for whole."""
+    (path / MANIFEST).unlink(missing_ok=True)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's contents, of a symbolic link's text."""
+    if path.is_symlink():
+        return hashlib.sha256(os.readlink(path).encode()).hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def listed_files(path: Path) -> list[str]:
+    """A component's files and symbolic links, without its manifest, by their path in it."""
+    found = []
+    for folder, folders, names in os.walk(path):
+        links = [name for name in folders if Path(folder, name).is_symlink()]
+        found += [str(Path(folder, name).relative_to(path)) for name in [*names, *links]]
+    return sorted(name for name in found if name != MANIFEST)
+
+
 def write_manifest(path: Path, name: str, key: str) -> None:
     """List every file of a component with its size and SHA-256."""
-    files = {}
-    for folder, _dirs, names in os.walk(path):
-        for file in sorted(names):
-            full = Path(folder, file)
-            if full.is_symlink():
-                content = os.readlink(full).encode()
-                digest = hashlib.sha256(content).hexdigest()
-            else:
-                with full.open("rb") as stream:
-                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            files[str(full.relative_to(path))] = {"size": full.lstat().st_size, "sha256": digest}
+    files = {
+        file: {"size": (path / file).lstat().st_size, "sha256": digest(path / file)} for file in listed_files(path)
+    }
     text = json.dumps({"component": name, "key": key, "files": files}, indent=1, sort_keys=True)
     (path / MANIFEST).write_text(text, encoding="utf-8")
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file of the cache; it goes with the process that holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -180,10 +201,13 @@ def build(repo: Path, cache: Path, entries: list[Entry], name: str, path_dirs: l
     recipe = load_recipes(repo)[name]
     log = cache / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / "locks" / name):
+    with locked(cache / "locks" / name):
         if is_whole(entry.path):
             return entry.path
         entry.path.parent.mkdir(parents=True, exist_ok=True)
+        for left in entry.path.parent.glob(f"{name}-*"):
+            # Of a build that was cut: who holds the lock is alone here.
+            shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=entry.path.parent) as work:
             copy, out, view = Path(work, "repo"), Path(work, "out"), Path(work, "bundle")
             out.mkdir()

@@ -12,7 +12,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 try:
     import koren_faas
 except ImportError:
-    koren_faas = None
+    koren_faas = None  # type: ignore[assignment]
     IMPORT_ERROR = traceback.format_exc()
 
 

@@ -5,42 +5,252 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
-DRIVERS = ("podman",)
+CENTRE = "central"
+REGION_CIDRS = ("region_lan_cidr", "region_pod_cidr", "region_service_cidr")
+REGION_VARIABLES = (*REGION_CIDRS, "region_lan_gateway")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+# What hosts and clusters use of the kernel, by the option that a kernel's configuration has for it.
+_KERNEL_OPTIONS = {
+    "CONFIG_OVERLAY_FS": "overlay",
+    "CONFIG_BRIDGE": "bridge",
+    "CONFIG_VETH": "veth",
+    "CONFIG_VXLAN": "vxlan",
+    "CONFIG_NF_TABLES": "nftables",
+    "CONFIG_NF_CONNTRACK": "conntrack",
+    "CONFIG_NET_NS": "network namespaces",
+}
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host of the inventory: ``variables`` that are set, and why those in ``failed`` have no value."""
+
+    name: str
+    groups: Sequence[str]
+    variables: Mapping[str, str]
+    failed: Mapping[str, str]
+
+    @property
+    def region(self) -> str:
+        """Name of its region; empty for a host on the backbone."""
+        return self.variables.get("region_name", "")
+
+
+@dataclass(frozen=True)
+class Used:
+    """A range of addresses that the machine has in use, and by what."""
+
+    cidr: str
+    by: str
 
 
 def check_inventory(
+    *,
     site_name: str,
     driver: str,
-    networks: Iterable[Mapping[str, str]],
-    regions: list[str],
-    control_planes: list[str],
+    drivers: Sequence[str],
+    backbone_cidr: str,
+    hosts: Sequence[Host],
+    package_sets: Sequence[str],
 ) -> list[str]:
     """Errors of the inventory alone; each names the variable, its value and the remedy."""
-    errors = []
-    for what, value in [("site_name", site_name), *(("region_name", region) for region in regions)]:
-        if not _LABEL.fullmatch(value):
-            errors.append(f"{what}: {value!r} is no DNS label; use lower case letters, digits and hyphens")
-    if driver not in DRIVERS:
-        errors.append(f"site_driver: {driver!r} is not known; use one of: {', '.join(DRIVERS)}")
-    for region in sorted({r for r in regions if regions.count(r) > 1}):
-        errors.append(f"region_name: {region!r} is the name of two regions; give each its own")
-    for region in regions:
-        if region not in control_planes:
-            errors.append(f"region {region!r} has no host in the group control_planes; add one")
-    parsed = []
-    for network in networks:
-        try:
-            parsed.append((network["name"], ipaddress.ip_network(network["cidr"])))
-        except ValueError as error:
-            errors.append(f"{network['name']}: {network['cidr']!r} is no CIDR ({error}); write one as 10.0.0.0/24")
-    for (name, cidr), (other_name, other) in combinations(parsed, 2):
+    errors = _check_names(site_name, hosts)
+    if driver not in drivers:
+        errors.append(f"site_driver: {driver!r} is not known; use one of: {', '.join(sorted(drivers))}")
+    errors += _check_variables(hosts)
+    errors += _check_regions(hosts)
+    networks, found = _networks(backbone_cidr, hosts)
+    errors += found
+    for (name, cidr), (other_name, other) in combinations(networks.items(), 2):
         if cidr.version == other.version and cidr.overlaps(other):
             errors.append(f"{name} ({cidr}) overlaps {other_name} ({other}); give each a range of its own")
+    errors += _check_addresses(hosts, networks if driver == "podman" else {})
+    for name, chosen in _values(hosts, "host_base_package_set").items():
+        if chosen not in package_sets:
+            errors.append(
+                f"host_base_package_set of {name}: the bundle has no packages {chosen!r}; "
+                f"use one of: {', '.join(sorted(package_sets))}, or add bundle/apt/{chosen}.txt"
+            )
     return errors
+
+
+def _values(hosts: Iterable[Host], variable: str) -> dict[str, str]:
+    return {host.name: host.variables[variable] for host in hosts if variable in host.variables}
+
+
+def _check_names(site_name: str, hosts: Sequence[Host]) -> list[str]:
+    named = [("site_name", site_name)]
+    named += [("host", host.name) for host in hosts]
+    named += [("region_name", region) for region in sorted({host.region for host in hosts} - {""})]
+    return [
+        f"{what}: {value!r} is no DNS label; use at most 63 lower case letters, digits and hyphens"
+        for what, value in named
+        if not _LABEL.fullmatch(value)
+    ]
+
+
+def _check_variables(hosts: Sequence[Host]) -> list[str]:
+    """Variables that a host must have and has not; one of a whole region is said once."""
+    missing: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for host in hosts:
+        wanted = ["ansible_host"]
+        if "regions" in host.groups:
+            wanted += ["region_name", *REGION_VARIABLES]
+        if "nfv_gateways" in host.groups:
+            wanted.append("backbone_address")
+        for name in wanted:
+            if name not in host.variables and name not in host.failed:
+                missing[name, "is not set; set it in the region's or the host's variables"].append(host.name)
+        for name, reason in host.failed.items():
+            missing[name, f"has no value: {reason}; set what it is made of"].append(host.name)
+    return [f"{name} of {', '.join(names)} {what}" for (name, what), names in missing.items()]
+
+
+def _check_regions(hosts: Sequence[Host]) -> list[str]:
+    errors = []
+    regions: dict[str, list[Host]] = defaultdict(list)
+    for host in hosts:
+        if host.region:
+            regions[host.region].append(host)
+            if host.region not in host.groups:
+                errors.append(
+                    f"region_name of {host.name}: {host.region!r} is none of its groups; "
+                    "a region's name is its group's, and each has its own"
+                )
+    if CENTRE not in regions:
+        errors.append(
+            f"region_name: no host is of the region {CENTRE!r}; name one so, "
+            "or add the inventory that has it by another -i"
+        )
+    for region, members in regions.items():
+        gateways = [host.name for host in members if "nfv_gateways" in host.groups]
+        if not gateways:
+            errors.append(f"region {region!r} has no host in the group nfv_gateways; add one")
+        differing = {
+            name: sorted(set(_values(members, name).values()))
+            for name in REGION_VARIABLES
+            if len(set(_values(members, name).values())) > 1
+        }
+        if len(gateways) > 1 or differing:
+            reasons = [f"{name} is {' and '.join(values)}" for name, values in differing.items()]
+            reasons += [f"gateways are {' and '.join(gateways)}"] if len(gateways) > 1 else []
+            errors.append(
+                f"region_name: {region!r} is the name of two regions ({'; '.join(reasons)}); give each its own"
+            )
+        planes = [host.name for host in members if "control_planes" in host.groups]
+        if not planes:
+            errors.append(f"region {region!r} has no host in the group control_planes; add one")
+        elif len(planes) % 2 == 0:
+            errors.append(
+                f"region {region!r} has {len(planes)} hosts in the group control_planes ({', '.join(planes)}); "
+                "take an odd number, so that a majority is left when one is lost"
+            )
+    return errors
+
+
+def _networks(backbone_cidr: str, hosts: Sequence[Host]) -> tuple[dict[str, _Network], list[str]]:
+    """The site's networks by the variable that says so, and errors of those that are none."""
+    texts = {"site_backbone_cidr": backbone_cidr}
+    for host in hosts:
+        if host.region:
+            for name in REGION_CIDRS:
+                if name in host.variables:
+                    texts.setdefault(f"{name} of {host.region}", host.variables[name])
+    networks: dict[str, _Network] = {}
+    errors = []
+    for name, text in texts.items():
+        try:
+            networks[name] = ipaddress.ip_network(text)
+        except ValueError as error:
+            errors.append(f"{name}: {text!r} is no CIDR ({error}); write one as 10.0.0.0/24")
+    return networks, errors
+
+
+def _check_addresses(hosts: Sequence[Host], networks: Mapping[str, _Network]) -> list[str]:
+    """Addresses that two hosts have, and those outside of ``networks``, if they are given."""
+    errors = []
+    holders: dict[str, list[str]] = defaultdict(list)
+    for host in hosts:
+        lan = f"region_lan_cidr of {host.region}" if host.region else "site_backbone_cidr"
+        for variable, network in (("ansible_host", lan), ("backbone_address", "site_backbone_cidr")):
+            address = host.variables.get(variable)
+            if address is None:
+                continue
+            holders[address].append(host.name)
+            errors += _outside(f"{variable} of {host.name}", address, network, networks)
+    gateways = {host.region: host.variables.get("region_lan_gateway") for host in hosts if host.region}
+    for region, gateway in gateways.items():
+        if gateway is not None:
+            errors += _outside(f"region_lan_gateway of {region}", gateway, f"region_lan_cidr of {region}", networks)
+    for address, names in holders.items():
+        if len(names) > 1:
+            errors.append(f"ansible_host: {address} is the address of {' and '.join(names)}; give each its own")
+    return errors
+
+
+def _outside(what: str, address: str, network: str, networks: Mapping[str, _Network]) -> list[str]:
+    if network not in networks:
+        return []
+    try:
+        if ipaddress.ip_address(address) in networks[network]:
+            return []
+    except ValueError:
+        return [f"{what}: {address!r} is no address; write one as 10.0.0.10"]
+    return [f"{what}: {address} is not in {network} ({networks[network]}); take one from there"]
+
+
+def site_networks(backbone_cidr: str, hosts: Sequence[Host]) -> dict[str, _Network]:
+    """The networks that hosts are attached to, by the variable that says so."""
+    networks, _ = _networks(backbone_cidr, hosts)
+    return {name: cidr for name, cidr in networks.items() if name.startswith(("site_backbone_cidr", "region_lan_cidr"))}
+
+
+def check_addresses_free(networks: Mapping[str, _Network], used: Iterable[Used]) -> list[str]:
+    """Networks of the site that the machine has in use otherwise, as by another site."""
+    errors = []
+    for name, cidr in networks.items():
+        for other in used:
+            taken = ipaddress.ip_network(other.cidr, strict=False)
+            if cidr.version == taken.version and cidr.overlaps(taken):
+                errors.append(
+                    f"{name} ({cidr}) overlaps {taken}, which {other.by} has; "
+                    "take other addresses (site_net), or remove what has them"
+                )
+    return errors
+
+
+def used_ranges(
+    podman_networks: Iterable[Mapping[str, object]], routes: Iterable[Mapping[str, object]], own_prefix: str
+) -> list[Used]:
+    """What the machine has in use, but for the networks whose name begins with ``own_prefix``.
+
+    ``podman_networks`` is what ``podman network ls --format json`` tells, ``routes`` what ``ip -json route`` does.
+    """
+    used = []
+    bridges = set()
+    for network in podman_networks:
+        bridges.add(network.get("network_interface"))
+        name = str(network.get("name"))
+        subnets = network.get("subnets") or []
+        if not name.startswith(own_prefix) and isinstance(subnets, list):
+            used += [Used(str(subnet["subnet"]), f"the podman network {name}") for subnet in subnets]
+    for route in routes:
+        to, device = str(route.get("dst")), route.get("dev")
+        if to != "default" and device not in bridges:
+            used.append(Used(to, f"the machine's interface {device}"))
+    return used
+
+
+def kernel_lacks(config: str) -> list[str]:
+    """Features that a kernel of this configuration (``CONFIG_X=y`` lines) has neither built in nor as a module."""
+    there = {line.partition("=")[0] for line in config.splitlines() if line.endswith(("=y", "=m"))}
+    return [feature for option, feature in _KERNEL_OPTIONS.items() if option not in there]
 
 
 def check_machine(
@@ -49,16 +259,23 @@ def check_machine(
     become: bool,
     programs: Mapping[str, bool],
     cgroup_controllers: set[str],
+    kernel_config: str | None,
     memory_mb: int,
     memory_wanted_mb: int,
     disk_gb: float,
     disk_wanted_gb: int,
     disk_path: str,
 ) -> list[str]:
-    """Errors of the machine that is to carry the hosts; each names what is there and the remedy."""
+    """Errors of the machine that is to carry the hosts; each names what is there and the remedy.
+
+    ``kernel_config`` is None where the kernel does not tell its configuration; nothing is said of it then.
+    """
     errors = []
     if uid != 0 and not become:
-        errors.append(f"the run is by user id {uid}, not root; run it as root or with --become")
+        errors.append(
+            f"the run is by user id {uid}, who is not root and can't become root without a password; "
+            "run it as root, or with --ask-become-pass"
+        )
     if not programs["podman"] and not programs["apt-get"]:
         errors.append("podman is missing and there is no apt to install it; install podman 4.3 or newer")
     missing = {"cpu", "memory", "pids"} - cgroup_controllers
@@ -67,6 +284,9 @@ def check_machine(
             f"the kernel offers no cgroup controller {', '.join(sorted(missing))} "
             "(see /proc/cgroups); boot with them enabled"
         )
+    lacking = kernel_lacks(kernel_config) if kernel_config is not None else []
+    if lacking:
+        errors.append(f"the kernel is built without {', '.join(lacking)}; boot one that has them, as Debian's")
     if memory_mb < memory_wanted_mb:
         errors.append(
             f"the machine has {memory_mb} MiB of memory, preflight_memory_mb asks for {memory_wanted_mb}; "

@@ -11,7 +11,7 @@ description:
   - Each folder under C(bundle/) with a C(build.sh) is a component. A component's key is the hash of its
     recipe, its sources, the keys of what it needs, and the Go toolchain's version. What the cache holds
     under that key is not built again.
-  - With I(build) empty the module only reads and returns the plan.
+  - Without I(build), I(archive), I(archive_to) and I(verify) the module only reads and returns the plan.
 options:
   repo:
     description: The repository's root, which holds C(bundle/).
@@ -29,6 +29,26 @@ options:
   build:
     description: Name of the one component to build, when it is not in the cache.
     type: str
+  verify:
+    description:
+      - Whether to compare each file with its SHA-256. One is otherwise taken for whole by its files' sizes, which is
+        enough for a build that was cut, and fast. A component that is not as it was built counts as missing from
+        then on.
+    type: bool
+    default: false
+  archive:
+    description: An archive, as I(archive_to) writes it, that components missing in the cache are taken from.
+    type: path
+  archive_sha256:
+    description:
+      - SHA-256 that I(archive) must have. Without it that is what the file beside it with the ending C(.sha256) says,
+        if there is one. Damage is found in any case; only a sum that came another way than the archive tells whether
+        somebody changed both.
+    type: str
+    default: ""
+  archive_to:
+    description: File that all the components are written into, unless it has them already.
+    type: path
   view:
     description: Folder that gets one link a component to its place in the cache, once all are there.
     type: path
@@ -54,6 +74,12 @@ EXAMPLES = r"""
     repo: "{{ playbook_dir }}/.."
     cache: ~/.cache/koren-faas
     build: etcd
+
+- name: Take what is missing from an archive
+  koren.faas.bundle:
+    repo: "{{ playbook_dir }}/.."
+    cache: ~/.cache/koren-faas
+    archive: /media/koren-bundle.tar
 """
 
 RETURN = r"""
@@ -72,6 +98,11 @@ missing:
   returned: always
   type: list
   elements: str
+damaged:
+  description: Names of components that I(verify) found not to be as they were built.
+  returned: always
+  type: list
+  elements: str
 """
 
 import os
@@ -84,10 +115,26 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.koren.faas.plugins.module_utils.bundle import (
     BundleError,
+    Entry,
     build,
+    damaged,
+    distrust,
     link_view,
     plan,
 )
+from ansible_collections.koren.faas.plugins.module_utils.bundle_archive import (
+    is_current,
+    unpack_archive,
+    write_archive,
+)
+
+
+def _present(entries: list[Entry], names: list[str], present: bool) -> list[Entry]:
+    return [replace(entry, present=present) if entry.name in names else entry for entry in entries]
+
+
+def _missing(entries: list[Entry]) -> list[str]:
+    return [entry.name for entry in entries if not entry.present]
 
 
 def main() -> None:
@@ -98,6 +145,10 @@ def main() -> None:
             "cache": {"type": "path", "required": True},
             "components": {"type": "list", "elements": "str", "default": []},
             "build": {"type": "str"},
+            "verify": {"type": "bool", "default": False},
+            "archive": {"type": "path"},
+            "archive_sha256": {"type": "str", "default": ""},
+            "archive_to": {"type": "path"},
             "view": {"type": "path"},
         },
         supports_check_mode=True,
@@ -111,24 +162,46 @@ def main() -> None:
         toolchain = subprocess.check_output([str(go), "env", "GOVERSION"], text=True).strip()
         entries = plan(repo, cache, module.params["components"], toolchain)
         changed = False
+        broken: list[str] = []
+        if module.params["verify"]:
+            broken = [entry.name for entry in entries if entry.present and damaged(entry.path)]
+            for entry in entries:
+                if entry.name in broken and not module.check_mode:
+                    distrust(entry.path)
+            changed = bool(broken)
+            entries = _present(entries, broken, False)
+        if module.params["archive"] and _missing(entries):
+            changed = True
+            if not module.check_mode:
+                unpack_archive(Path(module.params["archive"]), cache, entries, module.params["archive_sha256"])
+                entries = _present(entries, _missing(entries), True)
         target = module.params["build"]
         if target:
-            entry = next((e for e in entries if e.name == target), None)
-            if entry is None:
+            if target not in [entry.name for entry in entries]:
                 raise BundleError(f"build: {target!r} is not one of the planned components")
-            changed = not entry.present
-            if changed and not module.check_mode:
+            to_build = target in _missing(entries)
+            changed = changed or to_build
+            if to_build and not module.check_mode:
                 build(repo, cache, entries, target, [bindir])
-                entries = [replace(e, present=True) if e is entry else e for e in entries]
-        missing = [entry.name for entry in entries if not entry.present]
+                entries = _present(entries, [target], True)
+        missing = _missing(entries)
         if module.params["view"] and not missing and not module.check_mode:
             changed = link_view(Path(module.params["view"]), entries) or changed
+        if module.params["archive_to"]:
+            out = Path(module.params["archive_to"])
+            if missing and not module.check_mode:
+                raise BundleError(f"archive_to: {', '.join(missing)} must be built first")
+            if missing or not is_current(out, entries):
+                changed = True
+                if not module.check_mode:
+                    write_archive(out, entries)
     except BundleError as error:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=changed,
         components=[{**e.__dict__, "path": str(e.path)} for e in entries],
         missing=missing,
+        damaged=broken,
     )
 
 

@@ -207,7 +207,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     faas = need_library(module)
-    params, steps = module.params, []
+    params = module.params
+    steps: list[str] = []
     how = {"check": module.check_mode, "on_progress": steps.append}
     try:
         if params["state"] == "present":

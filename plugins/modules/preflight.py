@@ -8,8 +8,8 @@ DOCUMENTATION = r"""
 module: preflight
 short_description: Find what a run would stumble over, before anything is touched
 description:
-  - Looks at the inventory's values and at the machine, changes nothing, and shows all errors at once.
-    Each names the variable, its value and the remedy.
+  - Looks at the inventory's values and, for the driver C(podman), at the machine; changes nothing, and shows
+    all errors at once. Each names the variable, its value and the remedy.
 options:
   site_name:
     description: Name of the site.
@@ -19,20 +19,40 @@ options:
     description: How hosts come to be.
     type: str
     required: true
-  networks:
-    description: CIDRs that must not overlap, each as C(name) (the variable) and C(cidr).
+  repo:
+    description: The repository's root, where each driver is a role and each set of Debian packages a list.
+    type: path
+    required: true
+  backbone_cidr:
+    description: CIDR of the network between the regions.
+    type: str
+    required: true
+  hosts:
+    description: The site's hosts, as the filter P(koren.faas.preflight_host#filter) reads them.
     type: list
     elements: dict
     required: true
-  regions:
-    description: Names of the regions.
-    type: list
-    elements: str
-    required: true
-  control_planes:
-    description: Region of each control plane host.
-    type: list
-    elements: str
+    suboptions:
+      name:
+        description: Name in the inventory.
+        type: str
+        required: true
+      groups:
+        description: Groups that it is in.
+        type: list
+        elements: str
+        required: true
+      variables:
+        description: Variables that are looked at, and set.
+        type: dict
+        required: true
+      failed:
+        description: Variables that are set and have no value, with the reason.
+        type: dict
+        required: true
+  own_prefix:
+    description: How the names of the site's own podman networks begin.
+    type: str
     required: true
   memory_mb:
     description: Memory that the machine must have, in MiB.
@@ -47,7 +67,7 @@ options:
     type: path
     required: true
   become:
-    description: Whether tasks become root.
+    description: Whether tasks are told how to become root; otherwise sudo must do it without a password.
     type: bool
     default: false
 attributes:
@@ -65,9 +85,10 @@ EXAMPLES = r"""
   koren.faas.preflight:
     site_name: local
     driver: podman
-    networks: [{name: site_backbone_cidr, cidr: 10.90.0.0/24}]
-    regions: [central, seoul]
-    control_planes: [central, seoul]
+    repo: "{{ playbook_dir }}/.."
+    backbone_cidr: 10.90.0.0/24
+    hosts: "{{ groups['site'] | map('extract', hostvars) | map('koren.faas.preflight_host') }}"
+    own_prefix: koren-local-
     memory_mb: 10000
     disk_gb: 25
     disk_path: /var/lib
@@ -81,20 +102,73 @@ errors:
   elements: str
 """
 
+import gzip
+import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.koren.faas.plugins.module_utils.preflight import (
+    Host,
+    check_addresses_free,
     check_inventory,
     check_machine,
+    site_networks,
+    used_ranges,
 )
 
 
 def _cgroup_controllers() -> set[str]:
     lines = Path("/proc/cgroups").read_text(encoding="utf-8").splitlines()[1:]
-    return {line.split()[0] for line in lines if line.split()[3] == "1"}
+    unified = Path("/sys/fs/cgroup/cgroup.controllers")
+    found = {line.split()[0] for line in lines if line.split()[3] == "1"}
+    return found | set(unified.read_text(encoding="utf-8").split() if unified.exists() else [])
+
+
+def _kernel_config() -> str | None:
+    own = Path("/proc/config.gz")
+    if own.exists():
+        return gzip.decompress(own.read_bytes()).decode()
+    installed = Path(f"/boot/config-{os.uname().release}")
+    return installed.read_text(encoding="utf-8") if installed.exists() else None
+
+
+def _listed(*command: str) -> list[dict[str, Any]]:
+    """What a program lists as JSON; nothing where there is no such program or it may not tell."""
+    as_root = [] if os.getuid() == 0 else ["sudo", "-n"]
+    try:
+        done = subprocess.run([*as_root, *command], capture_output=True, text=True, check=False)
+        return json.loads(done.stdout) or []
+    except (OSError, ValueError):
+        return []
+
+
+def _becomes_root() -> bool:
+    return shutil.which("sudo") is not None and subprocess.run(["sudo", "-n", "true"], check=False).returncode == 0
+
+
+def _machine_errors(params: dict[str, Any], hosts: list[Host]) -> list[str]:
+    """What the machine lacks that is to carry the hosts."""
+    uid = os.getuid()
+    errors = check_machine(
+        uid=uid,
+        become=params["become"] or (uid != 0 and _becomes_root()),
+        programs={name: shutil.which(name) is not None for name in ("podman", "apt-get")},
+        cgroup_controllers=_cgroup_controllers(),
+        kernel_config=_kernel_config(),
+        memory_mb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
+        memory_wanted_mb=params["memory_mb"],
+        disk_gb=shutil.disk_usage(params["disk_path"]).free / 2**30,
+        disk_wanted_gb=params["disk_gb"],
+        disk_path=params["disk_path"],
+    )
+    used = used_ranges(
+        _listed("podman", "network", "ls", "--format", "json"), _listed("ip", "-json", "route"), params["own_prefix"]
+    )
+    return errors + check_addresses_free(site_networks(params["backbone_cidr"], hosts), used)
 
 
 def main() -> None:
@@ -103,9 +177,20 @@ def main() -> None:
         argument_spec={
             "site_name": {"type": "str", "required": True},
             "driver": {"type": "str", "required": True},
-            "networks": {"type": "list", "elements": "dict", "required": True},
-            "regions": {"type": "list", "elements": "str", "required": True},
-            "control_planes": {"type": "list", "elements": "str", "required": True},
+            "repo": {"type": "path", "required": True},
+            "backbone_cidr": {"type": "str", "required": True},
+            "hosts": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "groups": {"type": "list", "elements": "str", "required": True},
+                    "variables": {"type": "dict", "required": True},
+                    "failed": {"type": "dict", "required": True},
+                },
+            },
+            "own_prefix": {"type": "str", "required": True},
             "memory_mb": {"type": "int", "required": True},
             "disk_gb": {"type": "int", "required": True},
             "disk_path": {"type": "path", "required": True},
@@ -114,21 +199,18 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
+    repo = Path(params["repo"])
+    hosts = [Host(**host) for host in params["hosts"]]
     errors = check_inventory(
-        params["site_name"], params["driver"], params["networks"], params["regions"], params["control_planes"]
+        site_name=params["site_name"],
+        driver=params["driver"],
+        drivers=[path.name.removeprefix("provision_") for path in (repo / "roles").glob("provision_*")],
+        backbone_cidr=params["backbone_cidr"],
+        hosts=hosts,
+        package_sets=[path.stem for path in (repo / "bundle" / "apt").glob("*.txt")],
     )
     if params["driver"] == "podman":
-        errors += check_machine(
-            uid=os.getuid(),
-            become=params["become"],
-            programs={name: shutil.which(name) is not None for name in ("podman", "apt-get")},
-            cgroup_controllers=_cgroup_controllers(),
-            memory_mb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
-            memory_wanted_mb=params["memory_mb"],
-            disk_gb=shutil.disk_usage(params["disk_path"]).free / 2**30,
-            disk_wanted_gb=params["disk_gb"],
-            disk_path=params["disk_path"],
-        )
+        errors += _machine_errors(params, hosts)
     if errors:
         module.fail_json(msg="Nothing was changed. To be mended first:\n- " + "\n- ".join(errors), errors=errors)
     module.exit_json(changed=False)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import time
 from pathlib import Path
 
 import pytest
 from ansible_collections.koren.faas.plugins.module_utils.bundle import (
     BundleError,
     build,
+    damaged,
+    distrust,
     is_whole,
     link_view,
     load_recipes,
@@ -70,6 +75,44 @@ def test_a_failed_or_damaged_build_is_not_trusted(repo: Path, tmp_path: Path) ->
     (entry.path / "out").write_text("cut short")
     assert not is_whole(entry.path)
     assert make(repo, cache) == ["program"]
+
+
+def test_a_killed_build_leaves_nothing_that_is_trusted_or_stays(repo: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    script = repo / "bundle" / "program" / "build.sh"
+    script.write_text(
+        "cp pin $OUT/out\n[ -e ../../../cut ] || exec sleep 60\n".replace("../../../cut", str(tmp_path / "again"))
+    )
+    (entry,) = plan(repo, cache, ["program"], "go1")
+    child = multiprocessing.get_context("fork").Process(target=_build_in_own_group, args=(repo, cache))
+    child.start()
+    while not list(cache.glob("components/program/*/out/out")):
+        time.sleep(0.02)
+    assert child.pid
+    os.killpg(child.pid, 9)
+    child.join()
+    assert not plan(repo, cache, ["program"], "go1")[0].present
+    (tmp_path / "again").touch()
+    assert make(repo, cache) == ["program", "image"]
+    assert list((cache / "components" / "program").iterdir()) == [entry.path]
+
+
+def _build_in_own_group(repo: Path, cache: Path) -> None:
+    os.setpgid(0, 0)
+    build(repo, cache, plan(repo, cache, ["program"], "go1"), "program", [])
+
+
+def test_contents_changed_at_the_same_size_are_found_on_demand(repo: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    make(repo, cache)
+    (entry,) = plan(repo, cache, ["program"], "go1")
+    assert not damaged(entry.path)
+    (entry.path / "out").write_text("v9 ")
+    assert is_whole(entry.path)
+    assert damaged(entry.path)
+    distrust(entry.path)
+    assert make(repo, cache) == ["program"]
+    assert (entry.path / "out").read_text() == "v1 "
 
 
 def test_circles_and_unknown_names_are_named(repo: Path) -> None:

@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.koren.faas.plugins.module_utils.preflight import (
+    Host,
+    Used,
+    check_addresses_free,
     check_inventory,
     check_machine,
+    site_networks,
+    used_ranges,
 )
 
+REPO = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+def host(name: str, region: str, number: int, *groups: str, **variables: str) -> Host:
+    """A host of a region, at address ``number`` of its LAN."""
+    octet = {"central": 10, "seoul": 11}.get(region, 12)
+    own = {
+        "ansible_host": f"10.90.{octet}.{number}",
+        "host_base_package_set": "base",
+        "region_name": region,
+        "region_lan_cidr": f"10.90.{octet}.0/24",
+        "region_lan_gateway": f"10.90.{octet}.2",
+        "region_pod_cidr": f"10.{100 + octet}.0.0/16",
+        "region_service_cidr": f"10.{200 + octet}.0.0/16",
+    }
+    if "nfv_gateways" in groups:
+        own["backbone_address"] = f"10.90.0.{octet}"
+    return Host(name, ["site", "regions", region, *groups], own | variables, {})
+
+
+CENTRAL = [host("central-gw", "central", 2, "nfv_gateways"), host("central-cp", "central", 10, "control_planes")]
+SEOUL_GATEWAY = host("seoul-gw", "seoul", 2, "nfv_gateways")
+SEOUL = [SEOUL_GATEWAY, host("seoul-cp", "seoul", 10, "control_planes")]
 INVENTORY: dict[str, Any] = {
     "site_name": "local",
     "driver": "podman",
-    "networks": [
-        {"name": "site_backbone_cidr", "cidr": "10.90.0.0/24"},
-        {"name": "region_lan_cidr of seoul", "cidr": "10.90.11.0/24"},
-    ],
-    "regions": ["central", "seoul"],
-    "control_planes": ["central", "seoul"],
+    "drivers": ["podman"],
+    "backbone_cidr": "10.90.0.0/24",
+    "hosts": CENTRAL + SEOUL,
+    "package_sets": ["base"],
 }
 MACHINE: dict[str, Any] = {
     "uid": 0,
     "become": False,
     "programs": {"podman": True, "apt-get": True},
     "cgroup_controllers": {"cpu", "memory", "pids"},
+    "kernel_config": None,
     "memory_mb": 24000,
     "memory_wanted_mb": 10000,
     "disk_gb": 80.0,
@@ -43,13 +74,54 @@ def test_a_good_inventory_and_machine_pass() -> None:
     [
         ({"site_name": "My Site"}, ["site_name", "'My Site'", "lower case"]),
         ({"driver": "vmware"}, ["site_driver", "'vmware'", "podman"]),
-        ({"regions": ["seoul", "seoul"]}, ["region_name", "'seoul'", "two regions"]),
-        ({"control_planes": ["central"]}, ["'seoul'", "control_planes"]),
+        ({"hosts": SEOUL}, ["region_name", "'central'", "another -i"]),
+        ({"hosts": [*CENTRAL, SEOUL_GATEWAY]}, ["'seoul'", "control_planes", "add one"]),
+        ({"hosts": [*CENTRAL, SEOUL[1]]}, ["'seoul'", "nfv_gateways", "add one"]),
         (
-            {"networks": [{"name": "a", "cidr": "10.0.0.0/8"}, {"name": "b", "cidr": "10.90.11.0/24"}]},
-            ["a (10.0.0.0/8) overlaps b (10.90.11.0/24)"],
+            {"hosts": [*CENTRAL, *SEOUL, host("seoul-cp2", "seoul", 11, "control_planes")]},
+            ["'seoul'", "2 hosts", "seoul-cp, seoul-cp2", "odd"],
         ),
-        ({"networks": [{"name": "region_lan_cidr of seoul", "cidr": "10.90.11.1/24"}]}, ["no CIDR", "10.90.11.1/24"]),
+        (
+            {"hosts": [*CENTRAL, *SEOUL, host("other-gw", "seoul", 3, "nfv_gateways", backbone_address="10.90.0.9")]},
+            ["region_name", "'seoul'", "two regions", "seoul-gw and other-gw"],
+        ),
+        (
+            {"hosts": [*CENTRAL, *SEOUL, host("seoul-w", "seoul", 12, region_pod_cidr="10.9.0.0/16")]},
+            ["region_name", "'seoul'", "two regions", "10.111.0.0/16 and 10.9.0.0/16"],
+        ),
+        (
+            {
+                "hosts": [
+                    *CENTRAL,
+                    *SEOUL,
+                    Host("x", ["site", "jeju"], SEOUL[1].variables | {"ansible_host": "10.90.11.9"}, {}),
+                ]
+            },
+            ["region_name of x", "'seoul'", "none of its groups"],
+        ),
+        ({"hosts": [*CENTRAL, *SEOUL, host("Seoul_W", "seoul", 12)]}, ["host", "'Seoul_W'", "DNS label"]),
+        (
+            {"backbone_cidr": "10.90.10.128/25", "driver": "cloud", "drivers": ["cloud"]},
+            ["site_backbone_cidr (10.90.10.128/25) overlaps region_lan_cidr of central (10.90.10.0/24)"],
+        ),
+        ({"backbone_cidr": "10.90.0.1/24"}, ["site_backbone_cidr", "'10.90.0.1/24'", "no CIDR"]),
+        ({"hosts": [*CENTRAL, *SEOUL, host("seoul-w", "seoul", 10)]}, ["10.90.11.10", "seoul-cp and seoul-w"]),
+        (
+            {"hosts": [*CENTRAL, *SEOUL, host("seoul-w", "seoul", 9, ansible_host="10.90.12.9")]},
+            ["ansible_host of seoul-w", "10.90.12.9", "10.90.11.0/24"],
+        ),
+        (
+            {"hosts": [*CENTRAL, *SEOUL, host("hpc", "seoul", 20, host_base_package_set="gpu")]},
+            ["host_base_package_set of hpc", "'gpu'", "base", "bundle/apt/gpu.txt"],
+        ),
+        (
+            {"hosts": [*CENTRAL, *SEOUL, Host("sns", ["site"], {}, {})]},
+            ["ansible_host of sns is not set"],
+        ),
+        (
+            {"hosts": [*CENTRAL, *SEOUL, Host("sns", ["site"], {}, {"ansible_host": "'net' is undefined"})]},
+            ["ansible_host of sns has no value: 'net' is undefined"],
+        ),
     ],
 )
 def test_a_mistake_in_the_inventory_is_named(change: dict[str, Any], words: list[str]) -> None:
@@ -57,12 +129,25 @@ def test_a_mistake_in_the_inventory_is_named(change: dict[str, Any], words: list
     assert all(word in error for word in words), error
 
 
+def test_where_a_cloud_gives_addresses_they_are_not_compared_with_the_networks() -> None:
+    elsewhere = host("seoul-w", "seoul", 9, ansible_host="seoul-w.example.net")
+    change = {"hosts": [*CENTRAL, *SEOUL, elsewhere], "driver": "cloud", "drivers": ["cloud"]}
+    assert check_inventory(**(INVENTORY | change)) == []
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"uid": 1000}, ["1000", "--become"]),
+        ({"uid": 1000}, ["1000", "--ask-become-pass"]),
         ({"programs": {"podman": False, "apt-get": False}}, ["podman is missing", "install podman"]),
         ({"cgroup_controllers": {"cpu"}}, ["memory, pids"]),
+        (
+            {
+                "kernel_config": "CONFIG_OVERLAY_FS=y\nCONFIG_BRIDGE=m\nCONFIG_VETH=m\n# CONFIG_VXLAN is not set\n"
+                "CONFIG_NF_CONNTRACK=m\nCONFIG_NET_NS=y\n"
+            },
+            ["vxlan, nftables", "boot"],
+        ),
         ({"memory_mb": 4000}, ["4000 MiB", "preflight_memory_mb"]),
         ({"disk_gb": 3.0}, ["/var/lib", "preflight_disk_gb"]),
     ],
@@ -72,5 +157,93 @@ def test_what_the_machine_lacks_is_named(change: dict[str, Any], words: list[str
     assert all(word in error for word in words), error
 
 
-def test_all_mistakes_are_shown_at_once() -> None:
-    assert len(check_inventory(**(INVENTORY | {"site_name": "X", "driver": "x", "control_planes": []}))) == 4
+def test_addresses_of_another_site_are_named_and_the_own_are_free() -> None:
+    podman = [
+        {"name": "koren-local-seoul", "network_interface": "podman1", "subnets": [{"subnet": "10.90.11.0/24"}]},
+        {"name": "koren-two-backbone", "network_interface": "podman2", "subnets": [{"subnet": "10.90.0.0/24"}]},
+    ]
+    routes = [
+        {"dst": "default", "gateway": "192.0.2.1", "dev": "eth0"},
+        {"dst": "10.90.11.0/24", "dev": "podman1"},
+        {"dst": "10.90.10.1", "dev": "tun0"},
+    ]
+    used = used_ranges(podman, routes, "koren-local-")
+    assert used == [
+        Used("10.90.0.0/24", "the podman network koren-two-backbone"),
+        Used("10.90.10.1", "the machine's interface tun0"),
+    ]
+    errors = check_addresses_free(site_networks("10.90.0.0/24", INVENTORY["hosts"]), used)
+    assert len(errors) == 2
+    assert all(word in errors[0] for word in ("site_backbone_cidr", "koren-two-backbone", "site_net"))
+    assert "region_lan_cidr of central (10.90.10.0/24)" in errors[1]
+
+
+# What a second inventory says beside the local one, by file, and words of each error that it is to get.
+BAD: dict[str, tuple[dict[str, str], list[str]]] = {
+    "overlap": (
+        {"group_vars/busan.yml": "region_pod_cidr: 10.111.128.0/17"},
+        ["region_pod_cidr of seoul (10.111.0.0/16) overlaps region_pod_cidr of busan (10.111.128.0/17)"],
+    ),
+    "same name": (
+        {"group_vars/busan.yml": "region_name: seoul"},
+        ["region_name of busan-gw: 'seoul' is none of its groups", "'seoul' is the name of two regions"],
+    ),
+    "no control plane": (
+        {
+            "hosts.yml": "all: {children: {edges: {children: {jeju: {}}}, nfv_gateways: {hosts: {jeju-gw: {}}},"
+            " jeju: {hosts: {jeju-gw: {ansible_host: 10.98.13.2, backbone_address: 10.98.0.13}}}}}",
+            "group_vars/jeju.yml": "{region_name: jeju, region_lan_cidr: 10.98.13.0/24, region_lan_gateway: 10.98.13.2,"
+            " region_pod_cidr: 10.113.0.0/16, region_service_cidr: 10.213.0.0/16}",
+        },
+        ["region 'jeju' has no host in the group control_planes"],
+    ),
+    "even": (
+        {
+            "hosts.yml": "all: {children: {busan: {hosts: {busan-cp2: {ansible_host: 10.98.12.11}}},"
+            " control_planes: {hosts: {busan-cp2: {}}}}}"
+        },
+        ["region 'busan' has 2 hosts in the group control_planes"],
+    ),
+    "no names": (
+        {
+            "hosts.yml": "all: {children: {busan: {hosts: {Busan_W: {ansible_host: 10.98.12.20}}}}}",
+            "group_vars/seoul.yml": "region_lan_gateway: '{{ nowhere }}'",
+        },
+        ["host: 'Busan_W' is no DNS label", "region_lan_gateway of", "'nowhere' is undefined"],
+    ),
+    "driver and machine": (
+        {"group_vars/all.yml": "{preflight_memory_mb: 99999999, preflight_disk_gb: 9999999}"},
+        ["preflight_memory_mb asks for 99999999", "preflight_disk_gb asks for 9999999"],
+    ),
+    "unknown driver": (
+        {"group_vars/all.yml": "site_driver: vmware"},
+        ["site_driver: 'vmware' is not known; use one of:"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_inventory_stops_the_run_at_its_first_step(case: str, tmp_path: Path) -> None:
+    files, words = BAD[case]
+    (tmp_path / "group_vars").mkdir()
+    for name, text in ({"hosts.yml": "all:"} | files).items():
+        (tmp_path / name).write_text(text)
+    state = tmp_path / "state"
+    run = subprocess.run(
+        [
+            *(str(BIN / "ansible-playbook"), "-i", "inventories/local", "-i", str(tmp_path), "site.yml"),
+            *("-e", "site_name=preflight", "-e", "site_net=10.98", "-e", f"site_dir={state}"),
+        ],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode != 0
+    errors = run.stdout.partition("errors:")[2].partition("msg:")[0].replace("\n", " ")
+    errors = " ".join(errors.replace("''", "'").split())
+    assert all(word in errors for word in words), run.stdout
+    recap = run.stdout.partition("PLAY RECAP")[2].partition("TASKS RECAP")[0]
+    assert [line.split(":")[0].strip() for line in recap.splitlines() if "ok=" in line] == ["localhost"]
+    assert "changed=0" in recap and "failed=1" in recap
+    assert not state.exists()

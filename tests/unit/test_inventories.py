@@ -1,0 +1,109 @@
+"""KOREN's regions, one inventory each: the centre with any of them, or with all, is a site."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPO = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+KOREN = REPO / "inventories" / "koren"
+LOCAL = REPO / "inventories" / "local" / "group_vars"
+EDGES = sorted(path.name for path in KOREN.iterdir() if path.name != "central")
+NUMBERS = {"central": 10, "seoul": 11, "busan": 12, "suwon": 13, "daejeon": 14, "daegu": 15, "gwangju": 16, "jeju": 17}
+# What is about the local site: its cameras, its social server and the accounts there, its detector.
+ABOUT_LOCAL = {"cctv.yml", "edges.yml", "hpc.yml", "sns.yml"}
+
+
+def run(program: str, *arguments: str, regions: list[str], ok: bool = True) -> str:
+    """Run one of Ansible's programs on the inventories of those regions; its output."""
+    inventories = [word for region in regions for word in ("-i", str(KOREN / region))]
+    done = subprocess.run(
+        [str(BIN / program), *inventories, *arguments], cwd=REPO, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode == 0) is ok, done.stdout + done.stderr
+    return done.stdout
+
+
+def members(listed: dict[str, Any], group: str) -> set[str]:
+    """All hosts of a group of ``ansible-inventory --list``."""
+    entry = listed.get(group, {})
+    return set(entry.get("hosts", ())).union(*(members(listed, child) for child in entry.get("children", ())), set())
+
+
+def templated(pattern: str, expression: str, regions: list[str], folder: Path) -> dict[str, Any]:
+    """What an expression is on each host of a pattern."""
+    playbook = folder / "show.yml"
+    task = {
+        "ansible.builtin.copy": {
+            "content": "{{ shown | to_json }}",
+            "dest": f"{folder}/{{{{ inventory_hostname }}}}.json",
+        },
+        "delegate_to": "localhost",
+        "vars": {"shown": f"{{{{ {expression} }}}}"},
+    }
+    playbook.write_text(yaml.safe_dump([{"hosts": pattern, "gather_facts": False, "tasks": [task]}]))
+    run("ansible-playbook", str(playbook), regions=regions)
+    playbook.unlink()
+    return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+
+
+@pytest.mark.parametrize("edges", [EDGES, *([edge] for edge in EDGES)], ids=",".join)
+def test_the_centre_and_edges_are_a_site_that_the_preflight_passes(edges: list[str]) -> None:
+    regions = ["central", *edges]
+    listed = json.loads(run("ansible-inventory", "--list", regions=regions))
+    hosts = {f"{region}-{kind}" for region in edges for kind in ("gw", "cp", "w1")}
+    hosts |= {"central-gw", "central-cp", "hpc-1"}
+    assert members(listed, "site") == hosts
+    assert members(listed, "koren") == hosts | {"localhost"}
+    assert members(listed, "edges") == hosts - members(listed, "central")
+    assert members(listed, "nfv_gateways") == {f"{region}-gw" for region in regions}
+    assert members(listed, "control_planes") == {f"{region}-cp" for region in regions}
+    assert members(listed, "workers") == {f"{region}-w1" for region in edges}
+    assert members(listed, "kubernetes_nodes") == members(listed, "control_planes") | members(listed, "workers")
+
+    machine = ["-e", "preflight_memory_mb=1", "-e", "preflight_disk_gb=0"]
+    # The strictest look: with hosts on this machine, each address is compared with its network too.
+    run("ansible-playbook", "playbooks/preflight.yml", "-e", "site_driver=podman", *machine, regions=regions)
+
+
+def test_each_region_has_its_own_ranges_and_nothing_of_the_local_site(tmp_path: Path) -> None:
+    names = "{'name': region_name, 'title': region_title.en, 'site': [site_name, site_domain, site_driver],"
+    names += " 'dir': site_dir, 'gateway': region_lan_gateway,"
+    names += " 'cidrs': [region_lan_cidr, region_pod_cidr, region_service_cidr]}"
+    shown = templated("nfv_gateways", names, ["central", *EDGES], tmp_path)
+    assert set(NUMBERS) == {"central", *EDGES}
+    for region, number in NUMBERS.items():
+        assert shown[f"{region}-gw"] == {
+            "name": region,
+            "title": region.capitalize(),
+            "site": ["koren", "koren.internal", "openstack"],
+            "dir": str(REPO / ".state" / "koren"),
+            "cidrs": [f"10.80.{number}.0/24", f"10.{100 + number}.0.0/16", f"10.{200 + number}.0.0/16"],
+            "gateway": f"10.80.{number}.2",
+        }
+
+
+def test_what_hosts_know_of_each_other_follows_the_regions(tmp_path: Path) -> None:
+    expression = "{'names': host_base_names, 'bridges': mosquitto_bridges | map(attribute='name'),"
+    expression += " 'own_disk': kubernetes_control_plane_image_collection}"
+    shown = templated("control_planes", expression, ["central", "seoul", "jeju"], tmp_path)
+    assert shown["jeju-cp"]["names"]["seoul-gw"] == "10.80.11.2"
+    assert shown["central-cp"]["bridges"] == ["jeju", "seoul"]
+    assert shown["jeju-cp"]["bridges"] == ["central"]
+    assert all(host["own_disk"] for host in shown.values())
+    cameras = templated("hpc", "detector_cameras | map(attribute='id')", ["central", "seoul", "jeju"], tmp_path)
+    assert cameras["hpc-1"] == ["cctv-jeju-01", "cctv-seoul-01"]
+
+
+def test_what_is_not_about_the_local_site_is_shared() -> None:
+    shared = {path.resolve() for path in KOREN.glob("*/group_vars/**/*")}
+    missing = {path.name for path in LOCAL.iterdir() if path.resolve() not in shared} - ABOUT_LOCAL
+    assert not missing, f"link them in {KOREN}/central/group_vars, or name them in ABOUT_LOCAL: {missing}"
+    assert not [path for path in KOREN.rglob("*") if path.is_symlink() and not path.exists()]
