@@ -85,14 +85,17 @@ def _values(hosts: Iterable[Host], variable: str) -> dict[str, str]:
 
 
 def _check_names(site_name: str, hosts: Sequence[Host]) -> list[str]:
-    named = [("site_name", site_name)]
-    named += [("host", host.name) for host in hosts]
+    named = [("host", host.name) for host in hosts]
     named += [("region_name", region) for region in sorted({host.region for host in hosts} - {""})]
-    return [
+    errors = [
         f"{what}: {value!r} is no DNS label; use at most 63 lower case letters, digits and hyphens"
         for what, value in named
         if not _LABEL.fullmatch(value)
     ]
+    # A hyphen ends it in the names of what belongs to the site: "a" must not remove what is of "a-b".
+    if not re.fullmatch(r"[a-z0-9]{1,20}", site_name):
+        errors.insert(0, f"site_name: {site_name!r} is refused; use at most 20 lower case letters and digits")
+    return errors
 
 
 def _check_variables(hosts: Sequence[Host]) -> list[str]:

@@ -12,7 +12,7 @@ description:
     all errors at once. Each names the variable, its value and the remedy.
 options:
   site_name:
-    description: Name of the site.
+    description: Name of the site, at most 20 lower case letters and digits.
     type: str
     required: true
   driver:

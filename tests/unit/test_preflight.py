@@ -73,6 +73,7 @@ def test_a_good_inventory_and_machine_pass() -> None:
     ("change", "words"),
     [
         ({"site_name": "My Site"}, ["site_name", "'My Site'", "lower case"]),
+        ({"site_name": "local-two"}, ["site_name", "'local-two'", "letters and digits"]),
         ({"driver": "vmware"}, ["site_driver", "'vmware'", "podman"]),
         ({"hosts": SEOUL}, ["region_name", "'central'", "another -i"]),
         ({"hosts": [*CENTRAL, SEOUL_GATEWAY]}, ["'seoul'", "control_planes", "add one"]),
