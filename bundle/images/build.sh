@@ -44,9 +44,7 @@ image "keda-webhooks:$keda" "" 65532:65532 webhooks "$BUNDLE/keda/bin/webhooks"
 image "pause:$(dpkg-query -W -f '${Version}' catatonit | tr '+~:' '---')" "" 65532:65532 "catatonit -P" /usr/bin/catatonit
 
 for archive in "$OUT"/*.tar; do
-  name=$(basename "$archive" .tar)
-  tar -xOf "$archive" index.json | sed -n 's/.*"org.opencontainers.image.ref.name":"\([^"]*\)".*/\1/p' >"$OUT/$name.name"
-  sed 's/.*://' "$OUT/$name.name" >"$OUT/$name.version"
-  sha256sum <"$archive" | cut -c1-32 >"$OUT/$name.digest"
+  name=${archive%.tar}
+  tar -xOf "$archive" index.json | sed -n 's/.*"org.opencontainers.image.ref.name":"\([^"]*\)".*/\1/p' >"$name.name"
+  sed 's/.*://' "$name.name" >"$name.version"
 done
-cp import "$OUT/import"

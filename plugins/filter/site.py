@@ -63,11 +63,14 @@ def merge_kubeconfig(
 
 
 def site_regions(nodes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Regions by name with their context, their nodes' names, and their broker, which the first node carries."""
+    """Regions by name with their context, their nodes' names, and their broker and registry, which the first carries."""
     regions: dict[str, dict[str, Any]] = {}
     for node in nodes:
         name = str(node["region_name"])
-        region = regions.setdefault(name, {"context": name, "broker": str(node["ansible_host"]), "nodes": []})
+        address = str(node["ansible_host"])
+        region = regions.setdefault(
+            name, {"context": name, "broker": address, "registry": f"{address}:5000", "nodes": []}
+        )
         region["nodes"].append(str(node["inventory_hostname"]))
     return regions
 

@@ -6,9 +6,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
 import sysconfig
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +19,9 @@ from pathlib import Path
 import pytest
 
 from koren_faas import Function, Site
+
+PASSWORD = "a-password-of-the-tests"
+PASSWORD_HASH = "$2b$05$kkkkkkkkkkkkkkkkkkkkkeo8pfTBE9HFMGiAn48SK0Zbgn93dYYbm"
 
 
 @pytest.fixture(scope="session")
@@ -84,22 +90,91 @@ def site(bundle: Path, tmp_path: Path) -> Site:
     return Site.load(site_folder(tmp_path / "site", bundle))
 
 
-def site_folder(folder: Path, bundle: Path) -> Path:
-    """Write the state of a site as the playbooks do."""
+def site_folder(folder: Path, bundle: Path, registry_port: int = 9) -> Path:
+    """Write the state of a site as the playbooks do. Port 9 of this machine refuses at once."""
     folder.mkdir()
+    (folder / "pki").mkdir()
+    (folder / "secrets").mkdir()
     regions = {
-        name: {"nodes": [f"{name}-cp"], "broker": "192.0.2.1", "context": name}
+        name: {
+            "nodes": [f"{name}-cp"],
+            "broker": "192.0.2.1",
+            "context": name,
+            "registry": f"localhost:{registry_port}",
+        }
         for name in ("central", "seoul", "busan")
     }
     content = {"site": "test", "bundle": str(bundle), "regions": regions}
     (folder / "site.json").write_text(json.dumps(content))
     contexts = [{"name": name, "context": {"cluster": name, "user": name}} for name in regions]
-    # Port 9 of this machine: refused at once.
     clusters = [{"name": name, "cluster": {"server": "https://127.0.0.1:9"}} for name in regions]
     users = [{"name": name, "user": {"token": "none"}} for name in regions]
     kubeconfig = {"contexts": contexts, "clusters": clusters, "users": users}
     (folder / "kubeconfig").write_text(json.dumps(kubeconfig))
+    for name in regions:
+        (folder / "secrets" / f"registry-{name}").write_text(f"{PASSWORD}\n")
     return folder
+
+
+@pytest.fixture
+def registry_site(bundle: Path, tmp_path: Path) -> Iterator[Site]:
+    """A site whose regions share a real registry, of which the site's folder knows all."""
+    if shutil.which("docker-registry") is None:
+        pytest.skip("docker-registry is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = site_folder(tmp_path / "registry-site", bundle, port)
+    certificate = _certificate(folder / "pki")
+    (folder / "htpasswd").write_text(f"faas:{PASSWORD_HASH}\n")
+    config = {
+        "version": "0.1",
+        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "storage": {
+            "filesystem": {"rootdirectory": str(tmp_path / "images")},
+            "delete": {"enabled": True},
+        },
+        "http": {"addr": f"127.0.0.1:{port}", "tls": certificate},
+        "auth": {"htpasswd": {"realm": "tests", "path": str(folder / "htpasswd")}},
+    }
+    file = folder / "registry.yml"
+    file.write_text(json.dumps(config))
+    process = subprocess.Popen(["docker-registry", "serve", str(file)], stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 10
+        while True:
+            assert process.poll() is None, "the registry ended"
+            try:
+                ssl.get_server_certificate(("localhost", port))
+                break
+            except OSError:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+        yield Site.load(folder)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _certificate(pki: Path) -> dict[str, str]:
+    """An authority, and by it a certificate of localhost."""
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    _openssl(
+        *("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=tests"),
+        folder=pki,
+    )
+    _openssl("req", *key, "-keyout", "x.key", "-out", "x.csr", "-subj", "/CN=x", folder=pki)
+    (pki / "names").write_text("subjectAltName=DNS:localhost")
+    _openssl(
+        *("x509", "-req", "-in", "x.csr", "-CA", "ca.crt", "-CAkey", "ca.key"),
+        *("-CAcreateserial", "-extfile", "names", "-out", "x.crt"),
+        folder=pki,
+    )
+    return {"certificate": str(pki / "x.crt"), "key": str(pki / "x.key")}
+
+
+def _openssl(*arguments: str, folder: Path) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
 
 
 @pytest.fixture

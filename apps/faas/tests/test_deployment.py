@@ -15,7 +15,7 @@ from koren_faas.show import listing
 IDLE = Deployed(
     region="seoul",
     function=Function(name="hello", handler="hello.handler"),
-    image="bundle.koren.internal/function-hello:1",
+    image="functions.koren.internal/hello:1",
     requirements=("idna==3.10", "requests==2.32.3"),
     replicas=0,
     ready=0,

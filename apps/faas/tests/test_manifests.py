@@ -21,7 +21,7 @@ FUNCTION = Function(
     closes="kr.koren.traffic.accident.cleared",
     incident_limit_s=900,
 )
-IMAGE = "bundle.koren.internal/function-report:0123"
+IMAGE = "functions.koren.internal/report:0123"
 
 
 def _objects(function: Function = FUNCTION) -> dict[str, Any]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from koren_faas.nodes import StoredImage, names_to_remove, parse_images
 
-REPOSITORY = "bundle.koren.internal/function-hello"
+REPOSITORY = "functions.koren.internal/hello"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 PINNED = "io.cri-containerd.image=managed,io.cri-containerd.pinned=pinned"
 # As containerd 2.4's ctr prints it.

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from koren_faas import image as images
 from koren_faas import manifests
@@ -17,10 +18,14 @@ from koren_faas.image import Image, Progress
 from koren_faas.kube import FIELD_MANAGER, Kube
 from koren_faas.nodes import Node
 from koren_faas.regions import attempt, everywhere
+from koren_faas.registry import Registry
 from koren_faas.site import Region, Site
+
+T = TypeVar("T")
 
 _READY_TIMEOUT_S = 60.0
 _READY_STEP_S = 0.5
+_NODES_AT_ONCE = 8
 _DEPLOYMENTS = f"/apis/apps/v1/namespaces/{manifests.NAMESPACE}/deployments"
 
 
@@ -225,7 +230,7 @@ def delete(
     """
 
     def one(region: Region) -> list[Difference]:
-        kube = Kube(region, site.kubeconfig)
+        kube, registry = Kube(region, site.kubeconfig), Registry(site, region)
         changes = []
         # The trigger first: nothing is to start a pod again while the rest goes.
         for kind in _KINDS:
@@ -235,11 +240,20 @@ def delete(
                 kube.delete(before)
         if changes and not check:
             on_progress(f"{region.name}: deleting {name}")
-        for node in _nodes(site, region):
-            stale = list(node.images(images.repository(name)))
-            changes += [_image_difference(node, tag, "") for tag in stale]
+        repository = images.repository(name)
+        stale = registry.images(repository)
+        changes += [_image_difference(f"{region.name}: registry", one, "") for one in stale]
+        if not check:
+            registry.keep(repository, ())
+
+        def clear(node: Node) -> list[Difference]:
+            stale = list(node.images(repository))
             if not check:
                 node.remove(stale)
+            return [_image_difference(f"{node.name}: image", one, "") for one in stale]
+
+        for part in _on_nodes(site, region, clear):
+            changes += part
         return changes
 
     names = list(regions)
@@ -277,13 +291,9 @@ def _deployed(region: str, deployment: Mapping[str, Any]) -> Deployed:
     )
 
 
-def _nodes(site: Site, region: Region) -> list[Node]:
-    return [Node(name, site.ssh_config) for name in region.nodes]
-
-
-def _image_difference(node: Node, before: str, after: str) -> Difference:
+def _image_difference(where: str, before: str, after: str) -> Difference:
     lines = [f"{tag}\n" if tag else "" for tag in (before, after)]
-    return Difference(f"{node.name}: image", *lines)
+    return Difference(where, *lines)
 
 
 def _deploy(
@@ -296,6 +306,7 @@ def _deploy(
     """Make the image of `spec` and bring each region what is `wanted` there."""
     here = {region.name: function.for_region(region.name) for region, function in wanted.items()}
     kubes = {region.name: Kube(region, site.kubeconfig) for region in wanted}
+    registries = {region.name: Registry(site, region) for region in wanted}
     image = None
     if spec.source is not None:
         image, source = images.plan(site, spec)
@@ -303,8 +314,8 @@ def _deploy(
             images.build(site, spec, image, source, on_progress)
 
     def one(region: Region) -> list[Difference]:
-        kube, function = kubes[region.name], here[region.name]
-        return _place(site, region, kube, function, image, check, on_progress)
+        kube, registry, function = kubes[region.name], registries[region.name], here[region.name]
+        return _place(site, region, kube, registry, function, image, check, on_progress)
 
     result = join(everywhere(list(wanted), one))
     if image is not None and not check:
@@ -316,6 +327,7 @@ def _place(
     site: Site,
     region: Region,
     kube: Kube,
+    registry: Registry,
     function: Function,
     image: Image | None,
     check: bool,
@@ -335,7 +347,7 @@ def _place(
     if not check:
         _demand_secrets(kube, function)
     if image is not None:
-        changes += _bring(site, region, image, check, on_progress)
+        changes += _bring(site, region, registry, image, check, on_progress)
     for manifest in manifests.for_function(function, name, requirements):
         if manifest["kind"] == "Deployment":
             changes += _apply_deployment(kube, manifest, before, check)
@@ -344,7 +356,7 @@ def _place(
     if not check:
         _await_trigger(kube, function.name)
         if image is not None and previous != name:
-            _prune(site, region, kube, image, previous)
+            _prune(site, region, kube, registry, image, previous)
         if changes:
             on_progress(f"{region.name}: {function.name} is in place")
     return changes
@@ -415,30 +427,61 @@ def _demand_secrets(kube: Kube, function: Function) -> None:
 
 
 def _bring(
-    site: Site, region: Region, image: Image, check: bool, on_progress: Progress
+    site: Site,
+    region: Region,
+    registry: Registry,
+    image: Image,
+    check: bool,
+    on_progress: Progress,
 ) -> list[Difference]:
+    """Have the image in the region's registry, and pinned on each of its nodes."""
     changes = []
-    for node in _nodes(site, region):
-        pinned = node.images(image.repository)
-        if image.name not in pinned:
-            on_progress(f"{region.name}: bringing {image.name} to {node.name}")
-            changes.append(_image_difference(node, "", image.name))
-            if not check:
-                node.bring(image.name, image.archive)
-        elif not pinned[image.name]:
-            changes.append(_image_difference(node, f"{image.name} (not pinned)", image.name))
-            if not check:
-                node.pin(image.name)
+    if registry.digest(image.name) is None:
+        changes.append(_image_difference(f"{region.name}: registry", "", image.name))
+        if not check:
+            on_progress(f"{region.name}: pushing {image.name} to its registry")
+            registry.push(image)
+
+    def pull(node: Node) -> list[Difference]:
+        pinned = node.images(image.repository).get(image.name)
+        if pinned:
+            return []
+        if not check:
+            on_progress(f"{region.name}: {node.name} pulls {image.name}")
+            node.pull(image.name)
+        before = "" if pinned is None else f"{image.name} (not pinned)"
+        return [_image_difference(f"{node.name}: image", before, image.name)]
+
+    for part in _on_nodes(site, region, pull):
+        changes += part
     return changes
 
 
-def _prune(site: Site, region: Region, kube: Kube, image: Image, previous: str | None) -> None:
+def _prune(
+    site: Site,
+    region: Region,
+    kube: Kube,
+    registry: Registry,
+    image: Image,
+    previous: str | None,
+) -> None:
     """Delete the function's images that neither it, nor its last revision, nor a pod uses."""
     pods = kube.list(f"/api/v1/namespaces/{manifests.NAMESPACE}/pods", manifests.LABEL)
     used = {container["image"] for pod in pods for container in pod["spec"]["containers"]}
     used |= {image.name, previous}
-    for node in _nodes(site, region):
-        node.remove([tag for tag in node.images(image.repository) if tag not in used])
+    registry.keep(image.repository, used)
+    _on_nodes(
+        site,
+        region,
+        lambda node: node.remove([n for n in node.images(image.repository) if n not in used]),
+    )
+
+
+def _on_nodes(site: Site, region: Region, work: Callable[[Node], T]) -> list[T]:
+    """Do `work` on each of the region's nodes, on several at once."""
+    nodes = [Node(name, site.ssh_config) for name in region.nodes]
+    with ThreadPoolExecutor(max_workers=_NODES_AT_ONCE) as pool:
+        return list(pool.map(work, nodes))
 
 
 def _await_trigger(kube: Kube, name: str) -> None:

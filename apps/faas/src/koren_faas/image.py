@@ -101,8 +101,11 @@ def plan(site: Site, function: Function) -> tuple[Image, Source]:
 
 
 def repository(name: str) -> str:
-    """Name, without tag, of the images of the function `name`."""
-    return f"bundle.koren.internal/function-{name}"
+    """Name, without tag, of the images of the function `name`.
+
+    It is the same in every region: a node knows by it to ask its own region's registry.
+    """
+    return f"functions.koren.internal/{name}"
 
 
 def build(
@@ -127,7 +130,9 @@ def build(
                 _check(function, source, container, on_progress)
                 on_progress(f"Writing {image.name}")
                 _buildah(
-                    *("commit", "--quiet", "--format", "oci", "--timestamp", "0"),
+                    # Compressed once, here, and not for each region on its way there.
+                    *("commit", "--quiet", "--disable-compression=false"),
+                    *("--format", "oci", "--timestamp", "0"),
                     *(container, f"oci-archive:{archive}:{image.name}"),
                 )
             archive.rename(image.archive)

@@ -257,8 +257,9 @@ def _pod(function: Function, image: str) -> dict[str, Any]:
             {
                 "name": "function",
                 "image": image,
-                # It was put on the nodes before; a start never waits for a registry.
-                "imagePullPolicy": "Never",
+                # It is on the nodes before: a start asks no registry. A node that lost it pulls it
+                # from its region's, which is slow, but better than no start.
+                "imagePullPolicy": "IfNotPresent",
                 "env": environment,
                 "resources": {
                     "requests": {"cpu": function.cpu, "memory": function.memory},

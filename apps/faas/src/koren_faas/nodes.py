@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A function's images on a node, reached by SSH, in the node's containerd."""
+"""Functions' images on a node, reached by SSH, in the node's containerd."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pathlib import Path
 
 from koren_faas.errors import RegionError
 
-# The kubelet deletes images that no pod uses, which at zero are exactly those of functions,
-# unless containerd says that they are pinned.
+# What has it the kubelet does not delete, though no pod uses it.
 _PIN = "io.cri-containerd.pinned=pinned"
 _TIMEOUT_S = 300
 
@@ -56,22 +55,13 @@ class Node:
             if image.name.startswith(f"{repository}:")
         }
 
-    def bring(self, image: str, archive: Path) -> None:
-        """Import `image` from its archive, unpack and pin it.
+    def pull(self, image: str) -> None:
+        """Have `image` on the node, from its region's registry, unpacked and pinned.
 
         Raises:
             RegionError: the node does not answer, or refuses.
         """
-        self._ctr("images", "import", "-", archive=archive)
-        self.pin(image)
-
-    def pin(self, image: str) -> None:
-        """Keep `image` on the node though no pod uses it.
-
-        Raises:
-            RegionError: the node does not answer, or refuses.
-        """
-        self._ctr("images", "label", image, _PIN)
+        self._run("koren-image", "pull", image)
 
     def remove(self, names: Collection[str]) -> None:
         """Delete images of these names, with tag.
@@ -85,21 +75,25 @@ class Node:
     def _images(self) -> list[StoredImage]:
         return parse_images(self._ctr("images", "ls"))
 
-    def _ctr(self, *arguments: str, archive: Path | None = None) -> str:
-        remote = shlex.join(["ctr", "--namespace", "k8s.io", *arguments])
-        command = ["ssh", "-F", str(self.ssh_config), "-o", "BatchMode=yes", self.name, remote]
-        with open(archive or "/dev/null", "rb") as stdin:
-            try:
-                done = subprocess.run(
-                    command, check=False, stdin=stdin, capture_output=True, timeout=_TIMEOUT_S
-                )
-            except subprocess.TimeoutExpired:
-                raise RegionError(
-                    f"{self.name}: ctr {arguments[0]} {arguments[1]} took more than {_TIMEOUT_S} s"
-                ) from None
+    def _ctr(self, *arguments: str) -> str:
+        return self._run("ctr", "--namespace", "k8s.io", *arguments)
+
+    def _run(self, *command: str) -> str:
+        ssh = ["ssh", "-F", str(self.ssh_config), "-o", "BatchMode=yes", self.name]
+        called = " ".join(command[:2])
+        try:
+            done = subprocess.run(
+                [*ssh, shlex.join(command)],
+                check=False,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_TIMEOUT_S,
+            )
+        except subprocess.TimeoutExpired:
+            raise RegionError(f"{self.name}: {called} took more than {_TIMEOUT_S} s") from None
         if done.returncode != 0:
             said = done.stderr.decode(errors="replace").strip()
-            raise RegionError(f"{self.name}: ctr {arguments[0]} {arguments[1]} failed: {said}")
+            raise RegionError(f"{self.name}: {called} failed: {said}")
         return done.stdout.decode(errors="replace")
 
 

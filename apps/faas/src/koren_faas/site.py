@@ -28,11 +28,13 @@ class Region:
         name: the region's name.
         context: its context in the site's kubeconfig.
         nodes: names of the hosts that run pods, as the site's ssh_config knows them.
+        registry: host and port of its registry of function images.
     """
 
     name: str
     context: str
     nodes: tuple[str, ...]
+    registry: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,12 @@ class Site:
     @classmethod
     def _parse(cls, folder: Path, content: dict[str, Any]) -> Site:
         regions = {
-            name: Region(name=name, context=value["context"], nodes=tuple(value["nodes"]))
+            name: Region(
+                name=name,
+                context=value["context"],
+                nodes=tuple(value["nodes"]),
+                registry=value["registry"],
+            )
             for name, value in content["regions"].items()
         }
         return cls(
@@ -103,6 +110,25 @@ class Site:
     def images(self) -> Path:
         """Folder that keeps the functions' images of this site."""
         return self.dir / "functions"
+
+    @property
+    def authority(self) -> Path:
+        """Certificate of the site's authority."""
+        return self.dir / "pki" / "ca.crt"
+
+    def registry_password(self, region: str) -> str:
+        """Password of the user `faas` at the region's registry.
+
+        Raises:
+            NotReadyError: it has not been made.
+        """
+        file = self.dir / "secrets" / f"registry-{region}"
+        try:
+            return file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise NotReadyError(
+                f"{file} can't be read: {error}; run the site's playbook"
+            ) from error
 
     @property
     def edges(self) -> tuple[Region, ...]:

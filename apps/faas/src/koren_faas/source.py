@@ -14,7 +14,7 @@ from koren_faas.errors import FunctionError
 from koren_faas.function import Function
 
 # Raised when images are laid out in another way, so that they are made anew.
-_LAYOUT = "1"
+_LAYOUT = "2"
 # A requirements file that leans on other files would be named by less than its content.
 _LEANS_ON_FILES = re.compile(r"(-r|-c|-e|--requirement|--constraint|--editable|\./|/|file:)")
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^\]]*\])?\s*(?P<pin>==)?")
