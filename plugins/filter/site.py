@@ -63,7 +63,7 @@ def merge_kubeconfig(
 
 
 def site_regions(nodes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Regions by name with their context, their nodes' names, and their broker and registry, which the first carries."""
+    """Regions by name with their context and nodes' names, and the broker and registry that the first node carries."""
     regions: dict[str, dict[str, Any]] = {}
     for node in nodes:
         name = str(node["region_name"])
