@@ -63,7 +63,7 @@ def client(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Client:
 
 def test_what_was_pushed_is_there_for_who_knows_the_password(client: Client) -> None:
     target = f"docker://{client.address}/hello:1"
-    assert json.loads(client.skopeo("inspect", target, password=client.password))["RepoTags"] == ["1"]
+    assert "1" in json.loads(client.skopeo("inspect", target, password=client.password))["RepoTags"]
 
 
 @pytest.mark.parametrize("password", ["wrong" * 8, None], ids=["wrong", "none"])

@@ -8,11 +8,11 @@ DOCUMENTATION = r"""
 module: function
 short_description: Bring a function to regions of a site, or take it away
 description:
-  - Makes the function's image once on this machine, imports its handler there as a check, puts the
-    image on the nodes of each region and applies its Kubernetes objects. Nothing is touched in any
-    region before the check passed.
+  - Makes the function's image once on this machine, imports its handler there as a check, pushes the
+    image to the registry of each region, has the region's nodes pull it, and applies the function's
+    Kubernetes objects. Nothing is touched in any region before the check passed.
   - The number of pods is never written after the first deploy.
-  - Runs on the controller, which has the site's state folder and C(buildah).
+  - Runs on the controller, which has the site's state folder, C(buildah) and C(skopeo).
 requirements:
   - koren_faas
 options:
@@ -67,10 +67,18 @@ options:
     description: CPU that is requested, as a Kubernetes quantity. It is no limit.
     type: str
     default: 100m
+  min_scale:
+    description: Least pods in one region.
+    type: int
+    default: 0
   max_scale:
     description: Most pods in one region.
     type: int
     default: 10
+  target:
+    description: Incidents with work that one pod is to look after. For each more there is one more pod.
+    type: int
+    default: 1
   max_attempts:
     description: Tries before an event becomes a dead letter.
     type: int
@@ -161,7 +169,9 @@ AS_THEY_ARE = (
     "timeout_s",
     "memory",
     "cpu",
+    "min_scale",
     "max_scale",
+    "target",
     "max_attempts",
     "opens",
     "closes",
@@ -194,7 +204,9 @@ def main() -> None:
             "timeout_s": {"type": "int", "default": 180},
             "memory": {"type": "str", "default": "256Mi"},
             "cpu": {"type": "str", "default": "100m"},
+            "min_scale": {"type": "int", "default": 0},
             "max_scale": {"type": "int", "default": 10},
+            "target": {"type": "int", "default": 1},
             "max_attempts": {"type": "int", "default": 5},
             "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "env": {"type": "dict", "default": {}},

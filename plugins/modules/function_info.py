@@ -62,11 +62,14 @@ functions:
     replicas: {description: Pods that there are., type: int}
     ready: {description: Pods that run., type: int}
     image: {description: Name of the image with its tag., type: str}
+    trigger: {description: "Its trigger's name, null for its own.", type: str}
     topic: {description: MQTT topic filter., type: str}
     timeout_s: {description: Seconds that the handler may take., type: int}
     memory: {description: Requested memory and its limit., type: str}
     cpu: {description: Requested CPU., type: str}
+    min_scale: {description: Least pods., type: int}
     max_scale: {description: Most pods., type: int}
+    target: {description: Incidents with work that one pod is to look after., type: int}
     max_attempts: {description: Tries before an event becomes a dead letter., type: int}
     secrets: {description: Names of mounted Secrets., type: list, elements: str}
     env: {description: Environment variables., type: dict}

@@ -17,8 +17,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from api_server import ApiServer
 
 from koren_faas import Function, Site
+from koren_faas.kube import path_of
+from koren_faas.manifests import for_function
 
 PASSWORD = "a-password-of-the-tests"
 PASSWORD_HASH = "$2b$05$kkkkkkkkkkkkkkkkkkkkkeo8pfTBE9HFMGiAn48SK0Zbgn93dYYbm"
@@ -114,6 +117,32 @@ def site_folder(folder: Path, bundle: Path, registry_port: int = 9) -> Path:
     for name in regions:
         (folder / "secrets" / f"registry-{name}").write_text(f"{PASSWORD}\n")
     return folder
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[dict[str, ApiServer]]:
+    """API servers of the regions of `live_site`."""
+    made = {name: ApiServer() for name in ("busan", "central", "seoul")}
+    yield made
+    for server in made.values():
+        server.close()
+
+
+@pytest.fixture
+def live_site(servers: dict[str, ApiServer], tmp_path: Path) -> Site:
+    """A site whose API servers answer; seoul and busan have the function hello, idle."""
+    folder = site_folder(tmp_path / "live", tmp_path / "no-bundle")
+    (folder / "pki/ca.crt").touch()
+    kubeconfig = json.loads((folder / "kubeconfig").read_text())
+    for cluster in kubeconfig["clusters"]:
+        cluster["cluster"]["server"] = servers[cluster["name"]].url
+    (folder / "kubeconfig").write_text(json.dumps(kubeconfig))
+    for region in ("seoul", "busan"):
+        function = Function(name="hello", handler="hello.handler")
+        for one in for_function(function, "functions.koren.internal/hello:1", ()):
+            servers[region].answer("PATCH", path_of(one), {"fieldManager": "faas"}, one, None)
+        servers[region].asked.clear()
+    return Site.load(folder)
 
 
 @pytest.fixture

@@ -6,16 +6,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from koren_faas import manifests
 from koren_faas.deployment import get
 from koren_faas.errors import CallError, RegionError
+from koren_faas.gateway import Gateway
 from koren_faas.kube import Kube
 from koren_faas.site import Region, Site
 
-_FUNCTION_API = "/api/v1/namespaces/koren-faas/services/https:gateway:functions/proxy/v1"
 # The gateway waits for the function's timeout and 30 s; a little more, to hear what it says then.
 _GRACE_S = 45
-_TOKEN_LIFE_S = 600
 # The function failed, or did not answer in time.
 _FAILED = (502, 504)
 
@@ -37,15 +35,12 @@ def call(site: Site, name: str, region: Region, data: Any = None, *, wait: bool 
     function = get(kube, name).function
     whole = isinstance(data, dict) and "specversion" in data
     try:
-        answer = kube.request(
+        answer = Gateway(kube).request(
             "POST",
-            f"{_FUNCTION_API}/functions/{name}/invoke",
+            f"/functions/{name}/invoke",
             query=None if wait else {"wait": "false"},
             body=data,
-            headers={
-                "Koren-Token": _token(kube),
-                "Content-Type": "application/cloudevents+json" if whole else "application/json",
-            },
+            content_type="application/cloudevents+json" if whole else "application/json",
             read_timeout_s=function.timeout_s + _GRACE_S,
         )
     except RegionError as error:
@@ -62,21 +57,3 @@ def parse_answer(body: bytes) -> Any:
         return json.loads(text) if text.strip() else None
     except ValueError:
         return text
-
-
-def _token(kube: Kube) -> str:
-    answer = json.loads(
-        kube.request(
-            "POST",
-            f"/api/v1/namespaces/{manifests.NAMESPACE}/serviceaccounts/{manifests.CALLER}/token",
-            body={
-                "apiVersion": "authentication.k8s.io/v1",
-                "kind": "TokenRequest",
-                "spec": {
-                    "audiences": [manifests.AUDIENCE],
-                    "expirationSeconds": _TOKEN_LIFE_S,
-                },
-            },
-        )
-    )
-    return str(answer["status"]["token"])

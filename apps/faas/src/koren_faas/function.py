@@ -41,10 +41,13 @@ class Function:
         dependencies: requirements file, installed into the image.
         topic: MQTT topic filter whose events the function gets, below `events/<region>/`;
             `{region}` stands for the region's name. None: only calls start it.
+        trigger: name of that trigger; None is the function's own name.
         timeout_s: seconds that the handler may take for one event.
         memory: Kubernetes quantity; requested, and the limit.
         cpu: Kubernetes quantity; requested, not a limit: throttling would slow each start.
+        min_scale: least pods in one region.
         max_scale: most pods in one region.
+        target: incidents with work that one pod is to look after; one more pod for each more.
         max_attempts: tries before an event becomes a dead letter.
         secrets: Kubernetes Secrets mounted as files below `/run/secrets/<secret>/`.
         env: environment variables of the handler.
@@ -62,10 +65,13 @@ class Function:
     source: Path | None = None
     dependencies: Path | None = None
     topic: str | None = None
+    trigger: str | None = None
     timeout_s: int = 180
     memory: str = "256Mi"
     cpu: str = "100m"
+    min_scale: int = 0
     max_scale: int = 10
+    target: int = 1
     max_attempts: int = 5
     secrets: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
@@ -128,15 +134,27 @@ def _problems(f: Function) -> list[str]:
     for option, number in (
         ("timeout", f.timeout_s),
         ("max-scale", f.max_scale),
+        ("target", f.target),
         ("max-attempts", f.max_attempts),
         ("incident-limit", f.incident_limit_s),
     ):
         if number < 1:
             problems.append(f"{option} is {number}, it must be at least 1")
+    if f.min_scale < 0:
+        problems.append(f"min-scale is {f.min_scale}, it can't be negative")
+    if f.max_scale < f.min_scale:
+        problems.append(
+            f"max-scale is {f.max_scale}, it must be greater than or equal to min-scale"
+            f" ({f.min_scale})"
+        )
     if f.timeout_s >= _DAY_S:
         problems.append(f"timeout is {f.timeout_s}, it must be less than a day")
     if f.topic is not None:
         problems += _topic_problems(f.topic)
+    if f.trigger is not None and not _NAME.fullmatch(f.trigger):
+        problems.append(
+            f"trigger {f.trigger!r}: a name is lower-case letters, digits and inner hyphens"
+        )
     if f.closes is not None and f.opens is None:
         problems.append("--closes without --opens: name the event type that opens the incident")
     for secret in f.secrets:

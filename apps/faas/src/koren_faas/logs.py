@@ -78,9 +78,12 @@ def _follow(kubes: list[Kube], name: str) -> Iterator[Line]:
         try:
             while True:  # The API server ends each watch after a while.
                 for text in kube.lines(_PODS, query=query):
-                    pod = json.loads(text)["object"]
-                    key = pod["metadata"].get("name")
-                    if pod.get("status", {}).get("phase") == "Running" and key not in followed:
+                    event = json.loads(text)
+                    if event["type"] == "ERROR":  # It is too far behind, and begins anew.
+                        break
+                    pod = event["object"]
+                    key = pod["metadata"]["name"]
+                    if pod["status"].get("phase") == "Running" and key not in followed:
                         followed.add(key)
                         threading.Thread(target=read, args=(kube, key), daemon=True).start()
         except FaasError as error:

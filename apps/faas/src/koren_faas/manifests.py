@@ -104,10 +104,13 @@ def from_deployment(deployment: Mapping[str, Any]) -> Function:
         handler=notes[f"{API_GROUP}/handler"],
         runtime=notes[f"{API_GROUP}/runtime"],
         topic=notes.get(_TOPIC),
+        trigger=notes.get(f"{API_GROUP}/trigger"),
         timeout_s=int(notes[f"{API_GROUP}/timeout-s"]),
         memory=container["resources"]["limits"]["memory"],
         cpu=container["resources"]["requests"]["cpu"],
+        min_scale=int(notes.get(f"{API_GROUP}/min-scale", 0)),
         max_scale=int(notes[f"{API_GROUP}/max-scale"]),
+        target=int(notes.get(f"{API_GROUP}/target", 1)),
         max_attempts=int(notes[f"{API_GROUP}/max-attempts"]),
         secrets=tuple(v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v),
         env={v["name"]: v.get("value", "") for v in container["env"] if v["name"] not in fixed},
@@ -166,9 +169,12 @@ def _annotations(function: Function, requirements: tuple[str, ...]) -> dict[str,
         f"{API_GROUP}/handler": function.handler,
         f"{API_GROUP}/runtime": function.runtime,
         _TOPIC: function.topic,
+        f"{API_GROUP}/trigger": function.trigger,
         f"{API_GROUP}/timeout-s": str(function.timeout_s),
         f"{API_GROUP}/max-attempts": str(function.max_attempts),
+        f"{API_GROUP}/min-scale": str(function.min_scale) if function.min_scale else None,
         f"{API_GROUP}/max-scale": str(function.max_scale),
+        f"{API_GROUP}/target": str(function.target) if function.target != 1 else None,
         f"{API_GROUP}/opens": function.opens,
         f"{API_GROUP}/closes": function.closes,
         f"{API_GROUP}/incident-limit-s": str(function.incident_limit_s),
@@ -285,7 +291,7 @@ def _scaled_object(function: Function) -> Manifest:
         "metadata": _meta(function),
         "spec": {
             "scaleTargetRef": {"name": function.name},
-            "minReplicaCount": 0,
+            "minReplicaCount": function.min_scale,
             "maxReplicaCount": function.max_scale,
             # How soon it goes back to zero; up is pushed, not polled.
             "pollingInterval": 5,
@@ -309,7 +315,11 @@ def _scaled_object(function: Function) -> Manifest:
             "triggers": [
                 {
                     "type": "external-push",
-                    "metadata": {"scalerAddress": _SCALER, "function": function.name},
+                    "metadata": {
+                        "scalerAddress": _SCALER,
+                        "function": function.name,
+                        "target": str(function.target),
+                    },
                     "authenticationRef": {"name": "gateway-scaler"},
                 }
             ],

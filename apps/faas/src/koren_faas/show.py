@@ -1,25 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions as text: the tables and documents that the command line prints."""
+"""The tables and documents that the command line prints."""
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import yaml
 
 from koren_faas import manifests
 from koren_faas.change import Difference
+from koren_faas.dead_letters import DeadLetter
 from koren_faas.deployment import Deployed
+from koren_faas.triggers import Trigger
+from koren_faas.usage import Usage
 
 _HEAD = ("NAME", "NAMESPACE", "HANDLER", "RUNTIME", "DEPENDENCIES", "STATUS", "REGION")
 _HEAD_WIDE = ("TOPIC", "MEMORY", "ENV", "IMAGE")
+METRIC = "backlog"
+"""What functions scale by: incidents with work."""
+_REASON_LENGTH = 60
 
 
-def document(functions: Sequence[Deployed], form: str) -> str:
-    """Functions as one document: `json` or `yaml`."""
-    content = [one.as_dict() for one in functions]
+class Plain(Protocol):
+    """What can be told as plain data."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it."""
+
+
+def document(things: Sequence[Plain], form: str) -> str:
+    """Things as one document: `json` or `yaml`."""
+    return plain([one.as_dict() for one in things], form)
+
+
+def plain(content: Any, form: str) -> str:
+    """Plain data as a document: `json` or `yaml`."""
     if form == "json":
         return json.dumps(content, indent=2, ensure_ascii=False)
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip()
@@ -62,7 +80,7 @@ def description(one: Deployed) -> str:
         ("Topic:", function.topic or ""),
         ("Incident:", incident),
         ("Timeout:", f"{function.timeout_s} s, at most {function.max_attempts} attempts"),
-        ("Scale:", f"0 to {function.max_scale}"),
+        ("Scale:", f"{function.min_scale} to {function.max_scale}, one for {function.target}"),
         ("Envvar:", json.dumps(dict(function.env), ensure_ascii=False)),
         ("Secrets:", ", ".join(function.secrets)),
         ("Memory:", function.memory),
@@ -72,6 +90,74 @@ def description(one: Deployed) -> str:
         ("Status:", one.status),
     ]
     return _columns(rows)
+
+
+def usage(used: Sequence[Usage]) -> str:
+    """What functions did, a line each."""
+    rows: list[tuple[str, ...]] = [
+        ("NAME", "NAMESPACE", "TOTAL_CALLS", "TOTAL_FAILURES")
+        + ("TOTAL_DURATION_SECONDS", "AVG_DURATION_SECONDS", "REGION")
+    ]
+    for one in used:
+        average = "" if one.average_s is None else f"{one.average_s:.3f}"
+        counts = (str(one.calls), str(one.failures), f"{one.duration_s:.3f}", average)
+        rows.append((one.name, one.namespace, *counts, one.region))
+    return _columns(rows)
+
+
+def triggers(found: Sequence[Trigger]) -> str:
+    """Triggers, a line each."""
+    rows: list[tuple[str, ...]] = [("NAME", "NAMESPACE", "TOPIC", "FUNCTION SELECTOR", "REGION")]
+    rows += [
+        (one.name, manifests.NAMESPACE, one.topic, f"function={one.function}", one.region)
+        for one in found
+    ]
+    return _columns(rows)
+
+
+def autoscales(functions: Sequence[Deployed]) -> str:
+    """How functions scale, a line each."""
+    rows: list[tuple[str, ...]] = [
+        ("NAME", "NAMESPACE", "TARGET", "MIN", "MAX", "METRIC", "VALUE", "REGION")
+    ]
+    for one in functions:
+        name, limits = one.function.name, (one.function.min_scale, one.function.max_scale)
+        row = (name, manifests.NAMESPACE, name, *map(str, limits))
+        rows.append((*row, METRIC, str(one.function.target), one.region))
+    return _columns(rows)
+
+
+def dead_letters(letters: Sequence[DeadLetter]) -> str:
+    """Dead letters, a line each."""
+    rows: list[tuple[str, ...]] = [
+        ("ID", "FUNCTION", "REASON", "ATTEMPTS", "TIME", "EVENT TYPE", "SUBJECT", "REGION")
+    ]
+    for one in letters:
+        event = one.event or {}
+        about = (event.get("type") or "", event.get("subject") or "")
+        row = (one.id, one.function or "", _short(one.reason), str(one.attempts), one.time)
+        rows.append((*row, *about, one.region))
+    return _columns(rows)
+
+
+def dead_letter(letter: Mapping[str, Any]) -> str:
+    """All of one dead letter, its message last."""
+    event = letter["event"] or {}
+    rows = [
+        ("ID:", letter["id"]),
+        ("Region:", letter["region"]),
+        ("Function:", letter["function"] or ""),
+        ("Reason:", _short(letter["reason"])),
+        ("Attempts:", str(letter["attempts"])),
+        ("Time:", letter["time"]),
+        *((f"Event {key}:", event.get(key) or "") for key in ("id", "source", "type", "subject")),
+    ]
+    parts = [_columns(rows)]
+    if "\n" in letter["reason"].strip():
+        parts.append(letter["reason"].strip())
+    message = letter.get("message", letter.get("message_base64"))
+    parts.append(plain(message, "json"))
+    return "\n\n".join(parts)
 
 
 def diff(changes: Iterable[Difference]) -> str:
@@ -86,6 +172,11 @@ def diff(changes: Iterable[Difference]) -> str:
             lineterm="",
         )
     return "\n".join(parts)
+
+
+def _short(reason: str) -> str:
+    first = (reason.strip().splitlines() or [""])[0]
+    return first if len(first) <= _REASON_LENGTH else f"{first[: _REASON_LENGTH - 1]}…"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:

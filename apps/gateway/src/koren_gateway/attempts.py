@@ -121,6 +121,7 @@ class Attempts:
         **more: str,
     ) -> None:
         self._metrics.invocations.labels(function.name, outcome).inc()
+        self._metrics.ended(function.name, progress)
         self._metrics.attempt(function.name, key, attempt, progress, "handler_done")
         log = _log.info if outcome == "succeeded" else _log.warning
         log(

@@ -37,6 +37,13 @@ class Metrics:
             buckets=_PHASE_BUCKETS_S,
             registry=self.registry,
         )
+        self.handlers = Histogram(
+            f"{_PREFIX}handler_seconds",
+            "Time that the handler took for one attempt.",
+            ["function"],
+            buckets=_PHASE_BUCKETS_S,
+            registry=self.registry,
+        )
         self.commits = Histogram(
             f"{_PREFIX}commit_seconds",
             "Time to put a batch of events on disk.",
@@ -96,6 +103,13 @@ class Metrics:
             for name in names:
                 if name in progress.phases:
                     self.phase(function, name, event, progress.phases[name])
+
+    def ended(self, function: str, progress: Progress) -> None:
+        """The handler has come to an end, whichever."""
+        phases = progress.phases
+        if "handler_entered" in phases and "handler_done" in phases:
+            took_ms = phases["handler_done"] - phases["handler_entered"]
+            self.handlers.labels(function).observe(max(0, took_ms) / 1000)
 
     def backlog(self, function: str, backlog: Backlog) -> None:
         """What the function has to do."""

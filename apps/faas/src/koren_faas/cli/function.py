@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `faas`: Kubeless's verbs and flags, for the regions of a site."""
+"""`faas function`: deploy, update, list, describe, call, watch and delete functions."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,34 +13,15 @@ import click
 from koren_faas import deployment, show
 from koren_faas.calling import call
 from koren_faas.change import Result
-from koren_faas.errors import FaasError
+from koren_faas.cli.common import DRYRUN, OUTPUT, REGION, Group, say, warn
 from koren_faas.function import Function
 from koren_faas.logs import logs
-from koren_faas.site import Site, default_dir
+from koren_faas.site import Site
+from koren_faas.usage import usage
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_REGION = click.option(
-    "--region", "regions", multiple=True, help="Region, may be given more than once."
-)
-_OUTPUT = click.option(
-    "-o", "--out", type=click.Choice(["json", "yaml"]), help="Output format instead of a table."
-)
-_DRYRUN = click.option(
-    "--dryrun", is_flag=True, help="Change nothing, print what would change as a diff."
-)
-
 _NEEDED = {"--runtime": "runtime", "--handler": "handler", "--from-file": "source"}
-
-
-class _Group(click.Group):
-    """Tells the package's errors as click tells its own: one message, exit code 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except FaasError as error:
-            raise click.ClickException(str(error)) from error
 
 
 def _pairs(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -59,8 +40,8 @@ def _function_options(command: F) -> F:
     path = click.Path(exists=True, path_type=Path)
     file = click.Path(exists=True, dir_okay=False, path_type=Path)
     for option in (
-        _DRYRUN,
-        _REGION,
+        DRYRUN,
+        REGION,
         click.option("--incident-limit", "incident_limit_s", type=int, metavar="SECONDS",
                      help="An open incident counts as closed after this time."),
         click.option("--closes", metavar="TYPE", help="Event type that closes an incident."),
@@ -68,6 +49,7 @@ def _function_options(command: F) -> F:
                      "the function stays up until it closes."),
         click.option("--max-attempts", type=int, help="Tries before an event is a dead letter."),
         click.option("--max-scale", type=int, help="Most pods in one region."),
+        click.option("--min-scale", type=int, help="Least pods in one region."),
         click.option("--timeout", "timeout_s", type=int, metavar="SECONDS",
                      help="Time that the handler may take for one event."),
         click.option("--cpu", help="Requested CPU in cores, such as 0.5 or 500m."),
@@ -93,34 +75,17 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if value not in (None, (), {})}
 
 
-def _say(line: str) -> None:
-    click.echo(line, err=True)
-
-
 def _tell(name: str, result: Result, dryrun: bool) -> None:
     if dryrun:
         click.echo(show.diff(result.diff) or "Nothing would change")
     elif not result.changed:
-        _say(f"Function {name} is in place already in {', '.join(result.regions)}")
+        say(f"Function {name} is in place already in {', '.join(result.regions)}")
     else:
-        _say(f"Function {name} submitted for deployment")
-        _say(f"Check the deployment status executing 'faas function ls {name}'")
+        say(f"Function {name} submitted for deployment")
+        say(f"Check the deployment status executing 'faas function ls {name}'")
 
 
-@click.group(cls=_Group)
-@click.version_option(package_name="koren-faas", message="faas %(version)s")
-@click.option(
-    "--site-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the site's state.  [env: KOREN_SITE_DIR; default: .state/local]",
-)
-@click.pass_context
-def main(ctx: click.Context, site_dir: Path | None) -> None:
-    """Functions on the regions of a site."""
-    ctx.obj = site_dir or default_dir()
-
-
-@main.group(cls=_Group)
+@click.group(cls=Group)
 def function() -> None:
     """Deploy, list, call and delete functions."""
 
@@ -139,8 +104,8 @@ def deploy(
             raise click.UsageError(f"A function needs {flag}.")
     spec = Function(name=name, **given)
     site = Site.load(site_dir)
-    _say("Deploying function...")
-    result = deployment.deploy(site, spec, regions, check=dryrun, on_progress=_say)
+    say("Deploying function...")
+    result = deployment.deploy(site, spec, regions, check=dryrun, on_progress=say)
     _tell(name, result, dryrun)
 
 
@@ -156,14 +121,14 @@ def update(
     if not given:
         raise click.UsageError("Nothing to change: give at least one flag.")
     site = Site.load(site_dir)
-    _say("Redeploying function...")
-    result = deployment.update(site, name, given, regions, check=dryrun, on_progress=_say)
+    say("Redeploying function...")
+    result = deployment.update(site, name, given, regions, check=dryrun, on_progress=say)
     _tell(name, result, dryrun)
 
 
 @click.command("ls")
 @click.argument("names", nargs=-1)
-@_REGION
+@REGION
 @click.option("-o", "--out", type=click.Choice(["json", "yaml", "wide"]), help="Output format.")
 @click.pass_obj
 def list_functions(
@@ -175,24 +140,43 @@ def list_functions(
         click.echo(show.document(found.functions, out))
     else:
         click.echo(show.listing(found.functions, wide=out == "wide"))
-    for error in found.unreachable.values():
-        _say(f"Warning: {error}")
-    missing = set(names) - {one.function.name for one in found.functions}
-    if missing:
-        names = tuple(sorted(missing))
-        raise click.ClickException(f"Error listing function {', '.join(names)}: not found")
-    if found.unreachable:
-        raise click.exceptions.Exit(1)
+    _missing(names, {one.function.name for one in found.functions})
+    warn(found.unreachable)
 
 
 function.add_command(list_functions)
 function.add_command(list_functions, "list")
 
 
+def _missing(names: Collection[str], found: Collection[str]) -> None:
+    missing = sorted(set(names) - set(found))
+    if missing:
+        raise click.ClickException(f"Error listing function {', '.join(missing)}: not found")
+
+
+@click.command("top")
+@click.option("-f", "--function", "names", multiple=True, help="Function; default all.")
+@REGION
+@OUTPUT
+@click.pass_obj
+def show_usage(
+    site_dir: Path, names: tuple[str, ...], regions: tuple[str, ...], out: str | None
+) -> None:
+    """Display function metrics, since the start of each region's gateway."""
+    found, unreachable = usage(Site.load(site_dir), names, regions)
+    click.echo(show.document(found, out) if out else show.usage(found))
+    _missing(names, {one.name for one in found})
+    warn(unreachable)
+
+
+function.add_command(show_usage)
+function.add_command(show_usage, "stats")
+
+
 @function.command()
 @click.argument("name")
-@_REGION
-@_OUTPUT
+@REGION
+@OUTPUT
 @click.pass_obj
 def describe(site_dir: Path, name: str, regions: tuple[str, ...], out: str | None) -> None:
     """Show all of a function, in each region that has it."""
@@ -239,13 +223,13 @@ def _data(text: str | None) -> Any:
 
 @function.command()
 @click.argument("name")
-@_REGION
-@_DRYRUN
+@REGION
+@DRYRUN
 @click.pass_obj
 def delete(site_dir: Path, name: str, regions: tuple[str, ...], dryrun: bool) -> None:
     """Delete a function, from every region unless some are named."""
     site = Site.load(site_dir)
-    result = deployment.delete(site, name, regions, check=dryrun, on_progress=_say)
+    result = deployment.delete(site, name, regions, check=dryrun, on_progress=say)
     if dryrun:
         click.echo(show.diff(result.diff) or "Nothing would change")
     elif not result.changed:
@@ -255,7 +239,7 @@ def delete(site_dir: Path, name: str, regions: tuple[str, ...], dryrun: bool) ->
 
 @function.command("logs")
 @click.argument("name")
-@_REGION
+@REGION
 @click.option("-f", "--follow", is_flag=True, help="Go on, also with pods that come later.")
 @click.pass_obj
 def show_logs(site_dir: Path, name: str, regions: tuple[str, ...], follow: bool) -> None:
@@ -266,4 +250,4 @@ def show_logs(site_dir: Path, name: str, regions: tuple[str, ...], follow: bool)
         empty = False
         click.echo(f"{line.region}/{line.pod}: {line.text}")
     if empty:
-        _say(f"{name} is idle: no pod of it is running")
+        say(f"{name} is idle: no pod of it is running")

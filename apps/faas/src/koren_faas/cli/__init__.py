@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `faas`: Kubeless's verbs and flags, for the regions of a site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from koren_faas.cli.autoscale import autoscale
+from koren_faas.cli.common import Group
+from koren_faas.cli.dlq import dlq
+from koren_faas.cli.function import function
+from koren_faas.cli.trigger import trigger
+from koren_faas.site import default_dir
+
+
+@click.group(cls=Group)
+@click.version_option(package_name="koren-faas", message="faas %(version)s")
+@click.option(
+    "--site-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the site's state.  [env: KOREN_SITE_DIR; default: .state/local]",
+)
+@click.pass_context
+def main(ctx: click.Context, site_dir: Path | None) -> None:
+    """Functions on the regions of a site."""
+    ctx.obj = site_dir or default_dir()
+
+
+for _group in (function, trigger, autoscale, dlq):
+    main.add_command(_group)

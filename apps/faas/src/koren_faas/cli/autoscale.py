@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`faas autoscale`: how many pods a function may have, and for how much work."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import click
+
+from koren_faas import deployment, show
+from koren_faas.cli.common import OUTPUT, REGION, Group, say, warn
+from koren_faas.function import Function
+from koren_faas.site import Site
+
+_RULE = ("min_scale", "max_scale", "target")
+_DEFAULT = {field.name: field.default for field in fields(Function) if field.name in _RULE}
+
+
+@click.group(cls=Group)
+def autoscale() -> None:
+    """Change how functions scale. Each does, from zero, unless told otherwise."""
+
+
+@autoscale.command()
+@click.argument("name")
+@click.option("--min", "min_scale", type=int, help="Minimum number of pods in one region.")
+@click.option("--max", "max_scale", type=int, help="Maximum number of pods in one region.")
+@click.option(
+    "--metric",
+    type=click.Choice([show.METRIC]),
+    default=show.METRIC,
+    help="What is counted: incidents with work, the only metric there is.",
+)
+@click.option("--value", "target", type=int, help="How much of it one pod is to look after.")
+@REGION
+@click.pass_obj
+def create(
+    site_dir: Path, /, name: str, metric: str, regions: tuple[str, ...], **rule: int | None
+) -> None:
+    """Automatically scale a function; what is not given stays."""
+    given = {key: value for key, value in rule.items() if value is not None}
+    if not given:
+        raise click.UsageError("Nothing to change: give --min, --max or --value.")
+    site = Site.load(site_dir)
+    say("Adding autoscaling rule to the function...")
+    deployment.update(site, name, given, regions, on_progress=say)
+    say(f"Autoscaling rule for {name} submitted for deployment")
+
+
+@click.command("list")
+@REGION
+@OUTPUT
+@click.pass_obj
+def list_rules(site_dir: Path, regions: tuple[str, ...], out: str | None) -> None:
+    """List how functions scale, of every region unless some are named."""
+    found = deployment.ls(Site.load(site_dir), (), regions)
+    if out:
+        keys = ("name", "namespace", "region", *_RULE)
+        rules = [{key: one.as_dict()[key] for key in keys} for one in found.functions]
+        click.echo(show.plain(rules, out))
+    else:
+        click.echo(show.autoscales(found.functions))
+    warn(found.unreachable)
+
+
+autoscale.add_command(list_rules)
+autoscale.add_command(list_rules, "ls")
+
+
+@autoscale.command()
+@click.argument("name")
+@REGION
+@click.pass_obj
+def delete(site_dir: Path, name: str, regions: tuple[str, ...]) -> None:
+    """Let a function scale as one does that was told nothing."""
+    site = Site.load(site_dir)
+    found = deployment.placed(site, name, regions)
+    if all(getattr(one.function, key) == _DEFAULT[key] for one in found for key in _RULE):
+        raise click.ClickException(f"Not found an auto scale definition for {name}")
+    say("Removing autoscaling rule from the function...")
+    deployment.update(site, name, _DEFAULT, [one.region for one in found], on_progress=say)
+    say(f"Removed Autoscaling rule from {name}")

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from koren_faas.errors import FaasError
+
+REGION = click.option(
+    "--region", "regions", multiple=True, help="Region, may be given more than once."
+)
+OUTPUT = click.option(
+    "-o", "--out", type=click.Choice(["json", "yaml"]), help="Output format instead of a table."
+)
+DRYRUN = click.option(
+    "--dryrun", is_flag=True, help="Change nothing, print what would change as a diff."
+)
+
+
+class Group(click.Group):
+    """Tells the package's errors as click tells its own: one message, exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FaasError as error:
+            raise click.ClickException(str(error)) from error
+
+
+def say(line: str) -> None:
+    """Tell people, not programs: it is no part of the output."""
+    click.echo(line, err=True)
+
+
+def warn(unreachable: Mapping[str, FaasError]) -> None:
+    """Tell of regions that did not answer, and end with an error code if there are any."""
+    for error in unreachable.values():
+        say(f"Warning: {error}")
+    if unreachable:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`faas dlq`: events that functions could not handle."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from koren_faas import dead_letters as letters
+from koren_faas import show
+from koren_faas.cli.common import OUTPUT, REGION, Group, say, warn
+from koren_faas.site import Site
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _which(command: F) -> F:
+    for option in (
+        REGION,
+        click.option("--all", "everything", is_flag=True, help="All that there are."),
+        click.option("--function", metavar="NAME", help="All of this function."),
+        click.argument("ids", nargs=-1),
+    ):
+        command = option(command)
+    return command
+
+
+def _demand(ids: Sequence[str], function: str | None, everything: bool) -> None:
+    if bool(ids) + bool(function) + everything != 1:
+        raise click.UsageError("Say which: IDs, --function NAME, or --all.")
+
+
+@click.group(cls=Group)
+def dlq() -> None:
+    """Look after dead letters: events that a function gave up on, and what is no event."""
+
+
+@click.command("list")
+@click.option("--function", metavar="NAME", help="Only those of this function.")
+@REGION
+@OUTPUT
+@click.pass_obj
+def list_letters(
+    site_dir: Path, function: str | None, regions: tuple[str, ...], out: str | None
+) -> None:
+    """List dead letters, of every region unless some are named."""
+    found = letters.dead_letters(Site.load(site_dir), function, regions)
+    click.echo(show.document(found.letters, out) if out else show.dead_letters(found.letters))
+    warn(found.unreachable)
+
+
+dlq.add_command(list_letters)
+dlq.add_command(list_letters, "ls")
+
+
+@dlq.command("show")
+@click.argument("id")
+@REGION
+@OUTPUT
+@click.pass_obj
+def show_letter(site_dir: Path, id: str, regions: tuple[str, ...], out: str | None) -> None:
+    """Show all of a dead letter, with its event."""
+    letter = letters.dead_letter(Site.load(site_dir), id, regions)
+    click.echo(show.plain(letter, out) if out else show.dead_letter(letter))
+
+
+@dlq.command()
+@_which
+@click.pass_obj
+def redrive(
+    site_dir: Path,
+    ids: tuple[str, ...],
+    function: str | None,
+    everything: bool,
+    regions: tuple[str, ...],
+) -> None:
+    """Have events handled again, as if they were new."""
+    _demand(ids, function, everything)
+    done = letters.redrive(Site.load(site_dir), ids, function, regions)
+    _tell(done, "redriven")
+
+
+@dlq.command()
+@_which
+@click.pass_obj
+def purge(
+    site_dir: Path,
+    ids: tuple[str, ...],
+    function: str | None,
+    everything: bool,
+    regions: tuple[str, ...],
+) -> None:
+    """Throw dead letters away, for good."""
+    _demand(ids, function, everything)
+    done = letters.purge(Site.load(site_dir), ids, function, regions)
+    _tell(done, "purged")
+
+
+def _tell(done: Sequence[letters.DeadLetter], what: str) -> None:
+    counts = Counter(letter.region for letter in done)
+    for region, count in sorted(counts.items()):
+        say(f"{region}: {count} dead letter{'s' if count > 1 else ''} {what}")
+    if not counts:
+        say("There is no dead letter")

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`faas trigger mqtt`: which events start a function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from koren_faas import manifests, show, triggers
+from koren_faas.cli.common import OUTPUT, REGION, Group, say, warn
+from koren_faas.errors import NotDeployedError
+from koren_faas.site import Site
+
+
+@click.group(cls=Group)
+def trigger() -> None:
+    """Create, list and delete triggers."""
+
+
+@trigger.group(cls=Group)
+def mqtt() -> None:
+    """Create, list and delete MQTT triggers. A function has one at most."""
+
+
+@mqtt.command()
+@click.argument("name")
+@click.option(
+    "--trigger-topic",
+    "topic",
+    required=True,
+    metavar="TOPIC",
+    help="MQTT topic filter to listen to; {region} stands for the region's name.",
+)
+@click.option(
+    "--function-selector",
+    "selector",
+    metavar="function=NAME",
+    help="The function to start; default the one of the trigger's name.",
+)
+@REGION
+@click.pass_obj
+def create(
+    site_dir: Path, name: str, topic: str, selector: str | None, regions: tuple[str, ...]
+) -> None:
+    """Create an MQTT trigger, in every region that has the function unless some are named."""
+    function = triggers.selected(selector) if selector else name
+    result = triggers.create(Site.load(site_dir), name, topic, function, regions, on_progress=say)
+    if result.changed:
+        say(f"MQTT trigger {name} created in namespace {manifests.NAMESPACE} successfully!")
+    else:
+        say(f"MQTT trigger {name} is in place already in {', '.join(result.regions)}")
+
+
+@click.command("list")
+@REGION
+@OUTPUT
+@click.pass_obj
+def list_triggers(site_dir: Path, regions: tuple[str, ...], out: str | None) -> None:
+    """List all MQTT triggers, of every region unless some are named."""
+    found, unreachable = triggers.triggers(Site.load(site_dir), regions)
+    click.echo(show.document(found, out) if out else show.triggers(found))
+    warn(unreachable)
+
+
+mqtt.add_command(list_triggers)
+mqtt.add_command(list_triggers, "ls")
+
+
+@mqtt.command()
+@click.argument("name")
+@REGION
+@click.pass_obj
+def delete(site_dir: Path, name: str, regions: tuple[str, ...]) -> None:
+    """Delete an MQTT trigger; only calls start its function then."""
+    try:
+        triggers.delete(Site.load(site_dir), name, regions, on_progress=say)
+    except NotDeployedError as error:
+        raise click.ClickException(
+            f"Failed to delete MQTT trigger object {name} in namespace {manifests.NAMESPACE}."
+            f" Error: {error}"
+        ) from error
+    say(f"MQTT trigger {name} deleted from namespace {manifests.NAMESPACE} successfully!")

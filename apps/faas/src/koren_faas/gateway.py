@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Function API of a region's gateway, reached through the region's API server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from koren_faas import manifests
+from koren_faas.kube import Kube
+
+NAMESPACE = "koren-faas"
+
+_API = f"/api/v1/namespaces/{NAMESPACE}/services/https:gateway:functions/proxy/v1"
+_TOKEN_LIFE_S = 600
+_READ_TIMEOUT_S = 30.0
+
+
+class Gateway:
+    """The gateway of one region, asked in the name of who may call functions."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+        self._token: str | None = None
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        read_timeout_s: float = _READ_TIMEOUT_S,
+    ) -> bytes:
+        """Send one request and return the answer's body.
+
+        Args:
+            path: below the API, with its leading slash.
+            body: sent as JSON.
+
+        Raises:
+            RegionError: the gateway, or the API server before it, refused or did not answer.
+        """
+        self._token = self._token or self._new_token()
+        return self._kube.request(
+            method,
+            f"{_API}{path}",
+            query=query,
+            body=body,
+            headers={"Koren-Token": self._token, "Content-Type": content_type},
+            read_timeout_s=read_timeout_s,
+        )
+
+    def _new_token(self) -> str:
+        answer = json.loads(
+            self._kube.request(
+                "POST",
+                f"/api/v1/namespaces/{manifests.NAMESPACE}/serviceaccounts/{manifests.CALLER}/token",
+                body={
+                    "apiVersion": "authentication.k8s.io/v1",
+                    "kind": "TokenRequest",
+                    "spec": {
+                        "audiences": [manifests.AUDIENCE],
+                        "expirationSeconds": _TOKEN_LIFE_S,
+                    },
+                },
+            )
+        )
+        return str(answer["status"]["token"])

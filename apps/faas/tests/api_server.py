@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stand-in for a region's API server: it keeps objects, and has a gateway and pods behind it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import queue
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+PODS = "/api/v1/namespaces/functions/pods"
+GATEWAY_PODS = "/api/v1/namespaces/koren-faas/pods"
+GATEWAY = "/api/v1/namespaces/koren-faas/services/https:gateway:functions/proxy/v1"
+_DEPLOYMENTS = "/apis/apps/v1/namespaces/functions/deployments"
+_TOKEN = "token-of-faas-caller"
+
+Answer = tuple[int, Any]
+
+
+class ApiServer:
+    """One region's API server.
+
+    Attributes:
+        objects: path to object.
+        letters: dead letters of the gateway behind it, by id.
+        metrics: what that gateway's pod tells Prometheus.
+        watched: events for who watches pods; None ends the watch.
+        output: pod name to lines of its output, for who reads logs.
+        asked: requests that changed something, in order.
+    """
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.letters: dict[str, dict[str, Any]] = {}
+        self.metrics = ""
+        self.watched: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self.output: dict[str, list[str]] = {}
+        self.asked: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _serve(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                body = json.loads(self.rfile.read(length)) if length else None
+                url = urlsplit(self.path)
+                query = dict(parse_qsl(url.query))
+                token = self.headers.get("Koren-Token")
+                status, content = outer.answer(self.command, url.path, query, body, token)
+                self.send_response(status)
+                self.send_header("Connection", "close")
+                if not isinstance(content, Iterator):
+                    text = content if isinstance(content, str) else json.dumps(content)
+                    self.send_header("Content-Length", str(len(text.encode())))
+                    self.end_headers()
+                    self.wfile.write(text.encode())
+                    return
+                # In chunks, as the real one does: a line is to be read when it comes.
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                for part in itertools.chain(content, [""]):
+                    self.wfile.write(f"{len(part):x}\r\n{part}\r\n".encode())
+                    self.wfile.flush()
+
+            do_GET = do_POST = do_PATCH = do_DELETE = _serve
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        """Stop it."""
+        self._server.shutdown()
+        self._server.server_close()
+        # Who watches still asks again now, and nobody answers.
+        self.watched.put(None)
+
+    def answer(
+        self, method: str, path: str, query: dict[str, str], body: Any, token: str | None
+    ) -> Answer:
+        """Status and content of the answer to a request."""
+        if path.startswith(GATEWAY):
+            if token != _TOKEN:
+                return 401, {"error": "no valid token"}
+            return self._gateway(method, unquote(path.removeprefix(GATEWAY)), query)
+        if path.endswith("/serviceaccounts/faas-caller/token"):
+            return 201, {"status": {"token": _TOKEN}}
+        if path == PODS and "watch" in query:
+            return 200, (json.dumps(event) + "\n" for event in iter(self.watched.get, None))
+        if path.startswith(f"{PODS}/") and path.endswith("/log"):
+            return 200, iter(self.output[path.split("/")[-2]])
+        if path.startswith(f"{GATEWAY_PODS}/"):
+            return 200, self.metrics
+        if path == GATEWAY_PODS:
+            running = {"metadata": {"name": "gateway-1"}, "status": {"phase": "Running"}}
+            return 200, {"items": [running]}
+        if path in (PODS, _DEPLOYMENTS):
+            inside = [one for at, one in self.objects.items() if at.startswith(f"{path}/")]
+            return 200, {"items": inside}
+        return self._object(method, path, query, body)
+
+    def _object(self, method: str, path: str, query: dict[str, str], body: Any) -> Answer:
+        before = self.objects.get(path)
+        if method == "PATCH":
+            after = {**body, "metadata": dict(body["metadata"])}
+            if query["fieldManager"] != "faas":
+                after = before or after
+            if after["kind"] == "ScaledObject":
+                after["status"] = {"conditions": [{"type": "Ready", "status": "True"}]}
+            if "dryRun" not in query:
+                self.objects[path] = after
+                if after != before:
+                    self.asked.append(f"PATCH {path.split('/')[-2]}")
+            return 200, after
+        if before is None:
+            return 404, {"message": "not found"}
+        return 200, before
+
+    def _gateway(self, method: str, path: str, query: dict[str, str]) -> Answer:
+        if path == "/dead-letters":
+            wanted = query.get("function")
+            shown = [
+                {key: value for key, value in letter.items() if key != "message"}
+                for letter in self.letters.values()
+                if wanted in (None, letter["function"])
+            ]
+            return 200, {"region": "here", "dead_letters": shown}
+        id = path.removeprefix("/dead-letters/").removesuffix("/redrive")
+        if id not in self.letters:
+            return 404, {"error": f"there is no dead letter {id}"}
+        if method == "GET":
+            return 200, self.letters[id]
+        self.asked.append(f"{method} {path}")
+        del self.letters[id]
+        return 202, {}

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs that change or show what is deployed, typed as a user types them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from api_server import ApiServer
+from click.testing import CliRunner, Result
+
+from koren_faas import Site
+from koren_faas.cli import main
+
+SCALED = "/apis/keda.sh/v1alpha1/namespaces/functions/scaledobjects/hello"
+DEPLOYED = "/apis/apps/v1/namespaces/functions/deployments/hello"
+Servers = dict[str, ApiServer]
+
+
+def _faas(site: Site, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["--site-dir", str(site.dir), *arguments])
+
+
+def _rows(result: Result) -> list[list[str]]:
+    return [line.split() for line in result.stdout.splitlines()[1:]]
+
+
+def _annotations(server: ApiServer) -> dict[str, str]:
+    found: dict[str, str] = server.objects[DEPLOYED]["metadata"]["annotations"]
+    return found
+
+
+# trigger mqtt
+
+
+def test_a_trigger_is_created_listed_and_deleted(live_site: Site, servers: Servers) -> None:
+    create = ("trigger", "mqtt", "create", "accidents", "--trigger-topic", "events/{region}/+/x")
+    select = ("--function-selector", "created-by=kubeless,function=hello")
+    made = _faas(live_site, *create, *select)
+    assert made.exit_code == 0, made.output
+    assert "MQTT trigger accidents created in namespace functions successfully!" in made.stderr
+    assert _annotations(servers["seoul"])["faas.koren.kr/topic"] == "events/seoul/+/x"
+    assert _annotations(servers["busan"])["faas.koren.kr/topic"] == "events/busan/+/x"
+
+    listed = _faas(live_site, "trigger", "mqtt", "list")
+    head = listed.stdout.splitlines()[0]
+    assert " ".join(head.split()) == "NAME NAMESPACE TOPIC FUNCTION SELECTOR REGION"
+    assert _rows(listed) == [
+        ["accidents", "functions", f"events/{region}/+/x", "function=hello", region]
+        for region in ("busan", "seoul")
+    ]
+    again = _faas(live_site, *create, *select)
+    assert (again.exit_code, "in place already in busan, seoul" in again.stderr) == (0, True)
+
+    gone = _faas(live_site, "trigger", "mqtt", "delete", "accidents", "--region", "seoul")
+    assert "MQTT trigger accidents deleted from namespace functions successfully!" in gone.stderr
+    assert "faas.koren.kr/topic" not in _annotations(servers["seoul"])
+    assert [row[-1] for row in _rows(_faas(live_site, "trigger", "mqtt", "ls"))] == ["busan"]
+
+
+def test_a_trigger_needs_no_selector_for_the_function_of_its_name(
+    live_site: Site, servers: Servers
+) -> None:
+    topic = ("--trigger-topic", "events/seoul/#")
+    made = _faas(live_site, "trigger", "mqtt", "create", "hello", *topic, "--region", "seoul")
+    assert made.exit_code == 0, made.output
+    assert "faas.koren.kr/trigger" not in _annotations(servers["seoul"])
+    assert servers["busan"].asked == []
+    other = _faas(
+        live_site,
+        *("trigger", "mqtt", "create", "other", *topic, "--function-selector", "function=hello"),
+        *("--region", "seoul"),
+    )
+    assert other.exit_code == 1
+    assert "has the trigger hello (events/seoul/#) in seoul already" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (("--trigger-topic", "accidents"), "does not begin with events/<region>/"),
+        (("--trigger-topic", "events/seoul/#"), "can't match an event of busan"),
+        (("--trigger-topic", "events/+/#", "--function-selector", "app=x"), "Invalid label"),
+        (("--trigger-topic", "events/+/#", "--function-selector", "function=no"), "not in any"),
+        (("--trigger-topic", "events/+/#", "--region", "tokyo"), "no region tokyo"),
+        ((), "--trigger-topic"),
+    ],
+)
+def test_a_trigger_that_is_wrong_changes_nothing(
+    live_site: Site, servers: Servers, more: tuple[str, ...], named: str
+) -> None:
+    result = _faas(live_site, "trigger", "mqtt", "create", "hello", *more)
+    assert result.exit_code != 0
+    assert named in result.stderr
+    assert [server.asked for server in servers.values()] == [[], [], []]
+
+
+def test_a_trigger_that_is_not_there_can_t_be_deleted(live_site: Site) -> None:
+    result = _faas(live_site, "trigger", "mqtt", "delete", "none")
+    assert result.exit_code == 1
+    assert "Failed to delete MQTT trigger object none in namespace functions" in result.stderr
+
+
+# autoscale
+
+
+def test_a_rule_changes_how_a_function_scales_and_goes_again(
+    live_site: Site, servers: Servers
+) -> None:
+    rule = ("--min", "1", "--max", "4", "--value", "3")
+    made = _faas(live_site, "autoscale", "create", "hello", *rule, "--region", "seoul")
+    assert made.exit_code == 0, made.output
+    assert "Autoscaling rule for hello submitted for deployment" in made.stderr
+    spec: dict[str, Any] = servers["seoul"].objects[SCALED]["spec"]
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (1, 4)
+    assert spec["triggers"][0]["metadata"]["target"] == "3"
+
+    listed = _faas(live_site, "autoscale", "list")
+    head = "NAME NAMESPACE TARGET MIN MAX METRIC VALUE REGION"
+    assert listed.stdout.splitlines()[0].split() == head.split()
+    assert _rows(listed) == [
+        ["hello", "functions", "hello", "0", "10", "backlog", "1", "busan"],
+        ["hello", "functions", "hello", "1", "4", "backlog", "3", "seoul"],
+    ]
+    as_json = json.loads(_faas(live_site, "autoscale", "ls", "-o", "json").stdout)
+    assert as_json[1]["max_scale"] == 4
+
+    # What is not given stays.
+    _faas(live_site, "autoscale", "create", "hello", "--max", "6", "--region", "seoul")
+    assert servers["seoul"].objects[SCALED]["spec"]["minReplicaCount"] == 1
+
+    gone = _faas(live_site, "autoscale", "delete", "hello", "--region", "seoul")
+    assert "Removed Autoscaling rule from hello" in gone.stderr
+    assert servers["seoul"].objects[SCALED]["spec"]["minReplicaCount"] == 0
+    again = _faas(live_site, "autoscale", "delete", "hello", "--region", "seoul")
+    assert (again.exit_code, "Not found an auto scale definition" in again.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (("--min", "-1"), "can't be negative"),
+        (("--min", "5", "--max", "4"), "must be greater than or equal to"),
+        (("--value", "0"), "target is 0"),
+        (("--metric", "cpu", "--max", "4"), "'cpu' is not 'backlog'"),
+        ((), "Nothing to change"),
+    ],
+)
+def test_a_rule_that_is_wrong_changes_nothing(
+    live_site: Site, servers: Servers, more: tuple[str, ...], named: str
+) -> None:
+    result = _faas(live_site, "autoscale", "create", "hello", *more)
+    assert result.exit_code != 0
+    assert named in result.stderr
+    assert servers["seoul"].asked == []
+
+
+# dlq
+
+
+def _letter(id: str, function: str | None, reason: str) -> dict[str, Any]:
+    event = {"id": "e-1", "source": "cctv", "type": "accident", "subject": "i-1", "time": None}
+    return {
+        "id": id,
+        "function": function,
+        "reason": reason,
+        "attempts": 5,
+        "time": "2026-11-25T01:02:03Z",
+        "event": event if function else None,
+        "message": {"id": "e-1", "data": {"severity": "severe"}},
+    }
+
+
+@pytest.fixture
+def letters(servers: Servers) -> Servers:
+    """Two dead letters of two functions in seoul, one that is no event in busan."""
+    first = _letter("hello.1", "hello", "ValueError: bad\nTraceback: line 3")
+    second = _letter("other.2", "other", "no answer in time")
+    servers["seoul"].letters = {"hello.1": first, "other.2": second}
+    servers["busan"].letters = {"none/3": _letter("none/3", None, "not JSON")}
+    return servers
+
+
+def test_dead_letters_are_listed_with_why_and_where(live_site: Site, letters: Servers) -> None:
+    listed = _faas(live_site, "dlq", "list")
+    assert listed.exit_code == 0, listed.output
+    head = "ID FUNCTION REASON ATTEMPTS TIME EVENT TYPE SUBJECT REGION"
+    assert " ".join(listed.stdout.splitlines()[0].split()) == head
+    lines = listed.stdout.splitlines()[1:]
+    assert [(line.split()[0], line.split()[-1]) for line in lines] == [
+        ("none/3", "busan"),
+        ("hello.1", "seoul"),
+        ("other.2", "seoul"),
+    ]
+    assert "ValueError: bad " in listed.stdout and "Traceback" not in listed.stdout
+    one = _faas(live_site, "dlq", "list", "--function", "hello", "-o", "json")
+    assert [letter["id"] for letter in json.loads(one.stdout)] == ["hello.1"]
+
+
+def test_a_dead_letter_is_shown_with_its_event(live_site: Site, letters: Servers) -> None:
+    shown = _faas(live_site, "dlq", "show", "hello.1")
+    assert shown.exit_code == 0, shown.output
+    assert "Traceback: line 3" in shown.stdout
+    assert '"severity": "severe"' in shown.stdout
+    as_json = json.loads(_faas(live_site, "dlq", "show", "none/3", "-o", "json").stdout)
+    assert (as_json["region"], as_json["message"]["id"]) == ("busan", "e-1")
+    missing = _faas(live_site, "dlq", "show", "hello.9")
+    assert (missing.exit_code, "no dead letter hello.9" in missing.stderr) == (1, True)
+
+
+def test_dead_letters_are_redriven_by_id_by_function_or_all(
+    live_site: Site, letters: Servers
+) -> None:
+    done = _faas(live_site, "dlq", "redrive", "hello.1")
+    assert "seoul: 1 dead letter redriven" in done.stderr
+    assert letters["seoul"].asked == ["POST /dead-letters/hello.1/redrive"]
+    _faas(live_site, "dlq", "redrive", "--function", "other")
+    assert letters["seoul"].asked[1:] == ["POST /dead-letters/other.2/redrive"]
+    left = _faas(live_site, "dlq", "purge", "--all")
+    assert "busan: 1 dead letter purged" in left.stderr
+    assert letters["busan"].asked == ["DELETE /dead-letters/none/3"]
+    assert "There is no dead letter" in _faas(live_site, "dlq", "purge", "--all").stderr
+
+
+def test_nothing_is_sent_or_purged_that_was_not_named(live_site: Site, letters: Servers) -> None:
+    for verb in ("redrive", "purge"):
+        vague = _faas(live_site, "dlq", verb)
+        assert (vague.exit_code, "--all" in vague.stderr) == (2, True)
+        wrong = _faas(live_site, "dlq", verb, "hello.1", "hello.9")
+        assert (wrong.exit_code, "no dead letter hello.9" in wrong.stderr) == (1, True)
+    assert letters["seoul"].asked == []
+
+
+def test_a_region_that_is_away_is_told_and_the_others_are_shown(
+    live_site: Site, letters: Servers
+) -> None:
+    letters["busan"].close()
+    listed = _faas(live_site, "dlq", "list")
+    assert listed.exit_code == 1
+    assert "Warning: busan" in listed.stderr
+    assert "hello.1" in listed.stdout
+    # It may have some too.
+    assert _faas(live_site, "dlq", "purge", "--all").exit_code == 1
+    assert letters["seoul"].asked == []
+    assert _faas(live_site, "dlq", "redrive", "hello.1").exit_code == 0
+
+
+# function top
+
+
+def test_top_shows_what_functions_did(live_site: Site, servers: Servers) -> None:
+    servers["seoul"].metrics = """\
+# TYPE koren_gateway_invocations_total counter
+koren_gateway_invocations_total{function="hello",outcome="succeeded"} 7.0
+koren_gateway_invocations_total{function="hello",outcome="failed"} 2.0
+koren_gateway_invocations_total{function="hello",outcome="dead-lettered"} 1.0
+koren_gateway_invocations_total{function="other",outcome="succeeded"} 9.0
+koren_gateway_handler_seconds_bucket{function="hello",le="0.1"} 9.0
+koren_gateway_handler_seconds_sum{function="hello"} 2.5
+"""
+    top = _faas(live_site, "function", "top")
+    assert top.exit_code == 0, top.output
+    head, busan, seoul = (line.split() for line in top.stdout.splitlines())
+    assert head[:4] == ["NAME", "NAMESPACE", "TOTAL_CALLS", "TOTAL_FAILURES"]
+    assert busan == ["hello", "functions", "0", "0", "0.000", "busan"]
+    assert seoul == ["hello", "functions", "10", "3", "2.500", "0.250", "seoul"]
+    as_json = json.loads(_faas(live_site, "function", "stats", "-f", "hello", "-o", "json").stdout)
+    assert as_json[1]["average_s"] == 0.25
+    assert _faas(live_site, "function", "top", "-f", "none").exit_code == 1
