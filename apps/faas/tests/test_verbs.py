@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,43 @@ def _rows(result: Result) -> list[list[str]]:
 def _annotations(server: ApiServer) -> dict[str, str]:
     found: dict[str, str] = server.objects[DEPLOYED]["metadata"]["annotations"]
     return found
+
+
+# function deploy
+
+
+@pytest.mark.parametrize(
+    ("code", "requirements", "named"),
+    [
+        ("oops\n", "", "name 'oops' is not defined"),
+        ("import manners\ndef handler(event, context): ...\n", "", "imports manners, which is"),
+        ("def handle(event, context): ...\n", "", "no function handler; it has: handle"),
+        ("def handler(event, context): ...\n", "greeting==9.9\n", "greeting==9.9"),
+    ],
+)
+def test_a_function_that_would_not_start_touches_no_region(
+    live_site: Site,
+    servers: Servers,
+    bundle: Path,
+    wheels: Path,
+    tmp_path: Path,
+    code: str,
+    requirements: str,
+    named: str,
+) -> None:
+    described = json.loads((live_site.dir / "site.json").read_text())
+    (live_site.dir / "site.json").write_text(json.dumps(described | {"bundle": str(bundle)}))
+    (tmp_path / "hello.py").write_text(code)
+    (tmp_path / "requirements.txt").write_text(requirements)
+    result = _faas(
+        live_site,
+        *("function", "deploy", "hello", "--runtime", "python3.11", "--handler", "hello.handler"),
+        *("--from-file", str(tmp_path / "hello.py")),
+        *("--dependencies", str(tmp_path / "requirements.txt")),
+    )
+    assert result.exit_code == 1
+    assert named in result.stderr
+    assert [server.asked for server in servers.values()] == [[], [], []]
 
 
 # trigger mqtt
