@@ -12,6 +12,7 @@ REF             TYPE       DIGEST   SIZE     PLATFORMS   LABELS
 {REPOSITORY}:1  {MANIFEST} sha256:a 51.6 MiB linux/amd64 {PINNED}
 {REPOSITORY}:2  {MANIFEST} sha256:b 51.6 MiB linux/amd64 -
 sha256:1a       {MANIFEST} sha256:a 51.6 MiB linux/amd64 io.cri-containerd.image=managed
+{REPOSITORY}@sha256:b {MANIFEST} sha256:b 51.6 MiB linux/amd64 io.cri-containerd.image=managed
 sha256:1b       {MANIFEST} sha256:b 51.6 MiB linux/amd64 io.cri-containerd.image=managed
 """
 
@@ -26,6 +27,14 @@ def test_what_a_node_has_is_read() -> None:
 def test_an_image_goes_with_the_name_that_would_keep_it() -> None:
     images = parse_images(TABLE)
     assert names_to_remove(images, [f"{REPOSITORY}:1"]) == [f"{REPOSITORY}:1", "sha256:1a"]
+
+
+def test_an_image_that_the_kubelet_pulled_goes_with_all_its_names() -> None:
+    assert names_to_remove(parse_images(TABLE), [f"{REPOSITORY}:2"]) == [
+        f"{REPOSITORY}:2",
+        f"{REPOSITORY}@sha256:b",
+        "sha256:1b",
+    ]
 
 
 def test_an_image_that_another_tag_needs_stays() -> None:

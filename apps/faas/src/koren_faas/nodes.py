@@ -21,7 +21,7 @@ class StoredImage:
     """An image on a node.
 
     Attributes:
-        name: its name with tag; the kubelet's own names are `sha256:…`.
+        name: its name with tag; the kubelet's own names have `sha256:` in them.
         digest: of its manifest: names of one image share it.
         pinned: whether the kubelet leaves it alone.
     """
@@ -109,15 +109,13 @@ def parse_images(table: str) -> list[StoredImage]:
 def names_to_remove(images: Sequence[StoredImage], names: Collection[str]) -> list[str]:
     """All that keeps the images of `names` on a node.
 
-    The kubelet's side knows each image by a name of its own as well, made of its hash; while that
-    is there, nothing is freed. It goes with the last tag.
+    The kubelet's side knows each image by names of its own as well, made of hashes: `sha256:…`, and
+    of one that it pulled itself `repository@sha256:…`. While one is there, nothing is freed. They go
+    with the last tag.
     """
-    kept = {
-        image.digest
-        for image in images
-        if image.name not in names and not image.name.startswith("sha256:")
-    }
-    gone = {image.digest for image in images if image.name in names} - kept
+    tags = [image for image in images if "sha256:" not in image.name]
+    kept = {image.digest for image in tags if image.name not in names}
+    gone = {image.digest for image in tags if image.name in names} - kept
     return sorted(names) + [
-        image.name for image in images if image.name.startswith("sha256:") and image.digest in gone
+        image.name for image in images if "sha256:" in image.name and image.digest in gone
     ]
