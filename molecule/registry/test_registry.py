@@ -116,10 +116,10 @@ def test_an_image_that_is_nowhere_is_named(site: Site) -> None:
 
 def test_an_archive_is_imported_once(site: Site) -> None:
     archive = "/opt/koren/images/etcd.tar"
-    image = site.run(HOST, f"koren-image import {archive}").removeprefix("imported ").strip()
-    assert image.startswith("bundle.koren.internal/etcd:")
+    image = site.run(HOST, "cat /opt/koren/images/etcd.name").strip()
+    site.run(HOST, f"{CTR} images remove --sync {image}", check=False)
+    assert site.run(HOST, f"koren-image import {archive}").strip() == f"imported {image}"
     assert site.run(HOST, f"koren-image import {archive}") == ""
-    site.run(HOST, f"{CTR} images remove {image}")
     with pytest.raises(subprocess.CalledProcessError):
         site.run(HOST, "koren-image import /etc/hostname")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import ssl
 import subprocess
 import sys
@@ -67,24 +68,31 @@ def cluster(site: dict[str, Any]) -> Callable[[str], Cluster]:
     return lambda region: Cluster(region, kubectl)
 
 
+def faas(*command: str) -> str:
+    """What the command prints; raises CalledProcessError when it fails."""
+    program = str(Path(sys.executable).parent / "faas")
+    whole = [program, "--site-dir", str(SITE_DIR), *command]
+    return subprocess.run(whole, check=True, stdout=subprocess.PIPE, text=True, timeout=300).stdout
+
+
+def on_host(host: str, *command: str) -> str:
+    """What a command on a host prints; raises CalledProcessError when it fails."""
+    ssh = ["ssh", "-F", str(SITE_DIR / "ssh_config"), host, shlex.join(command)]
+    return subprocess.run(ssh, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout
+
+
 @pytest.fixture(scope="session")
 def probe() -> Iterator[str]:
     """A deployed function that gets every drill of its region; taken away in the end."""
-    faas = [str(Path(sys.executable).parent / "faas"), "--site-dir", str(SITE_DIR)]
-    subprocess.run(
-        [
-            *faas,
-            *("function", "deploy", PROBE, "--from-file", str(Path(__file__).parent / "probe")),
-            *("--handler", "handler.handler", "--runtime", "python3.11"),
-            *("--topic", "events/{region}/+/drill"),
-            *("--opens", "kr.koren.test.drill.opened"),
-            *("--closes", "kr.koren.test.drill.closed"),
-        ],
-        check=True,
-        timeout=300,
+    faas(
+        *("function", "deploy", PROBE, "--from-file", str(Path(__file__).parent / "probe")),
+        *("--handler", "handler.handler", "--runtime", "python3.11"),
+        *("--topic", "events/{region}/+/drill"),
+        *("--opens", "kr.koren.test.drill.opened"),
+        *("--closes", "kr.koren.test.drill.closed"),
     )
     yield PROBE
-    subprocess.run([*faas, "function", "delete", PROBE], check=True, timeout=120)
+    faas("function", "delete", PROBE)
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
-from conftest import Cluster, accident, drill, posts, until
+from conftest import Cluster, accident, drill, faas, on_host, posts, until
 
 from koren_events import Publisher, ReceiptState, accident_cleared
 
@@ -67,3 +68,19 @@ def test_region_without_a_function_says_so(publisher: Publisher) -> None:
     event = accident("central")
     publisher.publish(event)
     assert list(publisher.receipts(event, timeout_s=60))[-1].state is ReceiptState.NO_FUNCTION
+
+
+def test_a_node_that_lost_an_image_gets_it_from_its_regions_registry(
+    site: dict[str, Any], cluster: Callable[[str], Cluster], probe: str
+) -> None:
+    seoul = cluster("seoul")
+    until("no pod before the call", lambda: not seoul.pods(probe), 90)
+    path = "jsonpath={.spec.template.spec.containers[0].image}"
+    image = seoul.run("get", "deployment", probe, "-n", "functions", "-o", path)
+    nodes = site["regions"]["seoul"]["nodes"]
+    for node in nodes:
+        on_host(node, "ctr", "--namespace", "k8s.io", "images", "remove", "--sync", image)
+    faas("function", "call", probe, "--region", "seoul")
+    # The kubelet that needed it has it, yet does not pin what it pulls.
+    said = [on_host(node, "koren-image", "pull", image).strip() for node in nodes]
+    assert f"pinned {image}" in said

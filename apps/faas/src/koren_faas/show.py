@@ -71,6 +71,7 @@ def description(one: Deployed) -> str:
     if function.opens:
         until = f"{function.closes} or " if function.closes else ""
         incident = f"{function.opens} until {until}{function.incident_limit_s} s"
+    load = "1 incident" if function.target == 1 else f"{function.target} incidents"
     rows = [
         ("Name:", function.name),
         ("Namespace:", manifests.NAMESPACE),
@@ -80,7 +81,7 @@ def description(one: Deployed) -> str:
         ("Topic:", function.topic or ""),
         ("Incident:", incident),
         ("Timeout:", f"{function.timeout_s} s, at most {function.max_attempts} attempts"),
-        ("Scale:", f"{function.min_scale} to {function.max_scale}, one for {function.target}"),
+        ("Scale:", f"{function.min_scale} to {function.max_scale} pods, {load} each"),
         ("Envvar:", json.dumps(dict(function.env), ensure_ascii=False)),
         ("Secrets:", ", ".join(function.secrets)),
         ("Memory:", function.memory),
