@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 
 def first_address(cidr: str) -> str:
@@ -31,11 +32,19 @@ def region_route(host: Mapping[str, Any]) -> dict[str, str]:
 
 
 def merge_kubeconfig(
-    merged: Mapping[str, Any], admin: Mapping[str, Any], region: str
+    merged: Mapping[str, Any], admin: Mapping[str, Any], region: str, address: str
 ) -> dict[str, Any]:
-    """``merged`` with the one cluster of ``admin`` as the context ``region``, whatever it had under that name."""
+    """``merged`` with the one cluster of ``admin`` as the context ``region``, whatever it had under that name.
+
+    The API server is called at ``address`` and known by the name that ``admin`` calls it by: who uses the merged
+    kubeconfig need not resolve that name.
+    """
+    cluster = dict(admin["clusters"][0]["cluster"])
+    server = urlsplit(cluster["server"])
+    if server.hostname != address:
+        cluster |= {"server": f"https://{address}:{server.port or 443}", "tls-server-name": server.hostname}
     parts = {
-        "clusters": {"name": region, "cluster": admin["clusters"][0]["cluster"]},
+        "clusters": {"name": region, "cluster": cluster},
         "users": {"name": f"admin@{region}", "user": admin["users"][0]["user"]},
         "contexts": {"name": region, "context": {"cluster": region, "user": f"admin@{region}"}},
     }
