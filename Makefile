@@ -16,7 +16,7 @@ $(VENV)/.ready: requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.PHONY: venv bundle up demo test lint unit bench reset
+.PHONY: venv bundle up verify demo test lint unit bench reset
 venv: $(VENV)/.ready ## Make the virtual environment, Go toolchain included
 
 bundle: venv ## Build what the hosts get, or find it built
@@ -24,6 +24,9 @@ bundle: venv ## Build what the hosts get, or find it built
 
 up: venv ## Stand up the site, or bring it to what the inventory says
 	$(PLAYBOOK) site.yml $(ARGS)
+
+verify: venv ## Check the running site: nodes, versions, network, metrics
+	$(PLAYBOOK) playbooks/verify.yml $(ARGS)
 
 demo: venv ## Play an accident through the running site
 	$(PLAYBOOK) playbooks/demo.yml $(ARGS)
