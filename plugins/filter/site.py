@@ -31,9 +31,7 @@ def region_route(host: Mapping[str, Any]) -> dict[str, str]:
     return {"to": str(host["region_lan_cidr"]), "via": str(host["backbone_address"])}
 
 
-def merge_kubeconfig(
-    merged: Mapping[str, Any], admin: Mapping[str, Any], region: str, address: str
-) -> dict[str, Any]:
+def merge_kubeconfig(merged: Mapping[str, Any], admin: Mapping[str, Any], region: str, address: str) -> dict[str, Any]:
     """``merged`` with the one cluster of ``admin`` as the context ``region``, whatever it had under that name.
 
     The API server is called at ``address`` and known by the name that ``admin`` calls it by: who uses the merged
@@ -66,6 +64,25 @@ def site_regions(nodes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]
     return regions
 
 
+def nodes_that_left(nodes: Iterable[Mapping[str, Any]], stay: Iterable[str]) -> list[dict[str, Any]]:
+    """The nodes of a cluster that are not in ``stay``: name, address, whether ready and whether a control plane."""
+    staying = set(stay)
+    return [
+        {
+            "name": str(node["metadata"]["name"]),
+            "address": next(
+                (str(one["address"]) for one in node["status"].get("addresses", []) if one["type"] == "InternalIP"), ""
+            ),
+            "ready": any(
+                one["type"] == "Ready" and one["status"] == "True" for one in node["status"].get("conditions", [])
+            ),
+            "control_plane": "node-role.kubernetes.io/control-plane" in node["metadata"].get("labels", {}),
+        }
+        for node in nodes
+        if node["metadata"]["name"] not in staying
+    ]
+
+
 class FilterModule:
     """Filters of the collection that read an inventory."""
 
@@ -74,6 +91,7 @@ class FilterModule:
         return {
             "first_address": first_address,
             "merge_kubeconfig": merge_kubeconfig,
+            "nodes_that_left": nodes_that_left,
             "region_cidrs": region_cidrs,
             "region_network": region_network,
             "region_route": region_route,

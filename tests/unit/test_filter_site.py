@@ -7,6 +7,7 @@ from typing import Any
 
 FILTERS = runpy.run_path(str(Path(__file__).parents[2] / "plugins/filter/site.py"))
 merge_kubeconfig = FILTERS["merge_kubeconfig"]
+nodes_that_left = FILTERS["nodes_that_left"]
 site_regions = FILTERS["site_regions"]
 
 
@@ -56,3 +57,24 @@ def test_a_regions_workers_are_its_nodes_and_its_broker_is_on_the_first() -> Non
     regions = site_regions(hosts)
     assert regions["seoul"] == {"context": "seoul", "broker": "10.0.0.1", "nodes": ["seoul-cp", "seoul-w1"]}
     assert regions["busan"]["nodes"] == ["busan-cp"]
+
+
+def test_only_nodes_that_do_not_stay_have_left() -> None:
+    def node(name: str, ready: str, **labels: str) -> dict[str, Any]:
+        return {
+            "metadata": {"name": name, "labels": labels},
+            "status": {
+                "addresses": [{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": "10.0.0.2"}],
+                "conditions": [{"type": "DiskPressure", "status": "True"}, {"type": "Ready", "status": ready}],
+            },
+        }
+
+    nodes = [
+        node("cp", "True", **{"node-role.kubernetes.io/control-plane": ""}),
+        node("w1", "True"),
+        node("w2", "Unknown"),
+    ]
+    assert nodes_that_left(nodes, ["cp", "w1", "new"]) == [
+        {"name": "w2", "address": "10.0.0.2", "ready": False, "control_plane": False}
+    ]
+    assert nodes_that_left(nodes, ["w1", "w2"])[0]["control_plane"]
