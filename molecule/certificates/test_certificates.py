@@ -112,7 +112,7 @@ def test_a_new_certificate_lets_the_name_in_again(site: Site, connect: Connect) 
         capture_output=True,
         text=True,
     )
-    assert listed.stdout.count("Serial Number") == 1
+    assert "Serial Number" in listed.stdout
 
 
 def test_a_name_that_was_never_issued_is_refused(site: Site) -> None:
