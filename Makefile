@@ -16,7 +16,7 @@ $(VENV)/.ready: requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.PHONY: venv bundle up demo test lint unit bench docs reset
+.PHONY: venv bundle up verify demo test lint unit bench docs reset
 venv: $(VENV)/.ready ## Make the virtual environment, Go toolchain included
 
 bundle: venv ## Build what the hosts get, or find it built; ARGS='-e bundle_archive_to=FILE' writes it as one archive
@@ -24,6 +24,9 @@ bundle: venv ## Build what the hosts get, or find it built; ARGS='-e bundle_arch
 
 up: venv ## Stand up the site, or bring it to what the inventory says
 	$(PLAYBOOK) site.yml $(ARGS)
+
+verify: venv ## Check the running site: nodes, versions, network, metrics
+	$(PLAYBOOK) playbooks/verify.yml $(ARGS)
 
 demo: venv ## Play an accident through the running site
 	$(PLAYBOOK) playbooks/demo.yml $(ARGS)

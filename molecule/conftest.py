@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+REPO = Path(__file__).parents[1]
+
 
 @dataclass(frozen=True)
 class Site:
@@ -38,6 +40,19 @@ class Site:
             *("-o", f"ControlPath={self.sockets}/%h", f"root@{self.hosts[host]}", command),
         ]
         done = subprocess.run(ssh, check=check, capture_output=True, text=True, timeout=60)
+        return done.stdout
+
+    def playbook(self, path: str, *args: str) -> str:
+        """What a playbook of the project prints when it runs on this site; an AssertionError shows a failure."""
+        net = ".".join(next(iter(self.hosts.values())).split(".")[:2])
+        names = [f"--extra-vars=site_name={self.folder.name}", f"--extra-vars=site_net={net}"]
+        command = ["ansible-playbook", "--inventory=molecule/inventory", path, *names, *args]
+        # The settings of the playbook that this one runs in are its own.
+        settings = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+        done = subprocess.run(
+            command, check=False, cwd=REPO, env=settings, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr
         return done.stdout
 
     def client_files(self, name: str) -> tuple[str, str, str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleError
 from ansible_collections.koren.faas.plugins.module_utils.preflight import REGION_VARIABLES
@@ -45,12 +46,18 @@ def region_route(host: Mapping[str, Any]) -> dict[str, str]:
     return {"to": str(host["region_lan_cidr"]), "via": str(host["backbone_address"])}
 
 
-def merge_kubeconfig(
-    merged: Mapping[str, Any], admin: Mapping[str, Any], region: str
-) -> dict[str, Any]:
-    """``merged`` with the one cluster of ``admin`` as the context ``region``, whatever it had under that name."""
+def merge_kubeconfig(merged: Mapping[str, Any], admin: Mapping[str, Any], region: str, address: str) -> dict[str, Any]:
+    """``merged`` with the one cluster of ``admin`` as the context ``region``, whatever it had under that name.
+
+    The API server is called at ``address`` and known by the name that ``admin`` calls it by: who uses the merged
+    kubeconfig need not resolve that name.
+    """
+    cluster = dict(admin["clusters"][0]["cluster"])
+    server = urlsplit(cluster["server"])
+    if server.hostname != address:
+        cluster |= {"server": f"https://{address}:{server.port or 443}", "tls-server-name": server.hostname}
     parts = {
-        "clusters": {"name": region, "cluster": admin["clusters"][0]["cluster"]},
+        "clusters": {"name": region, "cluster": cluster},
         "users": {"name": f"admin@{region}", "user": admin["users"][0]["user"]},
         "contexts": {"name": region, "context": {"cluster": region, "user": f"admin@{region}"}},
     }
@@ -75,6 +82,25 @@ def site_regions(nodes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]
     return regions
 
 
+def nodes_that_left(nodes: Iterable[Mapping[str, Any]], stay: Iterable[str]) -> list[dict[str, Any]]:
+    """The nodes of a cluster that are not in ``stay``: name, address, whether ready and whether a control plane."""
+    staying = set(stay)
+    return [
+        {
+            "name": str(node["metadata"]["name"]),
+            "address": next(
+                (str(one["address"]) for one in node["status"].get("addresses", []) if one["type"] == "InternalIP"), ""
+            ),
+            "ready": any(
+                one["type"] == "Ready" and one["status"] == "True" for one in node["status"].get("conditions", [])
+            ),
+            "control_plane": "node-role.kubernetes.io/control-plane" in node["metadata"].get("labels", {}),
+        }
+        for node in nodes
+        if node["metadata"]["name"] not in staying
+    ]
+
+
 class FilterModule:
     """Filters of the collection that read an inventory."""
 
@@ -83,6 +109,7 @@ class FilterModule:
         return {
             "first_address": first_address,
             "merge_kubeconfig": merge_kubeconfig,
+            "nodes_that_left": nodes_that_left,
             "preflight_host": preflight_host,
             "region_network": region_network,
             "region_route": region_route,

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A region's cluster of two nodes, as its administrators, its nodes and strangers meet it."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import ssl
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+from conftest import REPO, Site
+
+CONTROL_PLANE, WORKER = "seoul-cp", "seoul-w1"
+KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
+Wait = Callable[[Callable[[], bool], float], None]
+
+
+def _stranger(site: Site, host: str, port: int, path: str) -> int:
+    """The status that one without a name gets."""
+    context = ssl._create_unverified_context()
+    try:
+        with urllib.request.urlopen(f"https://{site.hosts[host]}:{port}{path}", context=context, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def _ready(site: Site) -> dict[str, str]:
+    told = site.run(CONTROL_PLANE, f"{KUBECTL} get nodes --no-headers").splitlines()
+    return {line.split()[0]: line.split()[1] for line in told}
+
+
+def _process(site: Site, program: str) -> str:
+    return site.run(CONTROL_PLANE, f"pgrep --full '^(/usr/local/bin/)?{program} '").strip()
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz"])
+def test_probes_are_answered_without_a_name(site: Site, path: str) -> None:
+    assert _stranger(site, CONTROL_PLANE, 6443, path) == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/version", "/api", "/livez/etcd", "/metrics", "/api/v1/namespaces/kube-public/configmaps/cluster-info"]
+)
+def test_nothing_else_is(site: Site, path: str) -> None:
+    assert _stranger(site, CONTROL_PLANE, 6443, path) == 401
+
+
+@pytest.mark.parametrize("host", [CONTROL_PLANE, WORKER])
+def test_kubelet_answers_to_names_only(site: Site, host: str) -> None:
+    for path in ("/pods", "/metrics", "/healthz"):
+        assert _stranger(site, host, 10250, path) == 401
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((site.hosts[host], 10255), 5)
+
+
+def test_profiling_is_off(site: Site) -> None:
+    told = site.run(CONTROL_PLANE, f"{KUBECTL} get --raw /debug/pprof/ 2>&1", check=False)
+    assert "NotFound" in told
+
+
+def test_no_token_is_left_that_lets_a_node_in(site: Site) -> None:
+    assert site.run(CONTROL_PLANE, "kubeadm --kubeconfig /etc/kubernetes/admin.conf token list") == ""
+    assert "koren-join.conf" not in site.run(WORKER, "ls /run")
+
+
+def test_a_secret_is_encrypted_on_disk_and_its_reader_is_in_the_log(site: Site) -> None:
+    site.run(CONTROL_PLANE, f"{KUBECTL} create secret generic at-rest --from-literal=word=unmistakable")
+    try:
+        site.run(CONTROL_PLANE, f"{KUBECTL} get secret at-rest")
+        site.run(CONTROL_PLANE, f"{KUBECTL} get nodes")
+        assert site.run(CONTROL_PLANE, "grep -rl unmistakable /var/lib/etcd", check=False) == ""
+        assert site.run(CONTROL_PLANE, "grep -rl k8s:enc:secretbox:v1:koren /var/lib/etcd") != ""
+        assert site.run(CONTROL_PLANE, "stat -c %a /etc/kubernetes/koren/encryption.yml").strip() == "600"
+        log = site.run(CONTROL_PLANE, "cat /var/log/kubernetes/audit.log")
+        assert "unmistakable" not in log
+        entries = [json.loads(line) for line in log.splitlines()]
+        mine = [one["verb"] for one in entries if one.get("objectRef", {}).get("name") == "at-rest"]
+        assert {"create", "get"} <= set(mine)
+        reads = [
+            one["objectRef"]["resource"]
+            for one in entries
+            if one["verb"] in ("get", "list", "watch") and "objectRef" in one
+        ]
+        assert set(reads) == {"secrets"}
+        assert not any(one.get("objectRef", {}).get("resource") in ("leases", "events") for one in entries)
+    finally:
+        site.run(CONTROL_PLANE, f"{KUBECTL} delete secret at-rest")
+
+
+def test_the_controller_reaches_the_cluster_by_a_name_it_can_not_resolve(site: Site) -> None:
+    kubectl = REPO / ".state/bundle/kubernetes/bin/kubectl"
+    kubeconfig = site.folder / "kubeconfig"
+    assert "tls-server-name: api.seoul." in kubeconfig.read_text()
+    command = [str(kubectl), f"--kubeconfig={kubeconfig}", "--context=seoul", "get", "--raw", "/readyz"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "ok"
+
+
+def test_a_join_that_was_cut_is_finished(site: Site, eventually: Wait) -> None:
+    site.run(WORKER, "rm /etc/kubernetes/koren-joined; systemctl stop kubelet")
+    site.playbook("molecule/kubernetes/converge.yml")
+    eventually(lambda: _ready(site) == {CONTROL_PLANE: "Ready", WORKER: "Ready"}, 60)
+    test_no_token_is_left_that_lets_a_node_in(site)
+
+
+def test_kubeadms_certificates_are_renewed_beside_the_running_api_server(site: Site) -> None:
+    renew = ("playbooks/certificates.yml", "--tags=clusters", "--limit=seoul-cp,localhost")
+    processes = {name: _process(site, name) for name in ("kube-apiserver", "etcd", "kube-scheduler")}
+    told = site.playbook(*renew, "--extra-vars=certificates_renew_days=365", "--diff")
+    assert "kube-controller-manager: restarted" in told
+    assert _process(site, "kube-apiserver") == processes["kube-apiserver"]
+    assert _process(site, "etcd") == processes["etcd"]
+    assert _process(site, "kube-scheduler") != processes["kube-scheduler"]
+    again = site.playbook(*renew)
+    assert not re.search("changed=[1-9]", again)
+    test_the_controller_reaches_the_cluster_by_a_name_it_can_not_resolve(site)
+    # Behind the API server: the certificate by which kubelet knows it is read again.
+    assert site.run(CONTROL_PLANE, f"{KUBECTL} -n kube-system logs -l component=kube-scheduler --tail=1") != ""
+
+
+def test_a_changed_setting_reaches_the_running_control_plane(site: Site) -> None:
+    change = "--extra-vars=kubernetes_control_plane_audit_days=31"
+    site.playbook("molecule/kubernetes/converge.yml", change)
+    running = site.run(CONTROL_PLANE, "tr '\\0' ' ' </proc/$(pgrep --full 'kube-apiserver --' | head -n 1)/cmdline")
+    assert "--audit-log-maxage=31" in running
+    assert not re.search("changed=[1-9]", site.playbook("molecule/kubernetes/converge.yml", change))
