@@ -193,6 +193,14 @@ def probe_problems(reports: Mapping[str, Mapping[str, Any] | None], why: Mapping
     return problems
 
 
+def function_image(deployments: Iterable[Mapping[str, Any]], registry: str) -> str | None:
+    """An image of a function that comes from ``registry``; None where no function is placed."""
+    images = (
+        str(one["image"]) for each in deployments for one in each["spec"]["template"]["spec"].get("containers", [])
+    )
+    return next((image for image in images if image.startswith(f"{registry}/")), None)
+
+
 def pull_problem(node: str, pod: Mapping[str, Any]) -> Problem | None:
     """What kept a node from pulling an image, from the pod that asked for it; None when it was pulled."""
     for status in pod.get("status", {}).get("containerStatuses", []):

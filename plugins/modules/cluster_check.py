@@ -49,8 +49,10 @@ options:
     description: Image that all nodes have, with C(/usr/bin/python3) in it.
     type: str
     required: true
-  pull_image:
-    description: Image that each node is to pull from its region's registry; without it none is pulled.
+  registry:
+    description:
+      - Name of the registry of functions' images. Each node has to pull one of them, if a function is placed.
+      - Without it none is pulled.
     type: str
   timeout_s:
     description: Seconds to wait for what may still be starting, and for the pods.
@@ -100,6 +102,7 @@ from ansible_collections.koren.faas.plugins.module_utils.cluster_check import (
     NAMESPACE,
     Problem,
     api_problems,
+    function_image,
     image_problems,
     metric_problems,
     namespace,
@@ -181,23 +184,25 @@ class Cluster:
         """What pods on the nodes can't do. Leaves nothing behind."""
         nodes = self.params["nodes"]
         seconds = self.params["timeout_s"]
+        placed = self.items("/apis/apps/v1/namespaces/functions/deployments")
+        pulled = function_image(placed, self.params["registry"]) if self.params["registry"] else None
         self._remove()
         try:
             self._make("/api/v1/namespaces", namespace())
             self._make(f"{INSIDE}/services", service())
             for node in nodes:
                 self._make(f"{INSIDE}/pods", probe_pod(node, self.params["probe_image"], len(nodes), seconds // 2))
-                if self.params["pull_image"]:
-                    self._make(f"{INSIDE}/pods", pull_pod(node, self.params["pull_image"]))
-            return self._wait(nodes, time.monotonic() + seconds)
+                if pulled:
+                    self._make(f"{INSIDE}/pods", pull_pod(node, pulled))
+            return self._wait(nodes, bool(pulled), time.monotonic() + seconds)
         finally:
             self._remove()
 
-    def _wait(self, nodes: list[str], end: float) -> list[Problem]:
+    def _wait(self, nodes: list[str], pulling: bool, end: float) -> list[Problem]:
         while True:
             pods = {str(pod["metadata"]["name"]): pod for pod in self.items(f"{INSIDE}/pods")}
             reports = {node: self._report(pods.get(f"probe-{node}")) for node in nodes}
-            asked = {node: pods.get(f"pull-{node}", {}) for node in nodes if self.params["pull_image"]}
+            asked = {node: pods.get(f"pull-{node}", {}) for node in nodes if pulling}
             pulls = [problem for node, pod in asked.items() if (problem := pull_problem(node, pod))]
             if (all(reports.values()) and not pulls) or time.monotonic() > end:
                 why = {node: _state(pods.get(f"probe-{node}", {})) for node in nodes}
@@ -265,7 +270,7 @@ def main() -> None:
                 "default": ["v1beta1.metrics.k8s.io", "v1beta1.external.metrics.k8s.io"],
             },
             "probe_image": {"type": "str", "required": True},
-            "pull_image": {"type": "str"},
+            "registry": {"type": "str"},
             "timeout_s": {"type": "int", "default": 60},
         },
         supports_check_mode=True,

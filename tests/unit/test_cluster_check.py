@@ -11,6 +11,7 @@ from typing import Any
 from ansible_collections.koren.faas.plugins.module_utils.cluster_check import (
     PROBE,
     api_problems,
+    function_image,
     image_problems,
     metric_problems,
     node_problems,
@@ -95,6 +96,15 @@ def test_a_way_between_nodes_that_is_cut_is_told_once_a_direction() -> None:
     assert "no pod runs on b: no image" in str(silent)
     (dns,) = probe_problems({"a": _report("a", resolved=False, service=False)}, {})
     assert "DNS" in str(dns)
+
+
+def test_an_image_to_pull_is_a_functions() -> None:
+    placed = [
+        {"spec": {"template": {"spec": {"containers": [{"image": image}]}}}}
+        for image in ("elsewhere/x:1", "functions.koren.internal/report:1")
+    ]
+    assert function_image(placed, "functions.koren.internal") == "functions.koren.internal/report:1"
+    assert function_image([], "functions.koren.internal") is None
 
 
 def test_a_pull_counts_once_the_image_is_there() -> None:

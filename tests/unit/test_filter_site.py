@@ -55,7 +55,12 @@ def test_a_regions_workers_are_its_nodes_and_its_broker_is_on_the_first() -> Non
         {"region_name": "seoul", "inventory_hostname": "seoul-w1", "ansible_host": "10.0.0.2"},
     ]
     regions = site_regions(hosts)
-    assert regions["seoul"] == {"context": "seoul", "broker": "10.0.0.1", "nodes": ["seoul-cp", "seoul-w1"]}
+    assert regions["seoul"] == {
+        "context": "seoul",
+        "broker": "10.0.0.1",
+        "registry": "10.0.0.1:5000",
+        "nodes": ["seoul-cp", "seoul-w1"],
+    }
     assert regions["busan"]["nodes"] == ["busan-cp"]
 
 
