@@ -128,7 +128,7 @@ class Cluster:
         from koren_faas.site import Region
 
         self.params = params
-        region = Region(name=params["context"], context=params["context"], nodes=tuple(params["nodes"]))
+        region = Region(name=params["context"], context=params["context"], registry="", nodes=tuple(params["nodes"]))
         self._kube = Kube(region, params["kubeconfig"])
 
     def get(self, path: str) -> Any:
