@@ -120,7 +120,7 @@ def test_kubeadms_certificates_are_renewed_beside_the_running_api_server(site: S
     assert not re.search("changed=[1-9]", again)
     test_the_controller_reaches_the_cluster_by_a_name_it_can_not_resolve(site)
     # Behind the API server: the certificate by which kubelet knows it is read again.
-    assert site.run(CONTROL_PLANE, f"{KUBECTL} -n kube-system logs -l component=kube-scheduler --tail=1") != ""
+    assert site.run(CONTROL_PLANE, f"{KUBECTL} -n kube-system logs etcd-seoul-cp --tail=1") != ""
 
 
 def test_a_changed_setting_reaches_the_running_control_plane(site: Site) -> None:

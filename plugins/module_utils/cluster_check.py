@@ -41,7 +41,7 @@ def node_problems(
             problems.append(Problem(f"{name} is no node of the cluster", f"on {name}: journalctl -u kubelet"))
             continue
         status = found[name]["status"]
-        ready = next((one for one in status.get("conditions", []) if one["type"] == "Ready"), {})
+        ready: Mapping[str, Any] = next((one for one in status.get("conditions", []) if one["type"] == "Ready"), {})
         if ready.get("status") != "True":
             why = ready.get("message") or "it never said that it is"
             problems.append(
@@ -110,7 +110,7 @@ def api_problems(services: Iterable[Mapping[str, Any]], wanted: Sequence[str]) -
     problems = []
     for name in wanted:
         conditions = found.get(name, {}).get("status", {}).get("conditions", [])
-        available = next((one for one in conditions if one["type"] == "Available"), {})
+        available: Mapping[str, Any] = next((one for one in conditions if one["type"] == "Available"), {})
         if available.get("status") != "True":
             why = available.get("message") or "the cluster has no such API"
             problems.append(
@@ -138,7 +138,9 @@ def scaler_problems(scaled: Iterable[Mapping[str, Any]]) -> list[Problem]:
     problems = []
     for one in scaled:
         name = one["metadata"]["name"]
-        ready = next((c for c in one.get("status", {}).get("conditions", []) if c["type"] == "Ready"), {})
+        ready: Mapping[str, Any] = next(
+            (c for c in one.get("status", {}).get("conditions", []) if c["type"] == "Ready"), {}
+        )
         if ready.get("status") != "True":
             why = ready.get("message") or "KEDA has not looked at it"
             problems.append(
