@@ -10,6 +10,7 @@ for list in *.txt; do
   "${apt_set[@]}" update
   xargs -a "$list" "${apt_set[@]}" install --download-only
   mv "$state"/archives/*.deb "$OUT/$set/"
+  cp "$list" "$OUT/$set/packages"
   (cd "$OUT/$set" && dpkg-scanpackages --multiversion . /dev/null >Packages 2>/dev/null && apt-ftparchive release . >Release)
   rm -rf "$state"
 done
