@@ -17,7 +17,7 @@ image() {
   buildah config --user "$user" --env PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     --entrypoint "[\"/usr/local/bin/${entrypoint// /\",\"}\"]" "$container"
   buildah commit -q --rm "$container" "$registry/$name" >/dev/null
-  buildah push -q "$registry/$name" "oci-archive:$OUT/${name%%:*}.tar:$registry/$name"
+  buildah push -q --compression-format zstd "$registry/$name" "oci-archive:$OUT/${name%%:*}.tar:$registry/$name"
 }
 
 mmdebstrap --quiet --variant=extract --include=nftables,libc6,conntrack,netbase bookworm "$store/nft.tar"

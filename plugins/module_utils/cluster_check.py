@@ -333,7 +333,10 @@ def peers():
         report["error"] = str(error)
         return ()
 
-while time.monotonic() < end and not (report["service"] and len(report["reached"]) >= wanted):
+def whole():
+    return report["service"] and report["resolved"] and len(report["reached"]) >= wanted
+
+while time.monotonic() < end and not whole():
     report["service"] = report["service"] or bool(reach("kubernetes.default.svc.cluster.local", 443))
     for address in peers():
         name = reach(address, port)
