@@ -54,8 +54,16 @@ class Step:
         text = f"{self.verb} {self.kind.replace('_', ' ')} {self.name}"
         if self.verb != "update":
             return text
-        changes = [f"{key} {self.before.get(key)} -> {value}" for key, value in self.after.items()]
-        return f"{text}: {', '.join(changes)}"
+        return f"{text}: {', '.join(_change(key, self.before.get(key), now) for key, now in self.after.items())}"
+
+
+def _change(key: str, before: Any, after: Any) -> str:
+    """A change in words, of a list just what comes and goes: ``rules +tcp 22-22 from 10.0.0.0/8``."""
+    if not isinstance(after, list):
+        return f"{key} {before} -> {after}"
+    before = before or []
+    words = [f"+{one}" for one in after if one not in before] + [f"-{one}" for one in before if one not in after]
+    return f"{key} {' '.join(words)}"
 
 
 @dataclass
