@@ -66,16 +66,17 @@ def play(playbook: Path, *arguments: str, more: tuple[Path, ...] = (), **variabl
     done = subprocess.run(
         ["ansible-playbook", *inventories, "--extra-vars", json.dumps(site | variables), str(playbook), *arguments],
         cwd=ROOT,
-        env=os.environ | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "ANSIBLE_CALLBACKS_ENABLED": ""},
+        env=os.environ | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"},
         capture_output=True,
         text=True,
         check=False,
         timeout=900,
     )
     took_s = time.monotonic() - began
-    start = done.stdout.find("{")
+    # The times of tasks stand before and after.
+    start = done.stdout.find("{\n")
     assert start >= 0, done.stdout + done.stderr
-    said = json.loads(done.stdout[start:])
+    said, _ = json.JSONDecoder().raw_decode(done.stdout, start)
     results: dict[str, dict[str, Any]] = {}
     for one in said["plays"]:
         for task in one["tasks"]:
