@@ -388,11 +388,12 @@ def _let_writers_wait() -> None:
 
     factory._create_session = create_session
 
-    @sqlalchemy.event.listens_for(orm.Session, "after_begin")
     def after_begin(session: Any, transaction: Any, connection: Any) -> None:
         if session.info.get("writer") and not transaction.nested:
             connection.exec_driver_sql("ROLLBACK")
             connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    sqlalchemy.event.listen(orm.Session, "after_begin", after_begin)
 
 
 def _console(driver: Any, context: Any, instance: Any) -> str:

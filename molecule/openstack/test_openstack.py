@@ -182,7 +182,7 @@ def test_host_keys_come_from_the_consoles(site: Site) -> None:
 def back() -> Iterator[None]:
     """Bring the site back to its inventory after the test."""
     yield
-    good(play(GROUND, provision_openstack_prune=True))
+    good(play(GROUND, provision_openstack_prune=True, provision_openstack_more_clouds=["lab-busan"]))
 
 
 def test_a_changed_rule_changes_that_rule(back: None, seoul: Any) -> None:
@@ -244,8 +244,10 @@ def test_a_region_is_added_beside_running_ones(back: None) -> None:
     run = good(play(GROUND, "--limit", "busan,localhost", more=(BUSAN,)))
     assert {step.split(":")[0] for step in run.steps} == {"lab-busan"}
     assert sum("create server busan" in step for step in run.steps) == 3
-    print(f"a region of 3 hosts: {run.took_s:.1f} s")
-    assert run.took_s < 60
+    # On a machine that others use besides, in proportion.
+    share = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    print(f"a region of 3 hosts: {run.took_s:.1f} s, the machine's load being {share:.1f}")
+    assert run.took_s < 60 * share
     # The rest of the site lets the new region in at the centre, and nowhere else.
     rest = good(play(GROUND, more=(BUSAN,)))
     assert rest.steps

@@ -18,7 +18,7 @@ try:
     import openstack
     import openstack.exceptions
 except ImportError:
-    openstack = None
+    openstack = None  # type: ignore[assignment]
 
 _NETWORK_KINDS = ("router", "security_group", "port", "subnet")
 
@@ -71,7 +71,7 @@ class Cloud:
     def look(self, *, prune: bool) -> None:
         """Read what is there and make the plan."""
         with _told(self.name, "reading what is there"):
-            self.api = openstack.connect(cloud=self.name)
+            self.api: Any = openstack.connect(cloud=self.name)
             self.project = self.api.current_project_id
             self._read()
             self.plan = planning.plan(self.site, self.wanted, self.found, prune=prune)
@@ -272,7 +272,7 @@ class Cloud:
             **self._mark,
         )
         self._add("router", router)
-        self.api.network.add_interface_to_router(router.id, subnet_id=self._subnet(step.wanted["network"])["id"])
+        self.api.network.add_interface_to_router(router.id, subnet=self._subnet(step.wanted["network"])["id"])
 
     def _update_router(self, step: Step) -> None:
         if "external" in step.after:
@@ -282,7 +282,7 @@ class Cloud:
             )
         if "network" in step.after:
             subnet = self._subnet(step.wanted["network"])
-            self.api.network.add_interface_to_router(step.found["id"], subnet_id=subnet["id"])
+            self.api.network.add_interface_to_router(step.found["id"], subnet=subnet["id"])
 
     def _subnet(self, network: str) -> dict[str, Any]:
         network_id = self._id("network", network)
@@ -465,7 +465,7 @@ class Cloud:
     def _delete_router(self, step: Step) -> None:
         for port in self.found["port"]:
             if port.get("device_id") == step.found["id"] and port.get("device_owner") == "network:router_interface":
-                self.api.network.remove_interface_from_router(step.found["id"], port_id=port["id"])
+                self.api.network.remove_interface_from_router(step.found["id"], port=port["id"])
         self.api.network.delete_router(step.found["id"])
 
     def _delete_security_group(self, step: Step) -> None:
