@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -64,7 +65,14 @@ def play(playbook: Path, *arguments: str, more: tuple[Path, ...] = (), **variabl
     inventories = [f"--inventory={path}" for path in (INVENTORY, *more)]
     began = time.monotonic()
     done = subprocess.run(
-        ["ansible-playbook", *inventories, "--extra-vars", json.dumps(site | variables), str(playbook), *arguments],
+        [
+            Path(sys.executable).with_name("ansible-playbook"),
+            *inventories,
+            "--extra-vars",
+            json.dumps(site | variables),
+            str(playbook),
+            *arguments,
+        ],
         cwd=ROOT,
         env=os.environ | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"},
         capture_output=True,
@@ -284,13 +292,19 @@ def test_a_quota_that_is_too_small(seoul: Any, admin: Any, tmp_path: Path) -> No
 
 
 def test_wrong_credentials_an_unknown_cloud_and_one_that_is_away(seoul: Any, tmp_path: Path) -> None:
-    for cloud, words in {
-        "lab-wrong": ("lab-wrong", "credentials", "refused"),
-        "nowhere": ("nowhere", "clouds.yaml"),
-        "lab-away": ("lab-away", "does not answer"),
-    }.items():
-        more = inventory(tmp_path, "central", {"central-1": {"provision_openstack_cloud": cloud}})
-        refused(seoul, *words, more=(more,))
+    clouds = {
+        "seoul-2": {"ansible_host": f"{NET}.11.11", "provision_openstack_cloud": "lab-wrong"},
+        "seoul-3": {"ansible_host": f"{NET}.11.12", "provision_openstack_cloud": "nowhere"},
+        "seoul-4": {"ansible_host": f"{NET}.11.13", "provision_openstack_cloud": "lab-away"},
+    }
+    refused(
+        seoul,
+        "cloud lab-wrong: the credentials that clouds.yaml has for it are refused",
+        "cloud nowhere: ",
+        "name it in clouds.yaml",
+        "cloud lab-away does not answer",
+        more=(inventory(tmp_path, "seoul", clouds),),
+    )
 
 
 def test_a_missing_image_flavor_zone_and_network_are_told_at_once(seoul: Any, tmp_path: Path) -> None:
@@ -339,10 +353,13 @@ def test_volumes_where_a_cloud_has_none(seoul: Any, tmp_path: Path) -> None:
 
 
 def test_an_address_outside_of_its_network_or_taken(seoul: Any, tmp_path: Path) -> None:
-    more = inventory(tmp_path, "seoul", {"seoul-2": {"ansible_host": f"{NET}.12.11"}})
-    refused(seoul, f"ansible_host of host seoul-2, {NET}.12.11, is not in {NET}.11.0/24", more=(more,))
-    more = inventory(tmp_path, "seoul", {"seoul-2": {"ansible_host": f"{NET}.11.10"}})
-    refused(seoul, f"hosts seoul-cp and seoul-2 have the address {NET}.11.10", more=(more,))
+    hosts = {"seoul-2": {"ansible_host": f"{NET}.12.11"}, "seoul-3": {"ansible_host": f"{NET}.11.10"}}
+    refused(
+        seoul,
+        f"ansible_host of host seoul-2, {NET}.12.11, is not in {NET}.11.0/24",
+        f"hosts seoul-cp and seoul-3 have the address {NET}.11.10",
+        more=(inventory(tmp_path, "seoul", hosts),),
+    )
 
 
 # The next playbook, and the other driver
@@ -365,33 +382,33 @@ def test_the_next_playbook_makes_a_cluster_of_it(site: Site, eventually: Callabl
 
 def test_hosts_that_are_there_are_taken_as_they_are(site: Site, tmp_path: Path) -> None:
     state = tmp_path / "state"
-    existing = {
+    existing: dict[str, Any] = {
         "site_driver": "existing",
         "site_dir": str(state),
         "ansible_ssh_private_key_file": str(site.folder / "ssh/id_ed25519"),
+        "provision_existing_timeout_s": 15,
     }
-    hosts = "--tags=provision"
-    unknown = play(PROVISION, hosts, **existing)
+
+    def take(**variables: Any) -> Run:
+        arguments = ("--tags=provision", "--limit=seoul-cp,localhost")
+        return play(PROVISION, *arguments, **(existing | variables))
+
+    unknown = take()
     assert unknown.code != 0
-    assert "no SSH key is known of" in unknown.error
+    assert f"no SSH key is known of seoul-cp ({site.hosts['seoul-cp']})" in unknown.error
     assert "provision_existing_host_key" in unknown.error
-    # Taken once from the hosts, when that is asked for; then it must be that one.
-    assert good(play(PROVISION, hosts, provision_existing_scan_host_keys=True, **existing)).changed["seoul-cp"] == 1
-    assert set(good(play(PROVISION, hosts, **existing)).changed.values()) == {0}
+    # Taken once from the host, when that is asked for; then it must be that one.
+    assert good(take(provision_existing_scan_host_keys=True)).changed["seoul-cp"] == 1
+    assert set(good(take()).changed.values()) == {0}
     keys = {host: site.run(host, "cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub").strip() for host in site.hosts}
-    right = inventory(
-        tmp_path, "seoul", {host: {"provision_existing_host_key": keys[host]} for host in ("seoul-gw", "seoul-cp")}
-    )
-    limit = ("--limit", "seoul,localhost")
-    assert set(good(play(PROVISION, hosts, *limit, more=(right,), **existing)).changed.values()) == {0}
-    wrong = inventory(tmp_path, "seoul", {"seoul-cp": {"provision_existing_host_key": keys["seoul-gw"]}})
-    refused_run = play(PROVISION, hosts, *limit, more=(wrong,), provision_existing_timeout_s=5, **existing)
-    assert refused_run.code != 0
-    assert "is not reached as root" in refused_run.error
-    good(play(PROVISION, hosts, *limit, more=(right,), **existing))
-    other = play(PROVISION, hosts, *limit, provision_existing_debian_release="13", **existing)
+    assert set(good(take(provision_existing_host_key=keys["seoul-cp"])).changed.values()) == {0}
+    wrong = take(provision_existing_host_key=keys["seoul-gw"])
+    assert wrong.code != 0
+    assert "is not reached as root" in wrong.error
+    other = take(provision_existing_host_key=keys["seoul-cp"], provision_existing_debian_release="13")
+    assert other.code != 0
     assert "it must be Debian 13" in other.error
-    # Its reset leaves the hosts.
+    # Its reset leaves the host.
     good(play(ROOT / "playbooks/reset.yml", reset_confirm=True, **existing))
     assert not state.exists()
     assert site.run("seoul-cp", "hostname").strip() == "seoul-cp"
