@@ -182,7 +182,7 @@ class _Inventory:
         for group in self._security_groups(host):
             security_groups[group["name"]] = group
         is_gateway = host.name in self.groups.get(self.settings["gateways_group"], ())
-        is_node = any(host.name in self.groups.get(name, ()) for name in self.settings["nodes_groups"])
+        is_node = host.name in self.groups.get(self.settings["nodes_group"], ())
         allowed = [host.pod_cidr] if is_node and host.pod_cidr else []
         name = f"{self.prefix}-{host.name}"
         backbone = host.backbone_network or f"{self.prefix}-{_BACKBONE}"

@@ -20,6 +20,8 @@ try:
 except ImportError:
     openstack = None  # type: ignore[assignment]
 
+HAVE_LIBRARY = openstack is not None
+
 _NETWORK_KINDS = ("router", "security_group", "port", "subnet")
 
 

@@ -153,9 +153,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.koren.faas.plugins.module_utils.openstack_cloud import (
+    HAVE_LIBRARY,
     Cloud,
     CloudError,
-    openstack,
     read_host_keys,
 )
 from ansible_collections.koren.faas.plugins.module_utils.openstack_plan import Step, known_servers, merge_known_hosts
@@ -253,7 +253,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    if openstack is None:
+    if not HAVE_LIBRARY:
         module.fail_json(msg=missing_required_lib("openstacksdk"))
     params = module.params
     absent = params["state"] == "absent"
