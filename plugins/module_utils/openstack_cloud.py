@@ -36,8 +36,8 @@ def _told(cloud: str, doing: str) -> Iterator[None]:
         yield
     except openstack.exceptions.ConfigException as error:
         raise CloudError(
-            f"cloud {cloud}: {str(error).rstrip('.')}; name it in clouds.yaml (./, ~/.config/openstack/, /etc/openstack/, or the file"
-            " that OS_CLIENT_CONFIG_FILE names)"
+            f"cloud {cloud}: {str(error).rstrip('.')}; name it in clouds.yaml"
+            " (./, ~/.config/openstack/, /etc/openstack/, or the file that OS_CLIENT_CONFIG_FILE names)"
         ) from error
     except (keystoneauth1.exceptions.Unauthorized, keystoneauth1.exceptions.MissingRequiredOptions) as error:
         raise CloudError(
