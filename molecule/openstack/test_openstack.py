@@ -162,6 +162,7 @@ def test_only_declared_flows_come_in(seoul: Any) -> None:
     node = port_of(seoul, "seoul-cp")
     assert sorted(groups[i] for i in node.security_group_ids) == [
         f"{PREFIX}-seoul-control_planes",
+        f"{PREFIX}-seoul-kubernetes_nodes",
         f"{PREFIX}-seoul-site",
     ]
     rules = {
