@@ -22,6 +22,7 @@ except ImportError:
 
 HAVE_LIBRARY = openstack is not None
 
+_VOLUME_TYPES = {"block-storage", "block-store", "volume", "volumev2", "volumev3"}
 _NETWORK_KINDS = ("router", "security_group", "port", "subnet")
 
 
@@ -102,7 +103,8 @@ class Cloud:
             self._keep("flavor", compute.flavors(details=True))
         if any(server["zone"] for server in servers):
             self._keep("zone", compute.availability_zones())
-        if self.api.has_service("block-storage"):
+        # The library's own has_service() writes to stderr where there is none.
+        if _VOLUME_TYPES & {service["type"] for service in self.api.service_catalog}:
             self._keep("volume", self.api.block_storage.volumes(details=True))
         elif any(server["volumes"] for server in servers):
             hosts = ", ".join(sorted(server["host"] for server in servers if server["volumes"]))
