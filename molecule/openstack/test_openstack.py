@@ -1,0 +1,466 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cloud drivers against a real OpenStack API: what is made, what a change changes, what a reset leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openstack
+import pytest
+import yaml
+from conftest import Site
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+NET = os.environ.get("KOREN_TEST_NET", "10.92")
+NAME = os.environ.get("KOREN_RUN", "openstack")
+PREFIX = f"koren-{NAME}"
+INVENTORY = HERE / "inventory/hosts.yml"
+BUSAN = HERE / "inventory/busan.yml"
+GROUND = HERE / "ground.yml"
+PROVISION = ROOT / "playbooks/provision.yml"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a playbook: how often each host was changed, each task's results by host, and what it said."""
+
+    code: int
+    changed: dict[str, int]
+    results: dict[str, dict[str, Any]]
+    output: str
+    took_s: float
+
+    @property
+    def steps(self) -> list[str]:
+        """What was done in clouds, without the site's prefix."""
+        made: list[str] = self.results["Make networks and servers"]["localhost"]["steps"]
+        return [step.replace(f"{PREFIX}-", "") for step in made]
+
+    @property
+    def error(self) -> str:
+        """What the failed tasks said."""
+        messages = [r["msg"] for task in self.results.values() for r in task.values() if r.get("failed")]
+        return " ".join(str(message) for message in messages)
+
+
+def play(playbook: Path, *arguments: str, more: tuple[Path, ...] = (), **variables: Any) -> Run:
+    """Run a playbook on the scenario's site, with more inventories and variables."""
+    site = {
+        "site_name": NAME,
+        "site_net": NET,
+        "site_driver": "openstack",
+        "site_dir": str(ROOT / ".state" / NAME),
+        "bundle_view": str(ROOT / ".state/bundle"),
+    }
+    inventories = [f"--inventory={path}" for path in (INVENTORY, *more)]
+    began = time.monotonic()
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("ansible-playbook"),
+            *inventories,
+            "--extra-vars",
+            json.dumps(site | variables),
+            str(playbook),
+            *arguments,
+        ],
+        cwd=ROOT,
+        env=os.environ | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    took_s = time.monotonic() - began
+    # The times of tasks stand before and after.
+    start = done.stdout.find("{\n")
+    assert start >= 0, done.stdout + done.stderr
+    said, _ = json.JSONDecoder().raw_decode(done.stdout, start)
+    results: dict[str, dict[str, Any]] = {}
+    for one in said["plays"]:
+        for task in one["tasks"]:
+            results.setdefault(task["task"]["name"].split(" : ")[-1], {}).update(task["hosts"])
+    changed = {host: stats["changed"] for host, stats in said["stats"].items()}
+    return Run(done.returncode, changed, results, done.stdout + done.stderr, took_s)
+
+
+def good(run: Run) -> Run:
+    """The run, which must not have failed."""
+    assert run.code == 0, run.error or run.output[-4000:]
+    return run
+
+
+@pytest.fixture(scope="module")
+def seoul() -> Any:
+    """Seoul's cloud."""
+    return openstack.connect(cloud="lab-seoul")
+
+
+@pytest.fixture(scope="module")
+def central() -> Any:
+    """The centre's cloud."""
+    return openstack.connect(cloud="lab-central")
+
+
+@pytest.fixture(scope="module")
+def admin() -> Any:
+    """The cloud's administrator."""
+    return openstack.connect(cloud="lab")
+
+
+def port_of(cloud: Any, name: str) -> Any:
+    return cloud.network.find_port(f"{PREFIX}-{name}", ignore_missing=False)
+
+
+# What is there
+
+
+def test_a_server_has_what_the_inventory_asks(seoul: Any) -> None:
+    server = seoul.compute.find_server(f"{PREFIX}-seoul-cp", ignore_missing=False)
+    server = seoul.compute.get_server(server.id)
+    assert server.status == "ACTIVE"
+    # 2 cores and 4096 MiB: the smallest flavor that has them.
+    assert server.flavor.original_name == "m1.medium"
+    assert server.availability_zone == "nova"
+    assert server.key_name == PREFIX
+    group = seoul.compute.find_server_group(f"koren.faas:{NAME}:seoul-control-planes", ignore_missing=False)
+    assert server.id in seoul.compute.get_server_group(group.id).member_ids
+
+
+def test_ports_have_fixed_addresses_and_let_pods_pass(seoul: Any) -> None:
+    node, gateway = port_of(seoul, "seoul-cp"), port_of(seoul, "seoul-gw")
+    assert [f["ip_address"] for f in node.fixed_ips] == [f"{NET}.11.10"]
+    assert [p["ip_address"] for p in node.allowed_address_pairs] == ["10.111.0.0/16"]
+    assert [p["ip_address"] for p in gateway.allowed_address_pairs] == ["0.0.0.0/0"]
+
+
+def test_a_gateway_is_on_the_backbone_by_the_port_that_it_was_given(seoul: Any) -> None:
+    server = seoul.compute.find_server(f"{PREFIX}-seoul-gw", ignore_missing=False)
+    addresses = {f["ip_address"] for p in seoul.network.ports(device_id=server.id) for f in p.fixed_ips}
+    assert addresses == {f"{NET}.11.2", f"{NET}.0.11"}
+
+
+def test_a_floating_ip_and_a_router_are_where_they_were_asked(seoul: Any, central: Any) -> None:
+    (address,) = seoul.network.ips(port_id=port_of(seoul, "seoul-gw").id)
+    assert address.status == "ACTIVE"
+    assert [r.name for r in seoul.network.routers()] == [f"{PREFIX}-seoul"]
+    assert list(central.network.routers()) == []
+    assert list(central.network.ips()) == []
+
+
+def test_only_declared_flows_come_in(seoul: Any) -> None:
+    groups = {g.id: g.name for g in seoul.network.security_groups()}
+    node = port_of(seoul, "seoul-cp")
+    assert sorted(groups[i] for i in node.security_group_ids) == [
+        f"{PREFIX}-seoul-control_planes",
+        f"{PREFIX}-seoul-kubernetes_nodes",
+        f"{PREFIX}-seoul-site",
+    ]
+    rules = {
+        (r.protocol, r.port_range_min, r.remote_ip_prefix)
+        for i in node.security_group_ids
+        for r in seoul.network.security_group_rules(security_group_id=i, direction="ingress")
+    }
+    assert ("tcp", 6443, f"{NET}.10.0/24") in rules
+    assert ("tcp", 22, f"{NET}.0.0/16") in rules
+    # Redis and etcd are for the region alone, and nothing is open to all.
+    assert {source for protocol, port, source in rules if port in (6379, 2379)} == {f"{NET}.11.0/24"}
+    assert all(source and source != "0.0.0.0/0" for _, _, source in rules)
+
+
+def test_host_keys_come_from_the_consoles(site: Site) -> None:
+    known = (site.folder / "known_hosts").read_text()
+    for host, address in site.hosts.items():
+        key = site.run(host, "cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub").strip()
+        assert re.search(rf"^{re.escape(address)}[ ,].*{re.escape(key)} ", known, re.MULTILINE)
+
+
+# What a change changes
+
+
+@pytest.fixture
+def back() -> Iterator[None]:
+    """Bring the site back to its inventory after the test."""
+    yield
+    good(play(GROUND, provision_openstack_prune=True, provision_openstack_more_clouds=["lab-busan"]))
+
+
+def test_a_changed_rule_changes_that_rule(back: None, seoul: Any) -> None:
+    defaults = openstack_defaults()["provision_openstack_flows"]
+    flows = [*defaults, {"to": ["hpc", "control_planes"], "protocol": "tcp", "ports": [30080], "from": ["region"]}]
+    wanted = [
+        f"lab-{region}: update security group {region}-control_planes: rules +tcp 30080-30080 from {NET}.{net}.0/24"
+        for region, net in (("central", 10), ("seoul", 11))
+    ]
+    check = good(play(GROUND, "--check", provision_openstack_flows=flows))
+    assert check.steps == wanted
+    assert good(play(GROUND, provision_openstack_flows=flows)).steps == wanted
+    assert good(play(GROUND, provision_openstack_flows=flows)).changed == {"localhost": 0}
+
+
+def test_a_changed_size_resizes_the_server_in_place(back: None, seoul: Any, tmp_path: Path) -> None:
+    larger = inventory(tmp_path, "seoul", {"seoul-cp": {"provision_openstack_memory_mb": 6000}})
+    before = seoul.compute.find_server(f"{PREFIX}-seoul-cp", ignore_missing=False).id
+    run = good(play(GROUND, more=(larger,)))
+    assert run.steps == ["lab-seoul: update server seoul-cp: flavor m1.medium -> m1.large, size 2x4096 -> 2x6000"]
+    after = seoul.compute.get_server(before)
+    assert (after.status, after.flavor.original_name) == ("ACTIVE", "m1.large")
+
+
+def test_one_more_host_is_one_more_server(back: None, tmp_path: Path, seoul: Any) -> None:
+    (lab_state() / "consoles" / f"{PREFIX}-seoul-2").write_text(console())
+    more = inventory(tmp_path, "seoul", {"seoul-2": {"ansible_host": f"{NET}.11.11"}})
+    run = good(play(GROUND, more=(more,)))
+    assert run.steps == ["lab-seoul: create port seoul-2", "lab-seoul: create server seoul-2"]
+    # Taken out of the inventory it stays until that is asked for.
+    left = good(play(GROUND))
+    assert left.steps == []
+    assert seoul.compute.find_server(f"{PREFIX}-seoul-2") is not None
+    gone = good(play(GROUND, provision_openstack_prune=True))
+    assert gone.steps == ["lab-seoul: delete server seoul-2", "lab-seoul: delete port seoul-2"]
+
+
+def test_a_lost_server_is_made_again_with_its_address(back: None, site: Site, seoul: Any) -> None:
+    lost = seoul.compute.find_server(f"{PREFIX}-seoul-cp", ignore_missing=False)
+    seoul.compute.delete_server(lost.id)
+    seoul.compute.wait_for_delete(lost, interval=1, wait=60)
+    assert good(play(GROUND)).steps == ["lab-seoul: create server seoul-cp"]
+    new = seoul.compute.find_server(f"{PREFIX}-seoul-cp", ignore_missing=False)
+    # Its key is read anew, as it is another machine.
+    assert f" {new.id}\n" in (site.folder / "known_hosts").read_text()
+    assert f" {lost.id}\n" not in (site.folder / "known_hosts").read_text()
+
+
+def test_a_stopped_server_is_started(seoul: Any) -> None:
+    server = seoul.compute.find_server(f"{PREFIX}-seoul-gw", ignore_missing=False)
+    seoul.compute.stop_server(server.id)
+    seoul.compute.wait_for_server(seoul.compute.get_server(server.id), "SHUTOFF", interval=1, wait=60)
+    assert good(play(GROUND)).steps == ["lab-seoul: update server seoul-gw: stopped True -> False"]
+
+
+def test_a_region_is_added_beside_running_ones(back: None) -> None:
+    for host in ("busan-gw", "busan-cp", "busan-2"):
+        (lab_state() / "consoles" / f"{PREFIX}-{host}").write_text(console())
+    run = good(play(GROUND, "--limit", "busan,localhost", more=(BUSAN,)))
+    assert {step.split(":")[0] for step in run.steps} == {"lab-busan"}
+    assert sum("create server busan" in step for step in run.steps) == 3
+    # On a machine that others use besides, in proportion.
+    share = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    print(f"a region of 3 hosts: {run.took_s:.1f} s, the machine's load being {share:.1f}")
+    assert run.took_s < 60 * share
+    # The rest of the site lets the new region in at the centre, and nowhere else.
+    rest = good(play(GROUND, more=(BUSAN,)))
+    assert rest.steps
+    assert all(step.startswith("lab-central: update security group central-") for step in rest.steps)
+    assert good(play(GROUND, more=(BUSAN,))).changed == {"localhost": 0}
+    # And it is removed without the others noticing.
+    gone = good(play(GROUND, provision_openstack_prune=True, provision_openstack_more_clouds=["lab-busan"]))
+    assert sum("lab-busan: delete server busan" in step for step in gone.steps) == 3
+    assert not any("lab-seoul" in step for step in gone.steps)
+
+
+# What is refused, and nothing is changed
+
+
+def refused(seoul: Any, *words: str, **arguments: Any) -> None:
+    """A run fails before anything is changed, and says these words."""
+    before = [s.id for s in seoul.compute.servers()], [p.id for p in seoul.network.ports()]
+    run = play(GROUND, **arguments)
+    assert run.code != 0
+    for word in words:
+        assert word in run.error
+    assert ([s.id for s in seoul.compute.servers()], [p.id for p in seoul.network.ports()]) == before
+
+
+def test_a_quota_that_is_too_small(seoul: Any, admin: Any, tmp_path: Path) -> None:
+    admin.set_compute_quotas("seoul", cores=4)
+    try:
+        more = inventory(
+            tmp_path, "seoul", {"seoul-2": {"ansible_host": f"{NET}.11.11", "provision_openstack_cores": 4}}
+        )
+        refused(seoul, "quota of cores: 4 more are needed", "are left", more=(more,))
+    finally:
+        admin.delete_compute_quotas("seoul")
+
+
+def test_wrong_credentials_an_unknown_cloud_and_one_that_is_away(seoul: Any, tmp_path: Path) -> None:
+    clouds = {
+        "seoul-2": {"ansible_host": f"{NET}.11.11", "provision_openstack_cloud": "lab-wrong"},
+        "seoul-3": {"ansible_host": f"{NET}.11.12", "provision_openstack_cloud": "nowhere"},
+        "seoul-4": {"ansible_host": f"{NET}.11.13", "provision_openstack_cloud": "lab-away"},
+    }
+    refused(
+        seoul,
+        "cloud lab-wrong: the credentials that clouds.yaml has for it are refused",
+        "cloud nowhere: ",
+        "name it in clouds.yaml",
+        "cloud lab-away does not answer",
+        more=(inventory(tmp_path, "seoul", clouds),),
+    )
+
+
+def test_a_missing_image_flavor_zone_and_network_are_told_at_once(seoul: Any, tmp_path: Path) -> None:
+    host = {
+        "ansible_host": f"{NET}.11.11",
+        "provision_openstack_image": "debian-11",
+        "provision_openstack_cores": 64,
+        "provision_openstack_zone": "moon",
+        "provision_openstack_volumes": [],
+    }
+    more = inventory(tmp_path, "seoul", {"seoul-2": host})
+    refused(
+        seoul,
+        "image debian-11 is not there; there are: debian-12",
+        "no flavor has the 64 cores",
+        "m1.large (4, 8192, 80)",
+        "availability zone moon of host seoul-2",
+        more=(more,),
+    )
+
+
+def test_a_name_that_is_there_twice(seoul: Any, admin: Any, tmp_path: Path) -> None:
+    twin = seoul.image.create_image(
+        "debian-12", data=b"another", disk_format="raw", container_format="bare", allow_duplicates=True
+    )
+    try:
+        refused(seoul, "image debian-12 is there 2 times", "write the id")
+    finally:
+        seoul.image.delete_image(twin.id)
+    port = seoul.network.find_network("other", ignore_missing=False)
+    taken = seoul.network.create_port(network_id=port.id, name=f"{PREFIX}-seoul-2")
+    try:
+        more = inventory(tmp_path, "seoul", {"seoul-2": {"ansible_host": f"{NET}.11.11"}})
+        refused(seoul, f"port {PREFIX}-seoul-2 is there and not of this site", more=(more,))
+    finally:
+        seoul.network.delete_port(taken.id)
+
+
+def test_volumes_where_a_cloud_has_none(seoul: Any, tmp_path: Path) -> None:
+    more = inventory(
+        tmp_path,
+        "seoul",
+        {"seoul-2": {"ansible_host": f"{NET}.11.11", "provision_openstack_volumes": [{"name": "data", "size_gb": 5}]}},
+    )
+    refused(seoul, "lab-seoul has no volumes", "seoul-2", more=(more,))
+
+
+def test_an_address_outside_of_its_network_or_taken(seoul: Any, tmp_path: Path) -> None:
+    hosts = {"seoul-2": {"ansible_host": f"{NET}.12.11"}, "seoul-3": {"ansible_host": f"{NET}.11.10"}}
+    refused(
+        seoul,
+        f"ansible_host of host seoul-2, {NET}.12.11, is not in {NET}.11.0/24",
+        f"hosts seoul-cp and seoul-3 have the address {NET}.11.10",
+        more=(inventory(tmp_path, "seoul", hosts),),
+    )
+
+
+# The next playbook, and the other driver
+
+
+def test_the_next_playbook_makes_a_cluster_of_it(site: Site, eventually: Callable[..., None]) -> None:
+    clusters = ROOT / "playbooks/clusters.yml"
+    good(play(clusters, "--limit", "seoul-cp,localhost"))
+    kubectl = [
+        str(ROOT / ".state/bundle/kubernetes/bin/kubectl"),
+        *("--kubeconfig", str(site.folder / "kubeconfig"), "--context", "seoul"),
+    ]
+
+    def ready() -> bool:
+        done = subprocess.run([*kubectl, "get", "nodes", "--no-headers"], capture_output=True, text=True, check=False)
+        return done.stdout.split()[:2] == ["seoul-cp", "Ready"]
+
+    eventually(ready, 120)
+
+
+def test_hosts_that_are_there_are_taken_as_they_are(site: Site, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    existing: dict[str, Any] = {
+        "site_driver": "existing",
+        "site_dir": str(state),
+        "ansible_ssh_private_key_file": str(site.folder / "ssh/id_ed25519"),
+        "provision_existing_timeout_s": 15,
+    }
+
+    def take(**variables: Any) -> Run:
+        arguments = ("--tags=provision", "--limit=seoul-cp,localhost")
+        return play(PROVISION, *arguments, **(existing | variables))
+
+    unknown = take()
+    assert unknown.code != 0
+    assert f"no SSH key is known of seoul-cp ({site.hosts['seoul-cp']})" in unknown.error
+    assert "provision_existing_host_key" in unknown.error
+    # Taken once from the host, when that is asked for; then it must be that one.
+    assert good(take(provision_existing_scan_host_keys=True)).changed["seoul-cp"] == 1
+    assert set(good(take()).changed.values()) == {0}
+    keys = {host: site.run(host, "cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub").strip() for host in site.hosts}
+    assert set(good(take(provision_existing_host_key=keys["seoul-cp"])).changed.values()) == {0}
+    wrong = take(provision_existing_host_key=keys["seoul-gw"])
+    assert wrong.code != 0
+    assert "is not reached as root" in wrong.error
+    other = take(provision_existing_host_key=keys["seoul-cp"], provision_existing_debian_release="13")
+    assert other.code != 0
+    assert "it must be Debian 13" in other.error
+    # Its reset leaves the host.
+    good(play(ROOT / "playbooks/reset.yml", reset_confirm=True, **existing))
+    assert not state.exists()
+    assert site.run("seoul-cp", "hostname").strip() == "seoul-cp"
+
+
+# The end
+
+
+def test_a_reset_leaves_nothing_but_what_is_others(site: Site, seoul: Any, central: Any) -> None:
+    run = good(play(ROOT / "playbooks/reset.yml", reset_confirm=True))
+    shown = run.results["Show what is to be removed"]["localhost"]["msg"]
+    assert f"lab-seoul: server {PREFIX}-seoul-cp" in shown
+    assert not any("other" in line for line in shown)
+    for cloud in (seoul, central):
+        left = [
+            *cloud.compute.servers(),
+            *cloud.network.networks(project_id=cloud.current_project_id),
+            *cloud.network.routers(),
+            *cloud.network.security_groups(project_id=cloud.current_project_id),
+            *cloud.network.ports(project_id=cloud.current_project_id),
+            *cloud.network.ips(),
+            *cloud.compute.server_groups(),
+            *cloud.compute.keypairs(),
+        ]
+        # What remains of others' things has other names, or none.
+        names = {thing.name for thing in left}
+        others = {"other", ""} if cloud is seoul else set()
+        assert names == {"default", "given-seoul" if cloud is seoul else "given-central"} | others
+    assert not site.folder.exists()
+
+
+# Helpers
+
+
+def lab_state() -> Path:
+    return Path(os.environ["LAB_STATE"])
+
+
+def console() -> str:
+    """A console as cloud-init leaves it, of a guest that nobody stands in for."""
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBBmE2mNo1lRrzgU6yCxzkiZC1GG9aQKJqP3j6m1h3Jb root@guest"
+    return f"-----BEGIN SSH HOST KEY KEYS-----\n{key}\n-----END SSH HOST KEY KEYS-----\n"
+
+
+def openstack_defaults() -> dict[str, Any]:
+    defaults: dict[str, Any] = yaml.safe_load((ROOT / "roles/provision_openstack/defaults/main.yml").read_text())
+    return defaults
+
+
+def inventory(folder: Path, region: str, hosts: dict[str, dict[str, Any]]) -> Path:
+    """Write an inventory that adds hosts, or variables of hosts, to a region."""
+    path = folder / "more.yml"
+    path.write_text(json.dumps({region: {"hosts": hosts}}))
+    return path
