@@ -107,6 +107,58 @@ def nfv_gateway_flows(
     return sorted(found, key=lambda flow: str(flow["name"]))
 
 
+def nfv_gateway_chains(
+    chains: Iterable[Mapping[str, Any]],
+    flows: Sequence[Mapping[str, Any]],
+    inventory: Mapping[str, Any],
+    lan: str,
+    own: Sequence[str],
+) -> list[dict[str, Any]]:
+    """The chains that one gateway realises, those whose functions are in its LAN, as ``service_chain`` takes them.
+
+    Args:
+        chains: the inventory's chains, each with a ``flow`` and the hosts that are its ``functions``.
+        flows: what ``nfv_flows`` made.
+        inventory: what ``nfv_inventory`` made.
+        lan: CIDR of the gateway's LAN.
+        own: the gateway's own addresses.
+
+    Raises:
+        AnsibleFilterError: names the chain, the value and what would do.
+    """
+    here = {flow["name"]: flow for flow in nfv_gateway_flows(flows, lan, own)}
+    found = []
+    for chain in chains:
+        name, flow = str(chain["name"]), str(chain["flow"])
+        known = sorted(str(one["name"]) for one in flows)
+        if flow not in known:
+            raise _chain_error(name, "flow", flow, f"it is not declared; there are {', '.join(known)}")
+        functions = []
+        for host in chain["functions"]:
+            if host not in inventory["hosts"]:
+                raise _chain_error(name, "functions", host, "there is no such host in the inventory")
+            functions.append({"name": str(host), "address": str(inventory["hosts"][host][0])})
+        inside = [Network(one["address"]).subnet_of(Network(lan)) for one in functions]
+        if any(inside) and not all(inside):
+            raise _chain_error(name, "functions", chain["functions"], "they have to be in one region")
+        if not any(inside):
+            continue
+        pairs = here[flow]["out"] + here[flow]["in"] if flow in here else []
+        if not pairs:
+            raise _chain_error(name, "flow", flow, f"it does not pass the gateway of {lan}, where the functions are")
+        traffic = {key: here[flow][key] for key in ("protocol", "ports")}
+        found.append(
+            {
+                "name": name,
+                "state": str(chain.get("state", "present")),
+                "classifiers": [traffic | {"sources": one["from"], "destinations": one["to"]} for one in pairs],
+                "functions": functions,
+                "symmetric": bool(chain.get("symmetric", False)),
+            }
+        )
+    return found
+
+
 class _Names:
     """What names in a flow stand for."""
 
@@ -229,6 +281,10 @@ def _texts(networks: Iterable[Network]) -> list[str]:
     return [str(one.network_address) if one.prefixlen == 32 else str(one) for one in sorted(set(networks))]
 
 
+def _chain_error(name: str, key: str, value: Any, remedy: str) -> AnsibleFilterError:
+    return AnsibleFilterError(f"chain {name!r}: {key}: {value!r}: {remedy}")
+
+
 def _error(name: str, key: str, value: Any, remedy: str) -> AnsibleFilterError:
     return AnsibleFilterError(f"flow {name!r}: {key}: {value!r}: {remedy}")
 
@@ -242,4 +298,5 @@ class FilterModule:
             "nfv_inventory": nfv_inventory,
             "nfv_flows": nfv_flows,
             "nfv_gateway_flows": nfv_gateway_flows,
+            "nfv_gateway_chains": nfv_gateway_chains,
         }
