@@ -16,7 +16,7 @@ $(VENV)/.ready: requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.PHONY: venv bundle up verify demo test lint unit bench docs reset
+.PHONY: venv bundle up verify demo test lint unit bench bench-nfv docs reset
 venv: $(VENV)/.ready ## Make the virtual environment, Go toolchain included
 
 bundle: venv ## Build what the hosts get, or find it built; ARGS='-e bundle_archive_to=FILE' writes it as one archive
@@ -42,6 +42,9 @@ test: venv ## Lint, unit tests and a site from nothing, removed at the end
 
 bench: venv ## Measure the running site: from an event to its handler, and what it takes when idle
 	$(VENV)/bin/python -m pytest -q -o python_files='bench_*.py' tests/e2e
+
+bench-nfv: venv ## Measure the gateways on hosts of their own: events beside a full link, new rules beside traffic
+	tests/run bench-nfv
 
 docs: venv ## Write the roles' arguments into docs/roles.md
 	$(VENV)/bin/python docs/roles.py
