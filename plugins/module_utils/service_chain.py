@@ -221,9 +221,21 @@ class Realisation:
     def present(
         self, matches: Sequence[Mapping[str, Any]], functions: Sequence[Mapping[str, str]], *, symmetric: bool
     ) -> None:
-        """Have the chain as described; functions have ``name``, ``ingress`` and ``egress``, ids of ports."""
-        groups = [self._group(function) for function in functions]
+        """Have the chain as described; functions have ``name``, ``ingress`` and ``egress``, ids of ports.
+
+        Raises:
+            LookupError: another chain passes the same functions in the same order, which networking-sfc has once only.
+        """
         chain = self._chain()
+        there = [pair and self._group_of(pair) for pair in map(self._pair, functions)]
+        order = [group and group["id"] for group in there]
+        for other in self._have["port_chain"]:
+            if other is not chain and other["port_pair_groups"] == order:
+                raise LookupError(
+                    f"chain {other['name']!r} passes the same functions in the same order, and OpenStack has one chain"
+                    " of each order: give that chain the classifiers of both"
+                )
+        groups = [self._group(function) for function in functions]
         parameters = {"correlation": "mpls", "symmetric": symmetric}
         if chain and chain["chain_parameters"].get("symmetric", False) != symmetric:
             # It can't be changed.
@@ -231,11 +243,11 @@ class Realisation:
             chain = None
         kept, missing = self._classifiers(chain, matches)
         stale = [one for one in self._of(chain) if one not in kept]
+        # An old classifier would be in the way of a new one that overlaps it.
         if chain and stale:
-            # An old classifier is in the way of a new one that overlaps it.
             self._update("port_chain", chain, flow_classifiers=[one["id"] for one in kept])
-            for one in stale:
-                self._delete("flow_classifier", one)
+        for one in stale:
+            self._delete("flow_classifier", one)
         kept += [self._create("flow_classifier", f"{self._name}-{_short(match)}", **match) for match in missing]
         wanted = {"port_pair_groups": groups, "flow_classifiers": sorted(one["id"] for one in kept)}
         if not chain:
@@ -247,11 +259,11 @@ class Realisation:
     def absent(self) -> None:
         """Have no such chain, and nothing that only it needed."""
         chain = self._chain()
+        classifiers = self._of(chain)
         if chain:
-            classifiers = self._of(chain)
             self._delete("port_chain", chain)
-            for one in classifiers:
-                self._delete("flow_classifier", one)
+        for one in classifiers:
+            self._delete("flow_classifier", one)
         self._tidy()
 
     def _chain(self) -> dict[str, Any] | None:
@@ -281,14 +293,20 @@ class Realisation:
                 missing.append(dict(match))
         return kept, missing
 
+    def _pair(self, function: Mapping[str, str]) -> dict[str, Any] | None:
+        ports = {"ingress": function["ingress"], "egress": function["egress"]}
+        return next((one for one in self._have["port_pair"] if {key: one[key] for key in ports} == ports), None)
+
+    def _group_of(self, pair: Mapping[str, Any]) -> dict[str, Any] | None:
+        return next((one for one in self._have["port_pair_group"] if one["port_pairs"] == [pair["id"]]), None)
+
     def _group(self, function: Mapping[str, str]) -> str:
         """The id of the group of a function's one pair of ports."""
-        ports = {"ingress": function["ingress"], "egress": function["egress"]}
-        pair = next(
-            (one for one in self._have["port_pair"] if {key: one[key] for key in ports} == ports), None
-        ) or self._create("port_pair", function["name"], **ports)
-        group = next((one for one in self._have["port_pair_group"] if one["port_pairs"] == [pair["id"]]), None)
-        identity: str = (group or self._create("port_pair_group", function["name"], port_pairs=[pair["id"]]))["id"]
+        pair = self._pair(function) or self._create(
+            "port_pair", function["name"], ingress=function["ingress"], egress=function["egress"]
+        )
+        group = self._group_of(pair) or self._create("port_pair_group", function["name"], port_pairs=[pair["id"]])
+        identity: str = group["id"]
         return identity
 
     def _tidy(self) -> None:

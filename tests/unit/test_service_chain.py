@@ -91,6 +91,9 @@ class Memory:
         if kind == "port_pair":
             ports = [(one["ingress"], one["egress"]) for one in self.objects[kind].values()]
             assert (values["ingress"], values["egress"]) not in ports
+        if kind == "port_chain":
+            orders = [one["port_pair_groups"] for one in self.objects[kind].values()]
+            assert values["port_pair_groups"] not in orders
         self.calls += 1
         made = {"id": f"{kind}-{next(self._numbers)}", **values}
         self.objects[kind][made["id"]] = made
@@ -157,21 +160,37 @@ def test_what_differs_is_changed_and_nothing_else() -> None:
     assert network.counts() == [1, 1, 1, 1]
     changes = bring_about(network, "cameras", less, "counter", symmetric=True)
     assert changes == ["delete port_chain cameras", "create port_chain cameras"]
+    changes = bring_about(network, "cameras", less | {"ports": ["8554-8560"]}, "counter")
+    assert [change.rsplit("-", 1)[0] for change in changes] == [
+        "delete port_chain cameras",
+        "delete flow_classifier cameras",
+        "create flow_classifier cameras",
+        "create port_chain cameras",
+    ]
 
 
 def test_two_chains_share_a_function_and_leave_it_to_each_other() -> None:
     network = Memory()
     bring_about(network, "cameras", FLOW, "filter")
-    bring_about(network, "events", FLOW | {"ports": ["8883"]}, "filter")
-    assert network.counts() == [1, 1, 4, 2]
+    bring_about(network, "events", FLOW | {"ports": ["8883"]}, "filter", "counter")
+    assert network.counts() == [2, 2, 4, 2]
     gone = Realisation(network, "cameras", check=False)
     gone.absent()
-    assert network.counts() == [1, 1, 2, 1]
+    assert network.counts() == [2, 2, 2, 1]
     Realisation(network, "events", check=False).absent()
     assert network.counts() == [0, 0, 0, 0]
     again = Realisation(network, "events", check=False)
     again.absent()
     assert again.changes == []
+
+
+def test_the_same_functions_in_the_same_order_are_one_chain() -> None:
+    network = Memory()
+    bring_about(network, "cameras", FLOW, "filter", "counter")
+    before = network.counts()
+    with pytest.raises(LookupError, match="chain 'cameras' passes the same functions"):
+        bring_about(network, "events", FLOW | {"ports": ["8883"]}, "filter", "counter")
+    assert network.counts() == before
 
 
 def test_what_is_others_is_used_and_left_alone() -> None:
