@@ -15,6 +15,8 @@ Network = ipaddress.IPv4Network
 Pair = tuple[list[Network], list[Network]]
 
 ANY = Network("0.0.0.0/0")
+# Whoever is of no region: a flow to the world leaves its region, but enters no other.
+WORLD = "world"
 PROTOCOLS = ("tcp", "udp", "icmp")
 KEYS = {"name", "from", "to", "proto", "ports", "class", "connections", "masquerade", "publish"}
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,40}")
@@ -66,7 +68,11 @@ def nfv_flows(
         ids[number] = name
         one = {"name": name, "id": number, **_traffic(name, flow, classes)}
         pairs = _pairs(name, flow, _Names(inventory, places or {}))
-        one["pairs"] = [{"from": _texts(start), "to": _texts(end)} for start, end in pairs]
+        beyond = {side for side in ("from", "to") if flow[side] == WORLD}
+        one["pairs"] = [
+            {side: [WORLD] if side in beyond else _texts(end) for side, end in zip(("from", "to"), pair, strict=True)}
+            for pair in pairs
+        ]
         if one["publish"] and (len(one["ports"]) != 1 or not all(_one_address(end) for _, end in pairs)):
             raise _error(name, "publish", one["publish"], "only a flow to one port of one host can be published")
         found.append(one)
@@ -93,14 +99,14 @@ def nfv_gateway_flows(
     for flow in flows:
         ways: dict[str, list[dict[str, list[str]]]] = {"out": [], "in": [], "own": []}
         for pair in flow["pairs"]:
-            start, end = ([Network(cidr) for cidr in pair[side]] for side in ("from", "to"))
+            start, end = ([ANY if cidr == WORLD else Network(cidr) for cidr in pair[side]] for side in ("from", "to"))
             others = [network for network in end if network not in here]
-            for way, sources, targets in (
-                ("out", _within(start, inside), _outside(others, inside)),
-                ("in", _outside(start, inside), _within(others, inside)),
-                ("own", [one for one in start if one not in here], _own(end, here)),
+            for way, sources, targets, not_of in (
+                ("out", _within(start, inside), _outside(others, inside), pair["from"]),
+                ("in", _outside(start, inside), _within(others, inside), pair["to"]),
+                ("own", [one for one in start if one not in here], _own(end, here), pair["to"]),
             ):
-                if sources and targets:
+                if sources and targets and not_of != [WORLD]:
                     ways[way].append({"from": _texts(sources), "to": _texts(targets)})
         if any(ways.values()):
             found.append({key: value for key, value in flow.items() if key != "pairs"} | ways)
@@ -168,7 +174,7 @@ class _Names:
 
     def networks(self, text: str) -> list[Network]:
         """The networks of a region, a group, a host, a place or a CIDR; ValueError says what is wrong."""
-        if text == "any":
+        if text in ("any", WORLD):
             return [ANY]
         if text in self.places:
             return [Network(cidr) for cidr in self.places[text]]
@@ -240,6 +246,8 @@ def _pairs(name: str, flow: Mapping[str, Any], names: _Names) -> list[Pair]:
         ends[side] = [value] if isinstance(value, str) else [str(one) for one in value or []]
         if not ends[side]:
             raise _error(name, side, value, "name a region, group, host, place or CIDR, or a list of them")
+        if WORLD in ends[side] and value != WORLD:
+            raise _error(name, side, value, "the world stands alone")
     each = any("{region}" in text for texts in ends.values() for text in texts)
     pairs = []
     for region in sorted(names.regions) if each else [""]:

@@ -97,6 +97,16 @@ def test_what_ends_at_the_gateway_is_told_from_what_passes_it() -> None:
     }
 
 
+def test_a_flow_to_the_world_leaves_its_region_and_enters_no_other() -> None:
+    assert at_seoul(start="edges", end="world", ports=[443]) == {
+        "out": [{"from": ["10.0.11.2", "10.0.11.10"], "to": ["0.0.0.0/0"]}]
+    }
+    assert at_seoul(start="busan-cp", end="world", ports=[443]) == {}
+    assert at_seoul(start="world", end="seoul-cp", ports=[443]) == {
+        "in": [{"from": ["0.0.0.0/0"], "to": ["10.0.11.10"]}]
+    }
+
+
 def test_a_set_holds_no_network_twice() -> None:
     (flow,) = resolve(start=["seoul", "seoul-cp", "seoul-cp"], end="sns-1")
     assert flow["pairs"][0]["from"] == ["10.0.11.0/24"]
@@ -123,6 +133,7 @@ def test_without_a_class_it_is_the_last() -> None:
         ({"start": "any", "end": "control_planes:&tokyo"}, "'tokyo' is no region, group, host"),
         ({"start": "any", "end": "10.0.0.300"}, "flow 'one': to: '10.0.0.300'"),
         ({"start": "any", "end": "10.0.0.1/8"}, "host bits"),
+        ({"start": ["world", "seoul"], "end": "seoul"}, "the world stands alone"),
         ({"start": "any", "end": []}, "name a region, group"),
         ({"start": "any", "end": "seoul", "ports": [70000]}, "ports: 70000"),
         ({"start": "any", "end": "seoul", "ports": ["20-10"]}, "ports: '20-10'"),

@@ -102,6 +102,22 @@ def test_what_hosts_know_of_each_other_follows_the_regions(tmp_path: Path) -> No
     assert cameras["hpc-1"] == ["cctv-jeju-01", "cctv-seoul-01"]
 
 
+def test_what_passes_a_gateway_follows_the_regions(tmp_path: Path) -> None:
+    expression = "nfv_gateway_flows | koren.faas.nfv_flows(groups | koren.faas.nfv_inventory(hostvars),"
+    expression += " nfv_gateway_places, ['events', 'bulk', 'rest'])"
+    expression += " | koren.faas.nfv_gateway_flows(region_lan_cidr, [ansible_host, backbone_address])"
+    shown = {}
+    for edges in (["seoul"], ["seoul", "jeju"]):
+        folder = tmp_path / "-".join(edges)
+        folder.mkdir()
+        shown[len(edges)] = templated("nfv_gateways", expression, ["central", *edges], folder)
+    assert shown[1]["seoul-gw"] == shown[2]["seoul-gw"], "a further region is none of this one's business"
+    flows = {flow["name"]: flow for flow in shown[2]["central-gw"]}
+    assert flows["events-to-centre"]["in"] == [{"from": ["10.80.11.10", "10.80.17.10"], "to": ["10.80.10.10"]}]
+    assert flows["cameras-of-regions"]["out"][0]["from"] == ["10.80.10.20"]
+    assert "posts-to-the-world" in {flow["name"] for flow in shown[2]["jeju-gw"]}
+
+
 def test_what_is_not_about_the_local_site_is_shared() -> None:
     shared = {path.resolve() for path in KOREN.glob("*/group_vars/**/*")}
     missing = {path.name for path in LOCAL.iterdir() if path.resolve() not in shared} - ABOUT_LOCAL
