@@ -24,17 +24,20 @@ _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 
 
 def nfv_inventory(groups: Mapping[str, Sequence[str]], hostvars: Any) -> dict[str, Any]:
-    """Addresses of hosts, members of groups and LANs of regions: what a flow's ends can name."""
+    """Addresses of hosts, members of groups, regions' LANs and pods' ranges: what a flow's ends can name."""
     hosts: dict[str, list[str]] = {}
     regions: dict[str, str] = {}
+    pods: dict[str, str] = {}
     for name in groups["all"]:
         host = hostvars[name]
         if "ansible_host" in host:
             hosts[str(name)] = [str(host[key]) for key in ("ansible_host", "backbone_address") if key in host]
         if "region_lan_cidr" in host:
             regions[str(host["region_name"])] = str(host["region_lan_cidr"])
+        if "region_pod_cidr" in host:
+            pods[str(host["region_name"])] = str(host["region_pod_cidr"])
     members = {str(group): [str(host) for host in found if host in hosts] for group, found in groups.items()}
-    return {"hosts": hosts, "groups": members, "regions": regions}
+    return {"hosts": hosts, "groups": members, "regions": regions, "pods": pods}
 
 
 def nfv_flows(
@@ -170,7 +173,10 @@ class _Names:
 
     def __init__(self, inventory: Mapping[str, Any], places: Mapping[str, Any]) -> None:
         self.hosts, self.groups, self.regions = (inventory[key] for key in ("hosts", "groups", "regions"))
-        self.places = {name: [cidrs] if isinstance(cidrs, str) else list(cidrs) for name, cidrs in places.items()}
+        # Pods of a region are a place of their own: out of it they bear their nodes' addresses.
+        pods = {f"pods-{region}": cidr for region, cidr in inventory.get("pods", {}).items()}
+        named = {**pods, **places}
+        self.places = {name: [cidrs] if isinstance(cidrs, str) else list(cidrs) for name, cidrs in named.items()}
 
     def networks(self, text: str) -> list[Network]:
         """The networks of a region, a group, a host, a place or a CIDR; ValueError says what is wrong."""

@@ -27,6 +27,7 @@ INVENTORY: dict[str, Any] = {
         "hpc": [],
     },
     "regions": {"central": "10.0.10.0/24", "seoul": "10.0.11.0/24", "busan": "10.0.12.0/24"},
+    "pods": {"seoul": "10.111.0.0/16"},
 }
 SEOUL = ("10.0.11.0/24", ["10.0.11.2", "10.0.0.11"])
 CLASSES = ["events", "bulk", "rest"]
@@ -107,6 +108,15 @@ def test_a_flow_to_the_world_leaves_its_region_and_enters_no_other() -> None:
     }
 
 
+def test_a_regions_pods_are_a_place() -> None:
+    flows = resolve(start="pods-seoul", end="sns-1")
+    assert FILTERS["nfv_gateway_flows"](flows, "10.111.0.0/16", [])[0]["out"] == [
+        {"from": ["10.111.0.0/16"], "to": ["10.0.0.30"]}
+    ]
+    # The gateway does not see them.
+    assert at_seoul(start="pods-seoul", end="sns-1") == {}
+
+
 def test_a_set_holds_no_network_twice() -> None:
     (flow,) = resolve(start=["seoul", "seoul-cp", "seoul-cp"], end="sns-1")
     assert flow["pairs"][0]["from"] == ["10.0.11.0/24"]
@@ -161,7 +171,7 @@ def test_two_flows_of_one_name_are_refused() -> None:
 def test_an_inventory_tells_addresses_members_and_lans() -> None:
     hostvars = {
         "seoul-gw": {"ansible_host": "10.0.11.2", "backbone_address": "10.0.0.11", "region_name": "seoul",
-                     "region_lan_cidr": "10.0.11.0/24"},
+                     "region_lan_cidr": "10.0.11.0/24", "region_pod_cidr": "10.111.0.0/16"},
         "localhost": {},
     }  # fmt: skip
     groups = {"all": ["localhost", "seoul-gw"], "controller": ["localhost"], "nfv_gateways": ["seoul-gw"]}
@@ -169,4 +179,5 @@ def test_an_inventory_tells_addresses_members_and_lans() -> None:
         "hosts": {"seoul-gw": ["10.0.11.2", "10.0.0.11"]},
         "groups": {"all": ["seoul-gw"], "controller": [], "nfv_gateways": ["seoul-gw"]},
         "regions": {"seoul": "10.0.11.0/24"},
+        "pods": {"seoul": "10.111.0.0/16"},
     }
