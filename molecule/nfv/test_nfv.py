@@ -337,3 +337,31 @@ def test_a_flow_passes_its_function_and_stops_when_that_drops_it(site: Site) -> 
 def test_a_chain_grants_nothing(site: Site) -> None:
     target = f"{site.hosts['busan-cp']}/tcp/7008"
     assert probe(site, "central-cp", "reach", target)[target] == "EHOSTUNREACH"
+
+
+@pytest.fixture
+def pod(site: Site) -> Iterator[str]:
+    """What a pod of Seoul is to its node: an address of the pods' range behind the node's own."""
+    site.run(
+        "seoul-cp",
+        "ip netns add pod && ip link add pod0 type veth peer name eth0 netns pod"
+        " && ip address add 10.111.0.1/24 dev pod0 && ip link set pod0 up && ip -n pod address add 10.111.0.5/24 dev eth0 && ip -n pod link set eth0 up"
+        " && ip -n pod route add default via 10.111.0.1 && sysctl --quiet net.ipv4.ip_forward=1"
+        " && nft 'table ip pod { chain out { type nat hook postrouting priority srcnat; ip saddr 10.111.0.0/16"
+        " ip daddr != 10.111.0.0/16 masquerade; }; }'",
+    )
+    yield f"ip netns exec pod python3 {PROGRAM}"
+    site.run("seoul-cp", "ip netns del pod; ip link del pod0 2>/dev/null; nft delete table ip pod", check=False)
+
+
+def test_a_pod_reaches_no_other_regions_broker_though_its_node_does(
+    site: Site, addresses: dict[str, list[str]], pod: str
+) -> None:
+    targets = {f"{address}/{port}": f"{end} {port}" for end in ("central-cp", "busan-cp", "sns-1", "seoul-cp")
+               for address in addresses[end][:1] for port in TARGETS}  # fmt: skip
+    answers = json.loads(site.run("seoul-cp", f"{pod} reach {' '.join(targets)}"))
+    reached = {targets[target] for target, answer in answers.items() if answer == "open"}
+    assert {one for one in reached if not one.startswith("seoul-cp")} == {"sns-1 tcp/443"}
+    assert "seoul-cp tcp/8883" in reached
+    node = f"{site.hosts['central-cp']}/tcp/8883"
+    assert probe(site, "seoul-cp", "reach", node)[node] == "open"
