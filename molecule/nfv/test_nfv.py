@@ -345,7 +345,8 @@ def pod(site: Site) -> Iterator[str]:
     site.run(
         "seoul-cp",
         "ip netns add pod && ip link add pod0 type veth peer name eth0 netns pod"
-        " && ip address add 10.111.0.1/24 dev pod0 && ip link set pod0 up && ip -n pod address add 10.111.0.5/24 dev eth0 && ip -n pod link set eth0 up"
+        " && ip address add 10.111.0.1/24 dev pod0 && ip link set pod0 up"
+        " && ip -n pod address add 10.111.0.5/24 dev eth0 && ip -n pod link set eth0 up"
         " && ip -n pod route add default via 10.111.0.1 && sysctl --quiet net.ipv4.ip_forward=1"
         " && nft 'table ip pod { chain out { type nat hook postrouting priority srcnat; ip saddr 10.111.0.0/16"
         " ip daddr != 10.111.0.0/16 masquerade; }; }'",
