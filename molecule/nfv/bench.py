@@ -93,6 +93,8 @@ def reloads(site: Site) -> dict[str, Any]:
         site.run("seoul-gw", f'python3 -c "{code}" >/root/policy')
         site.run("seoul-gw", "koren-nfv stage /root/policy 20 && koren-nfv confirm")
     running.join()
+    if not told:
+        sys.exit("the stream of packets failed")
     site.run("seoul-gw", "koren-nfv stage /etc/koren-nfv.json 20 && koren-nfv confirm")
     quiet = json.loads(site.run("seoul-cp", f"python3 {PROGRAM} {words}"))
     return told | {"rule_sets": 10, "longest_gap_without_any_ms": quiet["longest_gap_ms"]}

@@ -96,7 +96,7 @@ def hold(host: str, port: int, count: int) -> int:
 
 def stream(host: str, tcp_port: int, udp_port: int, rate: int, seconds: float) -> dict[str, float]:
     """Numbered packets there and back over one TCP connection and over UDP."""
-    tcp = socket.create_connection((host, tcp_port), 3)
+    tcp = socket.create_connection((host, tcp_port), 10)
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
