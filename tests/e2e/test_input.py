@@ -52,7 +52,7 @@ def nested(size: int) -> bytes:
 def test_what_is_no_event_is_a_dead_letter_that_says_why(client: Client) -> None:
     mark = secrets.token_hex(4)
     wrong = {
-        "not JSON": b"{" + mark.encode(),
+        "not JSON: Expecting property name": b"{" + mark.encode(),
         "not a CloudEvent: the JSON is not an object": json.dumps([mark]).encode(),
         "not a CloudEvent: specversion": json.dumps({"hello": mark}).encode(),
         "not a CloudEvent: time": message(time="yesterday"),
@@ -68,7 +68,7 @@ def test_what_is_no_event_is_a_dead_letter_that_says_why(client: Client) -> None
         return [letter["reason"] for letter in letters("seoul") if letter["id"] not in known]
 
     until("each is a dead letter", lambda: len(reasons()) == len(wrong), 30)
-    assert [reason for reason, part in zip(reasons(), wrong, strict=True) if part not in reason] == []
+    assert [part for part in wrong if sum(part in reason for reason in reasons()) != 1] == [], reasons()
 
 
 @pytest.mark.usefixtures("seoul_stays_up")
