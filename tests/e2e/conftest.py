@@ -29,6 +29,7 @@ from koren_events import Camera, Event, Publisher, Receipt, ReceiptState, SeenOb
 SITE_DIR = Path(os.environ.get("KOREN_SITE_DIR", ".state/local")).resolve()
 PROBE = "e2e-probe"
 OTHER = "e2e-other"
+REPORT = "report-incident"
 OPENED, CLOSED, DONE = (f"kr.koren.test.drill.{what}" for what in ("opened", "closed", "done"))
 
 Publish = Callable[..., Publisher]

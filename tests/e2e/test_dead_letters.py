@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
-from conftest import DONE, Cluster, Heard, drill, faas, letters, until
+from conftest import DONE, REPORT, Cluster, Heard, accident, drill, faas, letters, on_host, posts, until
 
-from koren_events import Event, Publisher, ReceiptState
+from koren_events import Event, Publisher, ReceiptState, accident_cleared
 
 ATTEMPTS = 5
 
@@ -70,6 +70,33 @@ def test_a_redriven_begin_does_not_undo_the_end(
     faas("dlq", "redrive", str(dead(opened, probe)["id"]), "--region", "seoul")
     until("the begin is handled", lambda: heard.of(opened, ReceiptState.SUCCEEDED), 60)
     until("the incident is over still", lambda: not seoul.pods(probe), 30)
+
+
+def test_a_redriven_detection_does_not_undo_the_posts_clearance(publisher: Publisher, heard: Heard) -> None:
+    detected = accident("seoul")
+    faas("function", "update", REPORT, "--max-attempts", "1")
+    on_host("sns-1", "systemctl", "stop", "sns")
+    try:
+        publisher.publish(detected)
+        assert list(publisher.receipts(detected, timeout_s=120))[-1].state is ReceiptState.DEAD_LETTERED
+    finally:
+        on_host("sns-1", "systemctl", "start", "sns")
+        faas("function", "update", REPORT, "--max-attempts", "12")
+
+    cleared = accident_cleared(detected, cleared_at=datetime.now(UTC))
+    publisher.publish(cleared)
+    closing = list(publisher.receipts(cleared, timeout_s=120))[-1]
+    assert closing.state is ReceiptState.SUCCEEDED
+
+    def post() -> dict[str, object]:
+        (found,) = [one for one in posts("seoul", closing.result["url"]) if one["uri"] == closing.result["uri"]]
+        return found
+
+    before = post()
+    assert "[Cleared]" in str(before["value"])
+    faas("dlq", "redrive", str(dead(detected, REPORT)["id"]), "--region", "seoul")
+    until("the detection is handled", lambda: heard.of(detected, ReceiptState.SUCCEEDED), 60)
+    assert post() == before
 
 
 def test_an_incident_without_an_end_ends_by_its_limit(

@@ -7,11 +7,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from conftest import Cluster, accident, drill, faas, on_host, posts, until
+from conftest import REPORT, Cluster, accident, drill, faas, on_host, posts, until
 
 from koren_events import Publisher, ReceiptState, accident_cleared
-
-REPORT = "report-incident"
 
 
 def test_event_starts_its_region_only_and_ends_at_zero(
