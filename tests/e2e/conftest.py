@@ -251,7 +251,7 @@ def letters(region: str, function: str | None = None) -> list[dict[str, Any]]:
 def cut_off(region: str) -> Iterator[None]:
     """Meanwhile nothing passes the region's gateway host, in neither direction, and nobody is told."""
     gateway = f"{region}-gw"
-    rules = "table inet koren_e2e { chain cut { type filter hook forward priority -10; policy drop; } }"
+    rules = "table inet koren_e2e { chain cut { type filter hook forward priority -10; policy drop; }; }"
     on_host(gateway, "nft", rules)
     try:
         yield
