@@ -389,8 +389,6 @@ def load(sink: Sink, clients: list[Client], sent: list[bytes]) -> tuple[float, l
 def test_sustained(result: Result, sink: Sink, connect: Connect) -> None:
     operator = (SITE_DIR / "pki" / "operator.crt", SITE_DIR / "pki" / "operator.key")
     clients = [connect("seoul", *operator) for _ in range(PUBLISHERS)]
-    for client in clients:
-        client.mqtt.max_inflight_messages_set(100)
     took_s, keys, held = load(sink, clients, messages(EVENTS, 1024))
     result.line |= {
         "events_per_s": round(EVENTS / took_s),

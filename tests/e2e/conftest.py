@@ -186,6 +186,8 @@ class Client:
         self._connected = threading.Event()
         self.mqtt = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5, reconnect_on_failure=False)
         self.mqtt.tls_set(str(SITE_DIR / "pki" / "ca.crt"), str(cert), str(key))
+        # What the brokers take from one client at a time.
+        self.mqtt.max_inflight_messages_set(100)
         self.mqtt.on_connect = lambda *_: self._connected.set()
         self.mqtt.on_disconnect = lambda *_: setattr(self, "ended", True)
         self.mqtt.on_publish = self._published
