@@ -130,6 +130,23 @@ def test_nothing_else_listens(site: Site) -> None:
     assert site.run("seoul-cp", "ss -Hltnup | grep -c mosquitto").strip() == "1"
 
 
+def test_a_broker_tells_its_figures_to_its_own_host(site: Site, eventually: Wait) -> None:
+    ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9641/metrics').read().decode())"
+
+    def figures() -> dict[str, float]:
+        lines = site.run("central-cp", f'python3 -c "{ask}"').splitlines()
+        found = [line.split() for line in lines if line.startswith("mosquitto_")]
+        return {name: float(value) for name, value, *_ in found}
+
+    def of(name: str) -> list[float]:
+        return [value for series, value in figures().items() if series.startswith(f"mosquitto_{name}{{")]
+
+    eventually(lambda: of("bridge_up") == [1.0] and of("messages_dropped_total") == [0.0], 20)
+    assert of("clients_connected") > [1.0]
+    site.run("central-cp", "systemctl kill --kill-who=all --signal=KILL mosquitto")
+    eventually(lambda: of("received_bytes_total")[0] > 0 and of("bridge_up") == [1.0], 40)
+
+
 def test_a_gateway_has_its_own_region_only(connect: Connect, eventually: Wait) -> None:
     gateway = connect("seoul-cp", "gateway.seoul", "events/#", "events/seoul/#")
     stranger = connect("seoul-cp", "gateway.busan", "events/#", "receipts/#")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
+import shutil
 import ssl
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import urllib.request
 import uuid
@@ -17,12 +21,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import paho.mqtt.client as mqtt
 import pytest
 
-from koren_events import Camera, Event, Publisher, SeenObject, Text, accident_detected
+from koren_events import Camera, Event, Publisher, Receipt, ReceiptState, SeenObject, Text, accident_detected
 
 SITE_DIR = Path(os.environ.get("KOREN_SITE_DIR", ".state/local")).resolve()
 PROBE = "e2e-probe"
+OTHER = "e2e-other"
+REPORT = "report-incident"
+OPENED, CLOSED, DONE = (f"kr.koren.test.drill.{what}" for what in ("opened", "closed", "done"))
+
+Publish = Callable[..., Publisher]
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,15 @@ class Cluster:
         events = self.items("events", "-n", "functions", "--field-selector", "involvedObject.kind=Pod")
         names = {event["involvedObject"]["name"] for event in events}
         return sorted(name for name in names if name.startswith(f"{function}-"))
+
+    def signal(self, number: str, namespace: str, pod: str, *, first_only: bool = False) -> None:
+        """Send a signal to all processes of a pod's container, or to its first alone; no kubelet is told."""
+        found = json.loads(self.run("get", "pod", pod, "-n", namespace, "-o", "json"))
+        container = found["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
+        which = "sort -n | head -n 1" if first_only else "cat"
+        script = f"grep -ls {container} /proc/[0-9]*/cgroup | cut -d / -f 3 | {which} | xargs -r kill -s {number}"
+        # With a container's first process the kernel ends the others: they may be gone already.
+        on_host(found["spec"]["nodeName"], "sh", "-c", f"{script} 2>/dev/null; true")
 
 
 @pytest.fixture(scope="session")
@@ -86,43 +105,160 @@ def probe() -> Iterator[str]:
     """A deployed function that gets every drill of its region; taken away in the end."""
     faas(
         *("function", "deploy", PROBE, "--from-file", str(Path(__file__).parent / "probe")),
-        *("--handler", "handler.handler", "--runtime", "python3.11"),
-        *("--topic", "events/{region}/+/drill"),
-        *("--opens", "kr.koren.test.drill.opened"),
-        *("--closes", "kr.koren.test.drill.closed"),
+        *("--handler", "handler.handler", "--runtime", "python3.11", "--max-scale", "4"),
+        *("--topic", "events/{region}/+/drill", "--opens", OPENED, "--closes", CLOSED),
     )
     yield PROBE
     faas("function", "delete", PROBE)
 
 
+@pytest.fixture(scope="session")
+def other() -> Iterator[str]:
+    """A second function, without a trigger: Kubeless's examples, and the probe's code; taken away in the end."""
+    folder = Path(__file__).parent
+    with tempfile.TemporaryDirectory() as source:
+        shutil.copytree(folder / "kubeless", source, dirs_exist_ok=True)
+        shutil.copy(folder / "probe" / "handler.py", source)
+        faas(
+            *("function", "deploy", OTHER, "--region", "seoul", "--from-file", source),
+            *("--handler", "helloget.foo", "--runtime", "python3.11"),
+            *("--dependencies", str(folder / "kubeless" / "requirements.txt")),
+        )
+    yield OTHER
+    faas("function", "delete", OTHER)
+
+
+class Heard(list[Receipt]):
+    """Every receipt that a publisher's broker has delivered, other publishers' included."""
+
+    def of(self, event: Event, *states: ReceiptState) -> list[Receipt]:
+        """Those of an event that have one of the states, or any."""
+        return [
+            receipt
+            for receipt in list(self)
+            if (receipt.source, receipt.id) == (event.source, event.id) and (not states or receipt.state in states)
+        ]
+
+
 @pytest.fixture
-def publisher(site: dict[str, Any], tmp_path: Path) -> Iterator[Publisher]:
-    """A publisher at the centre's broker."""
-    host, _, port = site["central_broker"].rpartition(":")
+def publish_at(tmp_path: Path) -> Iterator[Publish]:
+    """Makes publishers at a broker, each with its own spool."""
     pki = SITE_DIR / "pki"
-    with Publisher(
-        spool=tmp_path / "spool.sqlite",
-        client_id=f"e2e-{os.getpid()}-{time.monotonic_ns()}",
-        host=host,
-        port=int(port),
-        ca=pki / "ca.crt",
-        cert=pki / "operator.crt",
-        key=pki / "operator.key",
-    ) as made:
+    with contextlib.ExitStack() as stack:
+
+        def made(broker: str, on_receipt: Callable[[Receipt], None] | None = None) -> Publisher:
+            host, _, port = broker.partition(":")
+            number = time.monotonic_ns()
+            return stack.enter_context(
+                Publisher(
+                    spool=tmp_path / f"spool-{number}.sqlite",
+                    client_id=f"e2e-{os.getpid()}-{number}",
+                    host=host,
+                    port=int(port or 8883),
+                    ca=pki / "ca.crt",
+                    cert=pki / "operator.crt",
+                    key=pki / "operator.key",
+                    on_receipt=on_receipt,
+                )
+            )
+
         yield made
 
 
-def drill(region: str, *, closes: Event | None = None) -> Event:
-    """A new drill in a region, or the end of one: an incident that no function of the site wants."""
+@pytest.fixture
+def heard() -> Heard:
+    """What `publisher` has heard."""
+    return Heard()
+
+
+@pytest.fixture
+def publisher(site: dict[str, Any], publish_at: Publish, heard: Heard) -> Publisher:
+    """A publisher at the centre's broker."""
+    return publish_at(site["central_broker"], heard.append)
+
+
+class Client:
+    """An MQTT client that publishes whatever it is told, once."""
+
+    def __init__(self, host: str, cert: Path, key: Path) -> None:
+        self.ended = False
+        self._refused: dict[int, str] = {}
+        self._connected = threading.Event()
+        self.mqtt = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5, reconnect_on_failure=False)
+        self.mqtt.tls_set(str(SITE_DIR / "pki" / "ca.crt"), str(cert), str(key))
+        # What the brokers take from one client at a time.
+        self.mqtt.max_inflight_messages_set(100)
+        self.mqtt.on_connect = lambda *_: self._connected.set()
+        self.mqtt.on_disconnect = lambda *_: setattr(self, "ended", True)
+        self.mqtt.on_publish = self._published
+        self.mqtt.connect(host, 8883)
+        self.mqtt.loop_start()
+        assert self._connected.wait(10), f"no answer from {host}"
+
+    def _published(self, _c: object, _u: object, mid: int, code: mqtt.ReasonCode, _p: object) -> None:
+        if code.is_failure:
+            self._refused[mid] = str(code)
+
+    def publish(self, topic: str, message: bytes) -> str | None:
+        """Publish and wait for the acknowledgement; the reason when it is a refusal."""
+        sent = self.mqtt.publish(topic, message, qos=1)
+        sent.wait_for_publish(10)
+        assert sent.is_published(), f"{topic} was not acknowledged"
+        return self._refused.get(sent.mid)
+
+
+Connect = Callable[..., Client]
+
+
+@pytest.fixture
+def connect(site: dict[str, Any]) -> Iterator[Connect]:
+    """Connects to a region's broker with a certificate and its key."""
+    made: list[Client] = []
+
+    def connected(region: str, cert: Path, key: Path) -> Client:
+        made.append(Client(site["regions"][region]["broker"], cert, key))
+        return made[-1]
+
+    yield connected
+    for client in made:
+        client.mqtt.disconnect()
+        client.mqtt.loop_stop()
+
+
+def drill(region: str, *, closes: Event | None = None, type: str = "", **data: Any) -> Event:
+    """A new drill in a region, or the end of one: an incident that no function of the site wants.
+
+    `type` is another than that of an incident's begin or end; `data` tell the probe what to do.
+    """
     return Event(
         id=str(uuid.uuid4()),
         source="e2e",
-        type=f"kr.koren.test.drill.{'closed' if closes else 'opened'}",
+        type=type or (CLOSED if closes else OPENED),
         subject=closes.subject if closes else f"drill-{uuid.uuid4()}",
         time=datetime.now(UTC),
         region=region,
         sequence=closes.sequence + 1 if closes else 1,
+        data=data,
     )
+
+
+def letters(region: str, function: str | None = None) -> list[dict[str, Any]]:
+    """A region's dead letters, all or a function's."""
+    of = ("--function", function) if function else ()
+    found: list[dict[str, Any]] = json.loads(faas("dlq", "list", "--region", region, "-o", "json", *of))
+    return found
+
+
+@contextlib.contextmanager
+def cut_off(region: str) -> Iterator[None]:
+    """Meanwhile nothing passes the region's gateway host, in neither direction, and nobody is told."""
+    gateway = f"{region}-gw"
+    rules = "table inet koren_e2e { chain cut { type filter hook forward priority -10; policy drop; }; }"
+    on_host(gateway, "nft", rules)
+    try:
+        yield
+    finally:
+        on_host(gateway, "nft", "delete", "table", "inet", "koren_e2e")
 
 
 def accident(region: str) -> Event:

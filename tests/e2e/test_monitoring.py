@@ -46,3 +46,13 @@ def test_gateway_and_keda_of_every_region_are_scraped(site: dict[str, Any]) -> N
         )
 
     until("gateway and KEDA of every region are up", scraped, 90)
+
+
+def test_the_brokers_figures_of_every_region_are_collected(site: dict[str, Any]) -> None:
+    def stand() -> bool:
+        bridges = ask(site, "min by (region) (mosquitto_bridge_up)")
+        return {region for region, _ in bridges} == set(site["regions"]) and set(bridges.values()) == {1.0}
+
+    until("every bridge stands, as its broker tells", stand, 90)
+    dropped = ask(site, "mosquitto_messages_dropped_total")
+    assert {region for region, _ in dropped} == set(site["regions"])

@@ -1,0 +1,2 @@
+def handler(event, context):
+    raise KeyError("nothing of that name")
