@@ -80,7 +80,7 @@ def test_a_good_inventory_and_machine_pass() -> None:
         ({"hosts": [*CENTRAL, SEOUL[1]]}, ["'seoul'", "nfv_gateways", "add one"]),
         (
             {"hosts": [*CENTRAL, *SEOUL, host("seoul-cp2", "seoul", 11, "control_planes")]},
-            ["'seoul'", "2 hosts", "seoul-cp, seoul-cp2", "odd"],
+            ["'seoul'", "2 hosts", "seoul-cp, seoul-cp2", "a region has one"],
         ),
         (
             {"hosts": [*CENTRAL, *SEOUL, host("other-gw", "seoul", 3, "nfv_gateways", backbone_address="10.90.0.9")]},
@@ -198,7 +198,7 @@ BAD: dict[str, tuple[dict[str, str], list[str]]] = {
         },
         ["region 'jeju' has no host in the group control_planes"],
     ),
-    "even": (
+    "two control planes": (
         {
             "hosts.yml": "all: {children: {busan: {hosts: {busan-cp2: {ansible_host: 10.98.12.11}}},"
             " control_planes: {hosts: {busan-cp2: {}}}}}"
