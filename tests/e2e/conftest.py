@@ -266,9 +266,7 @@ def accident(region: str) -> Event:
     name = Text(ko="시험 카메라", en="Test camera")
     return accident_detected(
         region=region,
-        camera=Camera(
-            id=f"cctv-{region}-e2e", name=name, latitude=37.5, longitude=127.0, road=name, direction=name
-        ),
+        camera=Camera(id=f"cctv-{region}-e2e", name=name, latitude=37.5, longitude=127.0, road=name, direction=name),
         severity="moderate",
         confidence=0.9,
         what="rear_end",

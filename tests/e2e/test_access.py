@@ -6,12 +6,11 @@ import json
 import socket
 import ssl
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DONE, OTHER, SITE_DIR, Cluster, Connect, Heard, drill, faas, on_host, until
+from conftest import DONE, OTHER, SITE_DIR, Connect, Heard, drill, faas, on_host, until
 
 from koren_events import Publisher, ReceiptState, receipt_topic
 
@@ -75,9 +74,7 @@ def test_a_region_publishes_only_what_is_its_own(connect: Connect, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("other_asks")
-def test_a_function_has_neither_anothers_events_nor_its_state(
-    probe: str, publisher: Publisher, heard: Heard, site: dict[str, Any]
-) -> None:
+def test_a_function_has_neither_anothers_events_nor_its_state(probe: str, publisher: Publisher, heard: Heard) -> None:
     kept = json.dumps({"do": "keep", "key": "secret", "value": "the probe's"})
     assert faas("function", "call", probe, "--region", "seoul", "--data", kept).strip() == "the probe's"
     assert call_other(do="keep", key="secret") is None
@@ -106,9 +103,7 @@ def test_a_function_has_neither_anothers_events_nor_its_state(
 
 
 @pytest.mark.usefixtures("other_asks")
-def test_a_function_gets_nothing_from_what_runs_the_region(
-    site: dict[str, Any], cluster: Callable[[str], Cluster]
-) -> None:
+def test_a_function_gets_nothing_from_what_runs_the_region(site: dict[str, Any]) -> None:
     node = site["regions"]["seoul"]["broker"]
     token = f"Koren-Token: TOKEN\r\n{BEARER}"
     answers = call_other(

@@ -29,7 +29,7 @@ def dead(event: Event, probe: str) -> dict[str, object]:
 
 
 def test_a_failing_event_is_tried_five_times_and_can_be_redriven(
-    cluster: Callable[[str], Cluster], probe: str, publisher: Publisher, heard: Heard
+    probe: str, publisher: Publisher, heard: Heard
 ) -> None:
     event = drill("seoul", type=DONE, do="fail", times=ATTEMPTS)
     publisher.publish(event)

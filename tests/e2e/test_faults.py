@@ -93,7 +93,7 @@ def entries(function: str, ids: list[str]) -> dict[str, list[list[Any]]]:
 
 
 @pytest.fixture(autouse=True)
-def services_run(site: dict[str, Any]) -> Iterator[None]:
+def services_run() -> Iterator[None]:
     """What was killed is there again, whatever came of the test."""
     yield
     for host, *services in (("seoul-cp", "mosquitto", "redis-server"), ("central-cp", "mosquitto")):
@@ -152,6 +152,7 @@ def test_the_late_answer_of_a_lost_lease_is_refused(
     cluster: Callable[[str], Cluster], probe: str, publisher: Publisher, heard: Heard
 ) -> None:
     seoul = cluster("seoul")
+    until("no pod that is about to go", lambda: not seoul.pods(probe), 60)
     event = drill("seoul", type=DONE, do="note", work_s=3)
     publisher.publish(event)
     until("the handler is entered", lambda: heard.of(event, ReceiptState.STARTED), 60)
