@@ -23,6 +23,8 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.reasoncodes import ReasonCode
 
 from koren_events import Camera, Event, Publisher, Receipt, ReceiptState, SeenObject, Text, accident_detected
 
@@ -184,7 +186,7 @@ class Client:
         self.ended = False
         self._refused: dict[int, str] = {}
         self._connected = threading.Event()
-        self.mqtt = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5, reconnect_on_failure=False)
+        self.mqtt = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5, reconnect_on_failure=False)
         self.mqtt.tls_set(str(SITE_DIR / "pki" / "ca.crt"), str(cert), str(key))
         # What the brokers take from one client at a time.
         self.mqtt.max_inflight_messages_set(100)
@@ -195,7 +197,7 @@ class Client:
         self.mqtt.loop_start()
         assert self._connected.wait(10), f"no answer from {host}"
 
-    def _published(self, _c: object, _u: object, mid: int, code: mqtt.ReasonCode, _p: object) -> None:
+    def _published(self, _c: object, _u: object, mid: int, code: ReasonCode, _p: object) -> None:
         if code.is_failure:
             self._refused[mid] = str(code)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from conftest import DONE, REPORT, Cluster, Heard, accident, drill, faas, letters, on_host, posts, until
@@ -22,7 +23,7 @@ def none_stays(probe: str) -> Iterator[None]:
     faas("dlq", "purge", "--region", "seoul", "--function", probe)
 
 
-def dead(event: Event, probe: str) -> dict[str, object]:
+def dead(event: Event, probe: str) -> dict[str, Any]:
     """The event's dead letter."""
     (letter,) = [one for one in letters("seoul", probe) if one["event"]["id"] == event.id]
     return letter
@@ -88,7 +89,7 @@ def test_a_redriven_detection_does_not_undo_the_posts_clearance(publisher: Publi
     closing = list(publisher.receipts(cleared, timeout_s=120))[-1]
     assert closing.state is ReceiptState.SUCCEEDED
 
-    def post() -> dict[str, object]:
+    def post() -> dict[str, Any]:
         (found,) = [one for one in posts("seoul", closing.result["url"]) if one["uri"] == closing.result["uri"]]
         return found
 
