@@ -16,7 +16,7 @@ $(VENV)/.ready: requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.PHONY: venv bundle up verify demo test lint unit bench bench-events bench-nfv docs reset
+.PHONY: venv bundle up verify demo test lint unit bench bench-events bench-site bench-nfv docs reset
 venv: $(VENV)/.ready ## Make the virtual environment, Go toolchain included
 
 bundle: venv ## Build what the hosts get, or find it built; ARGS='-e bundle_archive_to=FILE' writes it as one archive
@@ -46,6 +46,9 @@ bench: bench-events ## Measure the running site: events, and what it takes when 
 bench-events: venv ## Measure an event's way: from zero, warm, under load; the last line is JSON
 	KOREN_BENCH_OUT=.state/bench-events.json $(VENV)/bin/python -m pytest -q -o python_files='bench_events.py' tests/e2e
 	@cat .state/bench-events.json
+
+bench-site: venv ## Measure a site of its own from nothing, its further runs, and what it takes when idle
+	tests/run bench-site
 
 bench-nfv: venv ## Measure the gateways on hosts of their own: events beside a full link, new rules beside traffic
 	tests/run bench-nfv

@@ -1,4 +1,4 @@
-"""What the idle site takes of the machine, by podman's count of its hosts. One line of JSON."""
+"""What the idle site takes of the machine: by podman's count of its hosts, and by component. One line of JSON."""
 
 from __future__ import annotations
 
@@ -6,12 +6,25 @@ import json
 import re
 import subprocess
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
 
 SECONDS = 60
 UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
+#: Programs whose name does not say what they are.
+COMPONENTS = {
+    "adapter": "keda",
+    "operator": "keda",
+    "webhooks": "keda",
+    "containerd-shim": "containerd",
+    "flanneld": "flannel",
+    "pause": "containerd",
+    "catatonit": "containerd",
+    "prometheus-node": "node-exporter",
+    "koren-cluster-v": "prometheus",
+}
 
 
 def _hosts(site: str) -> dict[str, dict[str, float]]:
@@ -35,10 +48,40 @@ def _numbers(host: dict[str, str]) -> dict[str, float]:
     return {"cpu_s": seconds, "bytes": float(value) * UNITS[unit]}
 
 
+def _components(site: str, host: str) -> tuple[Counter[str], Counter[str]]:
+    """Seconds of CPU and resident MB of a host's processes, by component."""
+    listed = subprocess.run(
+        ["podman", "exec", f"koren-{site}-{host}", "ps", "-eo", "comm=,cputimes=,rss="],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    seconds: Counter[str] = Counter()
+    resident: Counter[str] = Counter()
+    for line in listed.splitlines():
+        name, cpu, rss = line.rsplit(maxsplit=2)
+        name = COMPONENTS.get(name, name)
+        seconds[name] += int(cpu)
+        resident[name] += round(int(rss) / 1000)
+    return seconds, resident
+
+
 def test_bench_idle(site: dict[str, Any], capsys: Any) -> None:
     before = _hosts(site["site"])
+    nodes = {node: region for region, one in site["regions"].items() for node in one["nodes"]}
+    began = {node: _components(site["site"], node)[0] for node in nodes}
     time.sleep(SECONDS)
     after = _hosts(site["site"])
+    regions: dict[str, dict[str, dict[str, float]]] = {}
+    for node, region in nodes.items():
+        seconds, resident = _components(site["site"], node)
+        for name, megabytes in resident.items():
+            shown = regions.setdefault(region, {}).setdefault(name, {"cores": 0.0, "resident_mb": 0})
+            shown["cores"] = round(shown["cores"] + (seconds[name] - began[node][name]) / SECONDS, 3)
+            shown["resident_mb"] += megabytes
+    # What takes next to nothing only hides the rest.
+    regions = {
+        region: {name: cost for name, cost in sorted(found.items()) if cost["resident_mb"] >= 10}
+        for region, found in regions.items()
+    }
     cores = {name: (after[name]["cpu_s"] - before[name]["cpu_s"]) / SECONDS for name in sorted(after)}
     with capsys.disabled():
         print(
@@ -49,6 +92,7 @@ def test_bench_idle(site: dict[str, Any], capsys: Any) -> None:
                     "cores": round(sum(cores.values()), 2),
                     "memory_mb": round(sum(host["bytes"] for host in after.values()) / 1e6),
                     "cores_by_host": {name: round(value, 3) for name, value in cores.items()},
+                    "regions": regions,
                 }
             )
         )

@@ -8,17 +8,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import OTHER, faas
+from conftest import OTHER, Cluster, faas
 
 Call = Callable[..., Any]
 
 
 @pytest.fixture
-def call(other: str) -> Call:
+def call(other: str, cluster: Callable[[str], Cluster]) -> Call:
     """Makes one of the examples the function's handler, and calls it."""
 
     def called(handler: str, data: Any = None, *flags: str) -> Any:
         faas("function", "update", OTHER, "--handler", handler, *flags)
+        # One that is warm still has the handler before.
+        cluster("seoul").run("delete", "pods", "-n", "functions", "-l", f"faas.koren.kr/function={OTHER}")
         given = () if data is None else ("--data", data if isinstance(data, str) else json.dumps(data))
         return faas("function", "call", OTHER, "--region", "seoul", *given).removesuffix("\n")
 
