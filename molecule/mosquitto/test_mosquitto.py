@@ -130,7 +130,7 @@ def test_nothing_else_listens(site: Site) -> None:
     assert site.run("seoul-cp", "ss -Hltnup | grep -c mosquitto").strip() == "1"
 
 
-def test_a_broker_tells_its_figures_to_its_own_host(site: Site, eventually: Wait) -> None:
+def test_a_broker_tells_its_figures_to_its_own_host(site: Site, connect: Connect, eventually: Wait) -> None:
     ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9641/metrics').read().decode())"
 
     def figures() -> dict[str, float]:
@@ -143,8 +143,11 @@ def test_a_broker_tells_its_figures_to_its_own_host(site: Site, eventually: Wait
 
     eventually(lambda: of("bridge_up") == [1.0] and of("messages_dropped_total") == [0.0], 20)
     assert of("clients_connected") > [1.0]
+    connect("central-cp", "operator").publish("events/nowhere/cam/accident", bytes(50_000))
+    eventually(lambda: of("received_bytes_total") > [50_000.0], 40)
     site.run("central-cp", "systemctl kill --kill-who=all --signal=KILL mosquitto")
-    eventually(lambda: of("received_bytes_total")[0] > 0 and of("bridge_up") == [1.0], 40)
+    # What it tells then is the new broker's, which has received next to nothing.
+    eventually(lambda: [0.0] < of("received_bytes_total") < [50_000.0] and of("bridge_up") == [1.0], 40)
 
 
 def test_a_gateway_has_its_own_region_only(connect: Connect, eventually: Wait) -> None:
