@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import OTHER, Cluster, faas
+from conftest import OTHER, Cluster, faas, until
 
 Call = Callable[..., Any]
 
@@ -19,8 +19,8 @@ def call(other: str, cluster: Callable[[str], Cluster]) -> Call:
 
     def called(handler: str, data: Any = None, *flags: str) -> Any:
         faas("function", "update", OTHER, "--handler", handler, *flags)
-        # One that is warm still has the handler before.
-        cluster("seoul").run("delete", "pods", "-n", "functions", "-l", f"faas.koren.kr/function={OTHER}")
+        # A pod that is warm still has the handler before.
+        until("the function at zero", lambda: not cluster("seoul").pods(OTHER), 240)
         given = () if data is None else ("--data", data if isinstance(data, str) else json.dumps(data))
         return faas("function", "call", OTHER, "--region", "seoul", *given).removesuffix("\n")
 
