@@ -44,10 +44,10 @@ class Cluster:
     region: str
     kubectl: str
 
-    def run(self, *args: str) -> str:
+    def run(self, *args: str, stdin: str | None = None) -> str:
         """kubectl's output; raises CalledProcessError with its words when it fails."""
         command = [self.kubectl, "--kubeconfig", str(SITE_DIR / "kubeconfig"), "--context", self.region, *args]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, input=stdin).stdout
 
     def items(self, *args: str) -> list[dict[str, Any]]:
         """The objects that ``kubectl get`` finds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -37,6 +38,24 @@ def test_event_starts_its_region_only_and_ends_at_zero(
     left_s = 15 - (time.monotonic() - published)
     until("the pod is gone 15 s after the incident's end", lambda: not seoul.pods(probe), left_s)
     assert busan.pods_ever(probe) == []
+
+
+def test_a_pod_that_is_not_wanted_any_more_when_it_starts_is_gone_soon(
+    cluster: Callable[[str], Cluster], probe: str
+) -> None:
+    seoul = cluster("seoul")
+    deployment = json.loads(seoul.run("get", "deployment", probe, "-n", "functions", "-o", "json"))
+    pod = {"apiVersion": "v1", "kind": "Pod", "spec": deployment["spec"]["template"]["spec"]}
+    for number, ms in enumerate(range(250, 500, 50)):
+        name = f"e2e-unwanted-{number}"
+        # Without the function's label: no Deployment's, and nobody gives it an event.
+        pod["metadata"] = {"name": name, "namespace": "functions", "labels": {"e2e": "unwanted"}}
+        seoul.run("create", "-f", "-", stdin=json.dumps(pod))
+        time.sleep(ms / 1000)
+        seoul.run("delete", "pod", name, "-n", "functions", "--wait=false")
+    left = ("get", "pods", "-n", "functions", "-l", "e2e=unwanted", "-o", "name")
+    # Its grace period is longer than a handler may take.
+    until("none of them is left", lambda: not seoul.run(*left), 30)
 
 
 def test_gateway_killed_between_event_and_pod_gives_one_post(

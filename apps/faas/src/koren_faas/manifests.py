@@ -27,7 +27,8 @@ _GATEWAY = "gateway.koren-faas.svc.cluster.local:8080"
 _SCALER = "gateway.koren-faas.svc:9090"
 _TOKEN_PATH = "/var/run/secrets/koren"
 _TOKEN_LIFE_S = 3600
-_STOP_S = 5
+_SETTLE_S = 1
+_STOP_S = 5 + _SETTLE_S
 _TOPIC = f"{API_GROUP}/topic"
 _REQUIREMENTS = f"{API_GROUP}/dependencies"
 
@@ -276,6 +277,9 @@ def _pod(function: Function, image: str) -> dict[str, Any]:
                     "capabilities": {"drop": ["ALL"]},
                     "readOnlyRootFilesystem": True,
                 },
+                # The first process gets no signal before it asks for it: that to end would be lost on
+                # one that has just started, which would then stay until its grace period is over.
+                "lifecycle": {"preStop": {"sleep": {"seconds": _SETTLE_S}}},
                 "terminationMessagePolicy": "FallbackToLogsOnError",
                 "volumeMounts": mounts,
             }
