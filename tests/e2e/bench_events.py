@@ -6,6 +6,7 @@ KOREN_BENCH_OUT names, as one line of JSON.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import redis
 from conftest import DONE, SITE_DIR, Client, Cluster, Connect, drill, on_host, until
 
 from koren_events import Event, Publisher, ReceiptState
+from koren_faas.errors import RegionError
 from koren_faas.function import Function
 from koren_faas.kube import Kube
 from koren_faas.manifests import NAMESPACE, for_function
@@ -156,10 +159,11 @@ SERVICES = f"/api/v1/namespaces/{NAMESPACE}/services"
 
 @pytest.fixture(scope="module")
 def floor(kube: Kube) -> Iterator[Callable[[], float]]:
-    """Seconds from scaling a Deployment by hand to the start of its static process, which does nothing."""
+    """Seconds from scaling a Deployment by hand to the first word of its static process, which does nothing else."""
     version = (Path(Site.load(SITE_DIR).bundle) / "images" / "pause.version").read_text().strip()
-    idle = deployment(FLOOR, 0, pod_spec(f"bundle.koren.internal/pause:{version}"))
-    kube.request("POST", DEPLOYMENTS, body=idle)
+    # When the kernel says that it began, it was still the container runtime's.
+    said = pod_spec(f"bundle.koren.internal/pause:{version}", command=["/usr/local/bin/catatonit", "-V"])
+    kube.request("POST", DEPLOYMENTS, body=deployment(FLOOR, 0, said))
 
     def scale(replicas: int) -> None:
         named = {"name": FLOOR, "namespace": NAMESPACE}
@@ -170,12 +174,15 @@ def floor(kube: Kube) -> Iterator[Callable[[], float]]:
         began = time.time()
         scale(1)
 
-        def running() -> dict[str, Any] | None:
-            found = pods_of(kube, f"bench={FLOOR}")
-            return found[0] if found and found[0]["status"].get("phase") == "Running" else None
+        def first_word() -> str | None:
+            for pod in pods_of(kube, f"bench={FLOOR}"):
+                # Not before its container was there.
+                with contextlib.suppress(RegionError):
+                    log = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}/log"
+                    return kube.request("GET", log, query={"timestamps": "true"}).decode().partition(" ")[0]
+            return None
 
-        pod = until("the floor's pod runs", running, 60)
-        started, _ = look(pod)
+        started = datetime.fromisoformat(until("the floor's pod speaks", first_word, 60)).timestamp()
         scale(0)
         gone(kube, f"bench={FLOOR}")
         return started - began

@@ -438,8 +438,8 @@ class Supervisor:
 
 def main() -> None:
     """The pod's program. Ends with code 2 when its settings can't be used."""
-    # What Python needed to come up is all that this process has computed so far.
-    started_ms = round((time.time() - time.process_time()) * 1000)
+    # When the process began is not to be had: until it became Python it was the container runtime's.
+    started_ms = round(time.time() * 1000)
     try:
         settings = Settings(environment())
     except BadSetting as error:
