@@ -38,10 +38,9 @@ PUBLISHERS = 2
 PHASES = ("received", "durable", "activated", "pod_started", "handler_entered")
 FLOOR, OLD, SINK = "bench-floor", "bench-old", "bench-sink"
 
-# When the first process of a container began, and what it holds in memory: a line each, of the host it runs on.
+# What the first process of a container holds in memory, on the host that it runs on.
 LOOK = """
-import glob, os, sys, time
-boot = time.time() - float(open("/proc/uptime").read().split()[0])
+import glob, os, sys
 pids = []
 for name in glob.glob("/proc/[0-9]*/cgroup"):
     try:
@@ -49,7 +48,7 @@ for name in glob.glob("/proc/[0-9]*/cgroup"):
     except OSError:
         pass
 stat = open(f"/proc/{min(pids)}/stat").read().rpartition(")")[2].split()
-print(boot + int(stat[19]) / os.sysconf("SC_CLK_TCK"), int(stat[21]) * os.sysconf("SC_PAGE_SIZE"))
+print(int(stat[21]) * os.sysconf("SC_PAGE_SIZE"))
 """
 
 # What Kubeless had in a function's pod: a web server that imports the code beside it.
@@ -115,11 +114,10 @@ def gone(kube: Kube, selector: str, timeout_s: float = 90) -> float:
     return time.time()
 
 
-def look(pod: dict[str, Any]) -> tuple[float, float]:
-    """When the pod's process began, Unix time, and the bytes that it holds in memory."""
+def memory(pod: dict[str, Any]) -> float:
+    """The bytes that the pod's process holds in memory."""
     container = pod["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
-    began, held = on_host(pod["spec"]["nodeName"], "python3", "-c", LOOK, container).split()
-    return float(began), float(held)
+    return float(on_host(pod["spec"]["nodeName"], "python3", "-c", LOOK, container))
 
 
 def pod_spec(image: str, **container: Any) -> dict[str, Any]:
@@ -346,7 +344,7 @@ def sink(kube: Kube, site: dict[str, Any], cluster: Callable[[str], Cluster]) ->
         ssl=True,
         ssl_ca_certs=str(SITE_DIR / "pki" / "ca.crt"),
     )
-    made_sink = Sink(store, lambda: look(pod)[1])
+    made_sink = Sink(store, lambda: memory(pod))
     time.sleep(1)
     yield made_sink
     kube.request("DELETE", f"{DEPLOYMENTS}/{SINK}")
