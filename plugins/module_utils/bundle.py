@@ -229,7 +229,8 @@ def build(repo: Path, cache: Path, entries: list[Entry], name: str, path_dirs: l
                 PATH=os.pathsep.join([*path_dirs, env.get("PATH", "/usr/bin:/bin")]),
                 CGO_ENABLED="0",
                 GOTOOLCHAIN="local",
-                GOFLAGS="-mod=readonly",
+                # What debuggers read is left out at the end; not to make it takes a tenth off.
+                GOFLAGS="-mod=readonly -gcflags=all=-dwarf=false",
                 SOURCE_DATE_EPOCH="1767225600",
             )
             with log.open("wb") as stream:
