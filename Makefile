@@ -47,7 +47,7 @@ bench-events: venv ## Measure an event's way: from zero, warm, under load; the l
 	KOREN_BENCH_OUT=.state/bench-events.json $(VENV)/bin/python -m pytest -q -o python_files='bench_events.py' tests/e2e
 	@cat .state/bench-events.json
 
-bench-site: venv ## Measure a site of its own from nothing, its further runs, and what it takes when idle
+bench-site: venv ## Measure a site of its own from nothing, its further runs, a worker gone and back, and what it takes when idle
 	tests/run bench-site
 
 bench-nfv: venv ## Measure the gateways on hosts of their own: events beside a full link, new rules beside traffic

@@ -82,8 +82,8 @@ def test_a_renewed_certificate_is_served_and_nobody_is_cut_off(site: Site, conne
 
 
 def test_without_anything_near_its_end_nothing_changes(site: Site) -> None:
-    tasks = re.split(r"^TASK ", _certificates(site), flags=re.MULTILINE)
-    assert [task for task in tasks if re.search(r"^changed: ", task, re.MULTILINE)] == []
+    output = _certificates(site)
+    assert not re.search("changed=[1-9]", output), output
 
 
 def test_a_revoked_client_is_out_at_once_and_nobody_else(site: Site, connect: Connect, eventually: Wait) -> None:

@@ -20,7 +20,6 @@ author: the koren.faas authors
 import importlib
 import pkgutil
 
-import ansible.utils.encrypt  # noqa: F401 - what core's filters import only when they are loaded
 import ansible_mitogen.affinity
 from ansible.collections.list import list_collection_dirs
 from ansible.plugins.loader import filter_loader, test_loader
