@@ -8,6 +8,7 @@ done
 
 # A pod with a volume, and a function's has its token, waits some 300 ms for loops of kubelet's that sleep 100 and 300 ms
 # between steps that take a few. Patched, they sleep as long only while nobody waits for them.
+go mod download k8s.io/kubernetes
 cp -r "$(go list -m -f '{{.Dir}}' k8s.io/kubernetes)" patched
 chmod -R u+w patched
 if ! patch --directory patched --strip 1 --fuzz 0 <volumes.patch; then
