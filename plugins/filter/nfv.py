@@ -116,6 +116,26 @@ def nfv_gateway_flows(
     return sorted(found, key=lambda flow: str(flow["name"]))
 
 
+def nfv_gateway_routes(
+    routes: Iterable[Mapping[str, str]], flows: Iterable[Mapping[str, Any]], lan: str
+) -> list[dict[str, str]]:
+    """The routes that one gateway needs: to where its flows go or come from, so that no region has another's.
+
+    Args:
+        routes: routes to all regions, each with its destination ``to``, a CIDR.
+        flows: what ``nfv_flows`` made.
+        lan: CIDR of the gateway's LAN.
+    """
+    others = {
+        cidr
+        for flow in nfv_gateway_flows(flows, lan, [])
+        for way, side in (("out", "to"), ("in", "from"))
+        for pair in flow[way]
+        for cidr in pair[side]
+    } - {str(ANY)}
+    return [dict(route) for route in routes if any(Network(route["to"]).overlaps(Network(cidr)) for cidr in others)]
+
+
 def nfv_gateway_chains(
     chains: Iterable[Mapping[str, Any]],
     flows: Sequence[Mapping[str, Any]],
@@ -312,5 +332,6 @@ class FilterModule:
             "nfv_inventory": nfv_inventory,
             "nfv_flows": nfv_flows,
             "nfv_gateway_flows": nfv_gateway_flows,
+            "nfv_gateway_routes": nfv_gateway_routes,
             "nfv_gateway_chains": nfv_gateway_chains,
         }

@@ -117,6 +117,18 @@ def test_a_regions_pods_are_a_place() -> None:
     assert at_seoul(start="pods-seoul", end="sns-1") == {}
 
 
+def test_a_gateway_has_routes_to_the_regions_that_its_flows_name() -> None:
+    ways = [{"to": INVENTORY["regions"][region], "via": f"10.0.0.{region}"} for region in ("busan", "central")]
+
+    def routes(**flow: Any) -> list[str]:
+        return [one["to"] for one in FILTERS["nfv_gateway_routes"](ways, resolve(**flow), SEOUL[0])]
+
+    assert routes(start="control_planes:&central", end="edges") == ["10.0.10.0/24"]
+    assert routes(start="edges", end="busan") == ["10.0.12.0/24"]
+    assert routes(start="busan", end="central") == []
+    assert routes(start="edges", end="world") == routes(start="any", end="seoul-cp") == []
+
+
 def test_a_set_holds_no_network_twice() -> None:
     (flow,) = resolve(start=["seoul", "seoul-cp", "seoul-cp"], end="sns-1")
     assert flow["pairs"][0]["from"] == ["10.0.11.0/24"]

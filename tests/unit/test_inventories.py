@@ -94,7 +94,10 @@ def test_what_hosts_know_of_each_other_follows_the_regions(tmp_path: Path) -> No
     expression = "{'names': host_base_names, 'bridges': mosquitto_bridges | map(attribute='name'),"
     expression += " 'own_disk': kubernetes_control_plane_image_collection}"
     shown = templated("control_planes", expression, ["central", "seoul", "jeju"], tmp_path)
-    assert shown["jeju-cp"]["names"]["seoul-gw"] == "10.80.11.2"
+    assert shown["central-cp"]["names"]["seoul-gw"] == "10.80.11.2"
+    assert shown["jeju-cp"]["names"]["central-cp"] == shown["jeju-cp"]["names"]["api.central.koren.internal"]
+    assert {"jeju-gw", "jeju-cp", "jeju-w1", "api.jeju.koren.internal"} <= set(shown["jeju-cp"]["names"])
+    assert not [name for name in shown["jeju-cp"]["names"] if "seoul" in name]
     assert shown["central-cp"]["bridges"] == ["jeju", "seoul"]
     assert shown["jeju-cp"]["bridges"] == ["central"]
     assert all(host["own_disk"] for host in shown.values())
@@ -106,16 +109,19 @@ def test_what_passes_a_gateway_follows_the_regions(tmp_path: Path) -> None:
     expression = "nfv_gateway_flows | koren.faas.nfv_flows(groups | koren.faas.nfv_inventory(hostvars),"
     expression += " nfv_gateway_places, ['events', 'bulk', 'rest'])"
     expression += " | koren.faas.nfv_gateway_flows(region_lan_cidr, [ansible_host, backbone_address])"
+    expression = f"{{'flows': {expression}, 'routes': host_base_routes}}"
     shown = {}
     for edges in (["seoul"], ["seoul", "jeju"]):
         folder = tmp_path / "-".join(edges)
         folder.mkdir()
         shown[len(edges)] = templated("nfv_gateways", expression, ["central", *edges], folder)
     assert shown[1]["seoul-gw"] == shown[2]["seoul-gw"], "a further region is none of this one's business"
-    flows = {flow["name"]: flow for flow in shown[2]["central-gw"]}
+    assert shown[2]["seoul-gw"]["routes"] == [{"to": "10.80.10.0/24", "via": "10.80.0.10"}]
+    assert [route["to"] for route in shown[2]["central-gw"]["routes"]] == ["10.80.17.0/24", "10.80.11.0/24"]
+    flows = {flow["name"]: flow for flow in shown[2]["central-gw"]["flows"]}
     assert flows["events-to-centre"]["in"] == [{"from": ["10.80.11.10", "10.80.17.10"], "to": ["10.80.10.10"]}]
     assert flows["cameras-of-regions"]["out"][0]["from"] == ["10.80.10.20"]
-    assert "posts-to-the-world" in {flow["name"] for flow in shown[2]["jeju-gw"]}
+    assert "posts-to-the-world" in {flow["name"] for flow in shown[2]["jeju-gw"]["flows"]}
 
 
 def test_what_is_not_about_the_local_site_is_shared() -> None:
