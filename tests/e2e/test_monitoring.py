@@ -56,3 +56,8 @@ def test_the_brokers_figures_of_every_region_are_collected(site: dict[str, Any])
     until("every bridge stands, as its broker tells", stand, 90)
     dropped = ask(site, "mosquitto_messages_dropped_total")
     assert {region for region, _ in dropped} == set(site["regions"])
+
+
+def test_the_detector_tells_of_its_cameras_and_of_what_it_has_not_sent(site: dict[str, Any]) -> None:
+    until("every camera's stream comes", lambda: ask(site, "min(koren_detector_stream_connected)") == {("", ""): 1}, 90)
+    until("every event is in its region", lambda: ask(site, "sum(koren_detector_spooled_events)") == {("", ""): 0}, 90)

@@ -18,6 +18,7 @@ from koren_events import EventsError, Publisher
 from .accident import load_weights
 from .graph import GraphError
 from .incidents import Rules
+from .metrics import SPOOLED
 from .reports import Reports
 from .settings import Settings, SettingsError, load_settings
 from .stream import Stream
@@ -53,6 +54,7 @@ def run(settings: Settings, ending: threading.Event) -> bool:
             )
             for camera, stream in zip(settings.cameras, streams, strict=True)
         ]  # fmt: skip
+        SPOOLED.set_function(lambda: publisher.spooled)
         start_http_server(settings.metrics_port, settings.metrics_address)
         for worker, stream in zip(workers, streams, strict=True):
             stream.start()
