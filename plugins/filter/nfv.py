@@ -142,6 +142,7 @@ def nfv_gateway_chains(
     inventory: Mapping[str, Any],
     lan: str,
     own: Sequence[str],
+    port_prefix: str | None = None,
 ) -> list[dict[str, Any]]:
     """The chains that one gateway realises, those whose functions are in its LAN, as ``service_chain`` takes them.
 
@@ -151,6 +152,7 @@ def nfv_gateway_chains(
         inventory: what ``nfv_inventory`` made.
         lan: CIDR of the gateway's LAN.
         own: the gateway's own addresses.
+        port_prefix: where networking-sfc realises them, what the name of a host's Neutron port has before the host's.
 
     Raises:
         AnsibleFilterError: names the chain, the value and what would do.
@@ -172,18 +174,50 @@ def nfv_gateway_chains(
             raise _chain_error(name, "functions", chain["functions"], "they have to be in one region")
         if not any(inside):
             continue
-        pairs = here[flow]["out"] + here[flow]["in"] if flow in here else []
-        if not pairs:
+        ends = [(way, pair) for way in ("out", "in") for pair in here[flow][way]] if flow in here else []
+        if not ends:
             raise _chain_error(name, "flow", flow, f"it does not pass the gateway of {lan}, where the functions are")
         traffic = {key: here[flow][key] for key in ("protocol", "ports")}
+        if port_prefix is None:
+            classifiers = [{"sources": pair["from"], "destinations": pair["to"]} for _, pair in ends]
+        else:
+            functions = [{"name": one["name"], "ingress": f"{port_prefix}{one['name']}"} for one in functions]
+            classifiers = [
+                {"sources": sources, "destinations": pair["to"], "source_port": f"{port_prefix}{host}"}
+                for way, pair in ends
+                for host, sources in _senders(chain, way, pair["from"], inventory["hosts"], own)
+            ]
         found.append(
             {
                 "name": name,
                 "state": str(chain.get("state", "present")),
-                "classifiers": [traffic | {"sources": one["from"], "destinations": one["to"]} for one in pairs],
+                "classifiers": [traffic | one for one in classifiers],
                 "functions": functions,
                 "symmetric": bool(chain.get("symmetric", False)),
             }
+        )
+    return found
+
+
+def _senders(
+    chain: Mapping[str, Any], way: str, sources: list[str], hosts: Mapping[str, Sequence[str]], own: Sequence[str]
+) -> list[tuple[str, list[str]]]:
+    """Hosts of the LAN whose ports a flow's packets leave, with what of the sources that is.
+
+    Not the functions: what they pass on would come to them again.
+    """
+    if way == "in":
+        return [(host, sources) for host, addresses in hosts.items() if own[0] in addresses]
+    networks = [Network(cidr) for cidr in sources]
+    found = [
+        (host, [addresses[0]])
+        for host, addresses in hosts.items()
+        if host not in chain["functions"] and any(Network(addresses[0]).subnet_of(network) for network in networks)
+    ]
+    if not found:
+        senders = ", ".join(sources)
+        raise _chain_error(
+            str(chain["name"]), "flow", chain["flow"], f"no other host of the inventory sends from {senders}"
         )
     return found
 

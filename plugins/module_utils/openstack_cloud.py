@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible_collections.koren.faas.plugins.module_utils import openstack_plan as planning
 from ansible_collections.koren.faas.plugins.module_utils.openstack_plan import Plan, Step, Thing
+from ansible_collections.koren.faas.plugins.module_utils.service_chain import Realisation, Sfc, chains_through
 
 try:
     import keystoneauth1.exceptions
@@ -476,6 +477,11 @@ class Cloud:
         self.api.network.delete_security_group(step.found["id"])
 
     def _delete_port(self, step: Step) -> None:
+        # Neutron keeps a port that a service chain needs.
+        if self.api.network.find_extension("sfc"):
+            chains = Sfc(self.api.network)
+            for name in chains_through(chains, step.found["id"]):
+                Realisation(chains, name, check=False).absent()
         self.api.network.delete_port(step.found["id"])
 
     def _delete_volume(self, step: Step) -> None:

@@ -170,6 +170,51 @@ class Network(Protocol):
         """Remove an object."""
 
 
+class Sfc:
+    """networking-sfc by openstacksdk."""
+
+    def __init__(self, network: Any) -> None:
+        self._network = network
+
+    def every(self, kind: str) -> list[dict[str, Any]]:
+        """All objects of a kind."""
+        return [self._plain(kind, one) for one in getattr(self._network, f"sfc_{kind}s")()]
+
+    def create(self, kind: str, **values: Any) -> dict[str, Any]:
+        """Make one."""
+        made = getattr(self._network, f"create_sfc_{kind}")(**{k: v for k, v in values.items() if v is not None})
+        return self._plain(kind, made)
+
+    def update(self, kind: str, identity: str, **values: Any) -> None:
+        """Change one."""
+        getattr(self._network, f"update_sfc_{kind}")(identity, **values)
+
+    def delete(self, kind: str, identity: str) -> None:
+        """Remove one."""
+        getattr(self._network, f"delete_sfc_{kind}")(identity, ignore_missing=True)
+
+    def port(self, name: str) -> str:
+        """The id of a port; LookupError when there is none or several."""
+        try:
+            found = self._network.find_port(name, ignore_missing=True)
+        except Exception as error:
+            raise LookupError(f"port {name!r}: {error}") from error
+        if not found:
+            raise LookupError(f"there is no port {name!r} in the cloud; name one, or give its id")
+        return str(found.id)
+
+    @staticmethod
+    def _plain(kind: str, one: Any) -> dict[str, Any]:
+        plain: dict[str, Any] = one.to_dict(computed=False)
+        if kind == "port_pair_group":
+            plain["port_pairs"] = plain.get("port_pairs") or []
+        if kind == "port_chain":
+            plain["chain_parameters"] = plain.get("chain_parameters") or {}
+            for key in ("port_pair_groups", "flow_classifiers"):
+                plain[key] = plain.get(key) or []
+        return plain
+
+
 KINDS = ("port_pair", "port_pair_group", "flow_classifier", "port_chain")
 MATCH = (
     "protocol",
@@ -336,6 +381,22 @@ class Realisation:
         if not self._check:
             self._network.delete(kind, one["id"])
         self._have[kind].remove(one)
+
+
+def chains_through(network: Network, port: str) -> list[str]:
+    """Names of the chains, none of others', that a Neutron port is needed by: as a function's or as a flow's end."""
+    ends = ("ingress", "egress", "logical_source_port", "logical_destination_port")
+    needed = {
+        one["id"]
+        for kind in ("port_pair", "flow_classifier")
+        for one in network.every(kind)
+        if port in [one.get(end) for end in ends]
+    }
+    needed |= {group["id"] for group in network.every("port_pair_group") if needed.intersection(group["port_pairs"])}
+    chains = [one for one in network.every("port_chain") if _ours(one)]
+    return sorted(
+        str(one["name"]) for one in chains if needed.intersection(one["port_pair_groups"] + one["flow_classifiers"])
+    )
 
 
 def _ours(one: Mapping[str, Any]) -> bool:

@@ -134,11 +134,11 @@ import json
 import shutil
 import socket
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.koren.faas.plugins.module_utils.service_chain import (
     Realisation,
+    Sfc,
     check_classifiers,
     check_name,
     flow_matches,
@@ -288,51 +288,6 @@ class Gateway:
     def _run(self, *command: str, data: str | None = None) -> str:
         _, out, _ = self._module.run_command(list(command), data=data, check_rc=True)
         return str(out)
-
-
-class Sfc:
-    """networking-sfc by openstacksdk."""
-
-    def __init__(self, network: Any) -> None:
-        self._network = network
-
-    def every(self, kind: str) -> list[dict[str, Any]]:
-        """All objects of a kind."""
-        return [self._plain(kind, one) for one in getattr(self._network, f"sfc_{kind}s")()]
-
-    def create(self, kind: str, **values: Any) -> dict[str, Any]:
-        """Make one."""
-        made = getattr(self._network, f"create_sfc_{kind}")(**{k: v for k, v in values.items() if v is not None})
-        return self._plain(kind, made)
-
-    def update(self, kind: str, identity: str, **values: Any) -> None:
-        """Change one."""
-        getattr(self._network, f"update_sfc_{kind}")(identity, **values)
-
-    def delete(self, kind: str, identity: str) -> None:
-        """Remove one."""
-        getattr(self._network, f"delete_sfc_{kind}")(identity, ignore_missing=True)
-
-    def port(self, name: str) -> str:
-        """The id of a port; LookupError when there is none or several."""
-        try:
-            found = self._network.find_port(name, ignore_missing=True)
-        except Exception as error:
-            raise LookupError(f"port {name!r}: {error}") from error
-        if not found:
-            raise LookupError(f"there is no port {name!r} in the cloud; name one, or give its id")
-        return str(found.id)
-
-    @staticmethod
-    def _plain(kind: str, one: Any) -> dict[str, Any]:
-        plain: dict[str, Any] = one.to_dict(computed=False)
-        if kind == "port_pair_group":
-            plain["port_pairs"] = plain.get("port_pairs") or []
-        if kind == "port_chain":
-            plain["chain_parameters"] = plain.get("chain_parameters") or {}
-            for key in ("port_pair_groups", "flow_classifiers"):
-                plain[key] = plain.get(key) or []
-        return plain
 
 
 def _openstack(module: AnsibleModule) -> tuple[list[str], dict[str, str]]:

@@ -244,6 +244,28 @@ def test_a_chain_is_realised_where_its_functions_are() -> None:
     assert chain["symmetric"]
 
 
+def test_a_cloud_is_told_the_ports_that_the_flow_leaves_and_passes() -> None:
+    inventory = INVENTORY | {"hosts": INVENTORY["hosts"] | {"central-gw": ["10.0.10.2", "10.0.0.10"]}}
+    flows = [
+        {"name": "out", "from": "central", "to": "10.0.0.20", "ports": [8554]},
+        {"name": "in", "from": "10.0.0.20", "to": "hpc-1", "ports": [1]},
+        {"name": "nobodys", "from": "10.0.10.77", "to": "10.0.0.20", "ports": [1]},
+    ]
+
+    def sent(flow: str) -> list[tuple[str, list[str]]]:
+        chains = [{"name": "one", "flow": flow, "functions": ["filter-1"]}]
+        own = ["10.0.10.2", "10.0.0.10"]
+        table = FILTERS["nfv_flows"](flows, inventory)
+        (chain,) = FILTERS["nfv_gateway_chains"](chains, table, inventory, "10.0.10.0/24", own, "koren-a-")
+        assert chain["functions"] == [{"name": "filter-1", "ingress": "koren-a-filter-1"}]
+        return [(one["source_port"], one["sources"]) for one in chain["classifiers"]]
+
+    assert sent("out") == [("koren-a-hpc-1", ["10.0.10.20"]), ("koren-a-central-gw", ["10.0.10.2"])]
+    assert sent("in") == [("koren-a-central-gw", ["10.0.0.20"])]
+    with pytest.raises(AnsibleFilterError, match="flow: 'nobodys': no other host of the inventory sends"):
+        sent("nobodys")
+
+
 @pytest.mark.parametrize(
     ("chain", "said"),
     [
