@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A real OpenStack control plane for the scenario: Keystone, Glance, Placement, Neutron with networking-sfc, Cinder,
-Nova.
+"""The scenario's real OpenStack: Keystone, Glance, Placement, Neutron with networking-sfc, Cinder, Nova.
 
 All of it from wheels, on sqlite and the message bus inside a process: no broker, no database server, no agent. One
 process a project; Nova's and Cinder's services are threads of one each. Not real are Nova's guests (the fake
-hypervisor), Neutron's packets and Cinder's disks: ports are bound, and volumes made, by drivers of ten lines. What a guest writes on its console is
-read from ``<state>/consoles/<server's name>``.
+hypervisor), Neutron's packets and Cinder's disks: ports are bound, and volumes made, by drivers of ten lines. What a
+guest writes on its console is read from ``<state>/consoles/<server's name>``.
 
     lab.py up        makes and starts it; writes <state>/etc/clouds.yaml
     lab.py down      ends its processes
@@ -288,8 +287,8 @@ class VolumeDriver(driver.VolumeDriver):
         return {'driver_volume_type': 'lab', 'data': {}}
 
     def _update_volume_stats(self):
-        self._stats = {'volume_backend_name': 'lab', 'vendor_name': 'lab', 'driver_version': '1', 'storage_protocol': 'lab',
-                       'total_capacity_gb': 1000, 'free_capacity_gb': 1000}
+        self._stats = {'volume_backend_name': 'lab', 'vendor_name': 'lab', 'driver_version': '1',
+                       'storage_protocol': 'lab', 'total_capacity_gb': 1000, 'free_capacity_gb': 1000}
 """,
     "lab-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: lab\nVersion: 1.0\n",
     "lab-1.0.dist-info/entry_points.txt": "[neutron.ml2.mechanism_drivers]\nlab = lab_neutron:MechanismDriver\n",
@@ -328,8 +327,8 @@ def _merge(text: str) -> str:
 
 
 def _write_files() -> None:
-    folders = ["db", "log", "run", "lock", "images", "staging", "tasks", "image-cache", "consoles", "nova", "neutron", "cinder"]
-    for name in [*folders, "fernet", "credential"]:
+    folders = ["db", "log", "run", "lock", "images", "staging", "tasks", "image-cache", "consoles"]
+    for name in [*folders, "nova", "neutron", "cinder", "fernet", "credential"]:
         (STATE / name).mkdir(parents=True, exist_ok=True)
     for name in ("fernet", "credential"):
         (STATE / name).chmod(0o700)
