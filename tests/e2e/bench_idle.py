@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import time
-from collections import Counter
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -48,19 +49,21 @@ def _numbers(host: dict[str, str]) -> dict[str, float]:
     return {"cpu_s": seconds, "bytes": float(value) * UNITS[unit]}
 
 
-def _components(site: str, host: str) -> tuple[Counter[str], Counter[str]]:
+def _components(site: str, host: str) -> tuple[dict[str, float], dict[str, float]]:
     """Seconds of CPU and resident MB of a host's processes, by component."""
-    listed = subprocess.run(
-        ["podman", "exec", f"koren-{site}-{host}", "ps", "-eo", "comm=,cputimes=,rss="],
+    # To a hundredth of a second, which ps does not show. A process may end while it is read.
+    shown = subprocess.run(
+        ["podman", "exec", f"koren-{site}-{host}", "sh", "-c", "cat /proc/[0-9]*/stat 2>/dev/null || true"],
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
-    seconds: Counter[str] = Counter()
-    resident: Counter[str] = Counter()
-    for line in listed.splitlines():
-        name, cpu, rss = line.rsplit(maxsplit=2)
+    seconds: defaultdict[str, float] = defaultdict(float)
+    resident: defaultdict[str, float] = defaultdict(float)
+    for line in shown.splitlines():
+        name, _, rest = line.partition("(")[2].rpartition(")")
+        numbers = rest.split()
         name = COMPONENTS.get(name, name)
-        seconds[name] += int(cpu)
-        resident[name] += round(int(rss) / 1000)
+        seconds[name] += (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+        resident[name] += int(numbers[21]) * os.sysconf("SC_PAGE_SIZE") / 1e6
     return seconds, resident
 
 
@@ -76,7 +79,7 @@ def test_bench_idle(site: dict[str, Any], capsys: Any) -> None:
         for name, megabytes in resident.items():
             shown = regions.setdefault(region, {}).setdefault(name, {"cores": 0.0, "resident_mb": 0})
             shown["cores"] = round(shown["cores"] + (seconds[name] - began[node][name]) / SECONDS, 3)
-            shown["resident_mb"] += megabytes
+            shown["resident_mb"] = round(shown["resident_mb"] + megabytes)
     # What takes next to nothing only hides the rest.
     regions = {
         region: {name: cost for name, cost in sorted(found.items()) if cost["resident_mb"] >= 10}
