@@ -210,7 +210,7 @@ enabled_backends = lab
 default_volume_type = __DEFAULT__
 glance_api_servers = http://{HOST}:{PORTS["glance"]}
 report_interval = 10
-service_down_time = 120
+service_down_time = 86400
 {_database("cinder")}
 [coordination]
 backend_url = file://{STATE}/cinder

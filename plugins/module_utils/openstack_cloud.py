@@ -486,8 +486,10 @@ class Cloud:
 
     def _delete_volume(self, step: Step) -> None:
         storage = self.api.block_storage
-        storage.delete_volume(step.found["id"])
-        storage.wait_for_delete(storage.get_volume(step.found["id"]), interval=1, wait=int(self.timeout_s))
+        # Read before: it may be gone as soon as that is asked for.
+        volume = storage.get_volume(step.found["id"])
+        storage.delete_volume(volume)
+        storage.wait_for_delete(volume, interval=1, wait=int(self.timeout_s))
 
     def _delete_floating_ip(self, step: Step) -> None:
         self.api.network.delete_ip(step.found["id"])
