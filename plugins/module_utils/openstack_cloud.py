@@ -7,12 +7,19 @@ import base64
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.koren.faas.plugins.module_utils import openstack_plan as planning
 from ansible_collections.koren.faas.plugins.module_utils.openstack_plan import Plan, Step, Thing
-from ansible_collections.koren.faas.plugins.module_utils.service_chain import Realisation, Sfc, chains_through
+from ansible_collections.koren.faas.plugins.module_utils.service_chain import (
+    Objects,
+    Realisation,
+    Sfc,
+    chains_through,
+    read,
+)
 
 try:
     import keystoneauth1.exceptions
@@ -478,11 +485,15 @@ class Cloud:
 
     def _delete_port(self, step: Step) -> None:
         # Neutron keeps a port that a service chain needs.
-        if self.api.network.find_extension("sfc"):
-            chains = Sfc(self.api.network)
-            for name in chains_through(chains, step.found["id"]):
-                Realisation(chains, name, check=False).absent()
+        if self._chains:
+            for name in chains_through(self._chains, step.found["id"]):
+                Realisation(Sfc(self.api.network), self._chains, name, check=False).absent()
         self.api.network.delete_port(step.found["id"])
+
+    @cached_property
+    def _chains(self) -> Objects | None:
+        """What the cloud has of service chains, if it knows such."""
+        return read(Sfc(self.api.network)) if self.api.network.find_extension("sfc") else None
 
     def _delete_volume(self, step: Step) -> None:
         storage = self.api.block_storage

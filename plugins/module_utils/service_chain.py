@@ -216,6 +216,7 @@ class Sfc:
 
 
 KINDS = ("port_pair", "port_pair_group", "flow_classifier", "port_chain")
+Objects = dict[str, list[dict[str, Any]]]
 MATCH = (
     "protocol",
     "source_ip_prefix",
@@ -225,6 +226,11 @@ MATCH = (
     "logical_source_port",
     "logical_destination_port",
 )
+
+
+def read(network: Network) -> Objects:
+    """What there is of each kind."""
+    return {kind: network.every(kind) for kind in KINDS}
 
 
 def flow_matches(classifiers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -257,11 +263,10 @@ class Realisation:
     function's ports can be there once only. Objects of others are used but neither changed nor removed.
     """
 
-    def __init__(self, network: Network, name: str, *, check: bool) -> None:
-        """With ``check`` nothing is changed, only told."""
+    def __init__(self, network: Network, have: Objects, name: str, *, check: bool) -> None:
+        """Keeps ``have``, which ``read`` made, true to what is done; with ``check`` nothing is changed, only told."""
         self.changes: list[str] = []
-        self._network, self._name, self._check = network, name, check
-        self._have = {kind: network.every(kind) for kind in KINDS}
+        self._network, self._have, self._name, self._check = network, have, name, check
 
     def present(
         self, matches: Sequence[Mapping[str, Any]], functions: Sequence[Mapping[str, str]], *, symmetric: bool
@@ -383,17 +388,17 @@ class Realisation:
         self._have[kind].remove(one)
 
 
-def chains_through(network: Network, port: str) -> list[str]:
+def chains_through(have: Objects, port: str) -> list[str]:
     """Names of the chains, none of others', that a Neutron port is needed by: as a function's or as a flow's end."""
     ends = ("ingress", "egress", "logical_source_port", "logical_destination_port")
     needed = {
         one["id"]
         for kind in ("port_pair", "flow_classifier")
-        for one in network.every(kind)
+        for one in have[kind]
         if port in [one.get(end) for end in ends]
     }
-    needed |= {group["id"] for group in network.every("port_pair_group") if needed.intersection(group["port_pairs"])}
-    chains = [one for one in network.every("port_chain") if _ours(one)]
+    needed |= {group["id"] for group in have["port_pair_group"] if needed.intersection(group["port_pairs"])}
+    chains = [one for one in have["port_chain"] if _ours(one)]
     return sorted(
         str(one["name"]) for one in chains if needed.intersection(one["port_pair_groups"] + one["flow_classifiers"])
     )

@@ -144,6 +144,7 @@ from ansible_collections.koren.faas.plugins.module_utils.service_chain import (
     flow_matches,
     loaded_marker,
     mark,
+    read,
     routing,
     steering,
     table,
@@ -298,7 +299,7 @@ def _openstack(module: AnsibleModule) -> tuple[list[str], dict[str, str]]:
     params = module.params
     try:
         sfc = Sfc(openstack.connect(cloud=params["cloud"]).network)
-        chain = Realisation(sfc, params["name"], check=module.check_mode)
+        chain = Realisation(sfc, read(sfc), params["name"], check=module.check_mode)
         if params["state"] == "absent":
             chain.absent()
         else:

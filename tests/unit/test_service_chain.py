@@ -20,6 +20,7 @@ from ansible_collections.koren.faas.plugins.module_utils.service_chain import (
     flow_matches,
     loaded_marker,
     mark,
+    read,
     routing,
     steering,
 )
@@ -121,7 +122,7 @@ def bring_about(
     network: Memory, name: str, flow: dict[str, Any], *functions: str, symmetric: bool = False, check: bool = False
 ) -> list[str]:
     """Have a chain; what was changed."""
-    chain = Realisation(network, name, check=check)
+    chain = Realisation(network, read(network), name, check=check)
     wanted = [{"name": one, "ingress": f"{one}-in", "egress": f"{one}-out"} for one in functions]
     chain.present(flow_matches([flow]), wanted, symmetric=symmetric)
     return chain.changes
@@ -174,12 +175,12 @@ def test_two_chains_share_a_function_and_leave_it_to_each_other() -> None:
     bring_about(network, "cameras", FLOW, "filter")
     bring_about(network, "events", FLOW | {"ports": ["8883"]}, "filter", "counter")
     assert network.counts() == [2, 2, 4, 2]
-    gone = Realisation(network, "cameras", check=False)
+    gone = Realisation(network, read(network), "cameras", check=False)
     gone.absent()
     assert network.counts() == [2, 2, 2, 1]
-    Realisation(network, "events", check=False).absent()
+    Realisation(network, read(network), "events", check=False).absent()
     assert network.counts() == [0, 0, 0, 0]
-    again = Realisation(network, "events", check=False)
+    again = Realisation(network, read(network), "events", check=False)
     again.absent()
     assert again.changes == []
 
@@ -200,7 +201,7 @@ def test_what_is_others_is_used_and_left_alone() -> None:
     network.create("port_chain", name="cameras", description="", port_pair_groups=[], flow_classifiers=[])
     bring_about(network, "cameras", FLOW, "filter")
     assert network.counts() == [1, 1, 2, 2]
-    Realisation(network, "cameras", check=False).absent()
+    Realisation(network, read(network), "cameras", check=False).absent()
     assert network.counts() == [1, 1, 0, 1]
 
 
