@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A real OpenStack control plane for the scenario: Keystone, Glance, Placement, Neutron with networking-sfc, Nova.
+"""The scenario's real OpenStack: Keystone, Glance, Placement, Neutron with networking-sfc, Cinder, Nova.
 
 All of it from wheels, on sqlite and the message bus inside a process: no broker, no database server, no agent. One
-process a project; Nova's API, conductor, scheduler and compute are threads of one. Not real are Nova's guests (the
-fake hypervisor) and Neutron's packets: ports are bound by a driver of ten lines. What a guest writes on its console is
-read from ``<state>/consoles/<server's name>``.
+process a project; Nova's and Cinder's services are threads of one each. Not real are Nova's guests (the fake
+hypervisor), Neutron's packets and Cinder's disks: ports are bound, and volumes made, by drivers of ten lines. What a
+guest writes on its console is read from ``<state>/consoles/<server's name>``.
 
     lab.py up        makes and starts it; writes <state>/etc/clouds.yaml
     lab.py down      ends its processes
@@ -34,7 +34,8 @@ STATE = Path(os.environ.get("LAB_STATE", "state")).resolve()
 HOST = os.environ.get("LAB_HOST", "127.0.0.1")
 PASSWORD = "lab"
 REGION = "RegionOne"
-PORTS = {"keystone": 5000, "glance": 9292, "placement": 8778, "neutron": 9696, "nova": 8774}
+PORTS = {"keystone": 5000, "glance": 9292, "placement": 8778, "neutron": 9696, "nova": 8774, "cinder": 8776}
+PATHS = {"nova": "/v2.1", "cinder": "/v3"}
 BIN = Path(sys.executable).parent
 ETC = Path(sys.prefix) / "etc"
 AUTH_URL = f"http://{HOST}:{PORTS['keystone']}/v3"
@@ -196,6 +197,31 @@ send_service_user_token = true
 [cinder]
 catalog_info = volumev3::publicURL
 """,
+    "cinder/cinder.conf": f"""
+{COMMON}
+[DEFAULT]
+host = lab
+my_ip = {HOST}
+auth_strategy = keystone
+api_paste_config = {ETC}/cinder/api-paste.ini
+resource_query_filters_file = {ETC}/cinder/resource_filters.json
+state_path = {STATE}/cinder
+enabled_backends = lab
+default_volume_type = __DEFAULT__
+glance_api_servers = http://{HOST}:{PORTS["glance"]}
+{_database("cinder")}
+[coordination]
+backend_url = file://{STATE}/cinder
+[lab]
+volume_driver = lab_cinder.VolumeDriver
+volume_backend_name = lab
+[nova]
+{AUTH}
+[service_user]
+send_service_user_token = true
+{AUTH}
+{TOKENS}
+""",
     "clouds.yaml": f"""
 clouds:
   lab:
@@ -243,6 +269,25 @@ class MechanismDriver(api.MechanismDriver):
             directory.get_plugin(plugin_constants.L3).update_floatingip_status(
                 payload.context.elevated(), payload.resource_id, status)
 """,
+    # Volumes are their rows in Cinder's tables.
+    "lab_cinder.py": """
+from cinder.volume import driver
+
+
+class VolumeDriver(driver.VolumeDriver):
+    def _nothing(self, *args, **kwargs):
+        return {}
+
+    check_for_setup_error = create_volume = delete_volume = extend_volume = _nothing
+    create_export = ensure_export = remove_export = terminate_connection = _nothing
+
+    def initialize_connection(self, volume, connector):
+        return {'driver_volume_type': 'lab', 'data': {}}
+
+    def _update_volume_stats(self):
+        self._stats = {'volume_backend_name': 'lab', 'vendor_name': 'lab', 'driver_version': '1',
+                       'storage_protocol': 'lab', 'total_capacity_gb': 1000, 'free_capacity_gb': 1000}
+""",
     "lab-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: lab\nVersion: 1.0\n",
     "lab-1.0.dist-info/entry_points.txt": "[neutron.ml2.mechanism_drivers]\nlab = lab_neutron:MechanismDriver\n",
 }
@@ -261,6 +306,7 @@ def _environment() -> dict[str, str]:
         "OS_PLACEMENT_CONFIG_DIR": str(STATE / "etc/placement"),
         "OS_NEUTRON_CONFIG_DIR": str(STATE / "etc/neutron"),
         "OS_NEUTRON_CONFIG_FILES": "neutron.conf",
+        "OS_CINDER_CONFIG_DIR": str(STATE / "etc/cinder"),
         "OS_NOVA_CONFIG_DIR": str(STATE / "etc/nova"),
         "OS_NOVA_CONFIG_FILES": f"{ETC / 'nova/api-paste.ini'};nova.conf",
     }
@@ -279,8 +325,8 @@ def _merge(text: str) -> str:
 
 
 def _write_files() -> None:
-    folders = ["db", "log", "run", "lock", "images", "staging", "tasks", "image-cache", "consoles", "nova", "neutron"]
-    for name in [*folders, "fernet", "credential"]:
+    folders = ["db", "log", "run", "lock", "images", "staging", "tasks", "image-cache", "consoles"]
+    for name in [*folders, "nova", "neutron", "cinder", "fernet", "credential"]:
         (STATE / name).mkdir(parents=True, exist_ok=True)
     for name in ("fernet", "credential"):
         (STATE / name).chmod(0o700)
@@ -351,6 +397,7 @@ def _make() -> None:
         ),
         _manage("neutron"),
         _manage("glance", conf("glance/glance-api.conf", "db", "sync")),
+        _manage("cinder", conf("cinder/cinder.conf", "db", "sync")),
         _manage("placement", conf("placement/placement.conf", "db", "sync")),
     ]
     if any([job.wait() for job in jobs]):
@@ -362,10 +409,12 @@ def _make() -> None:
 def serve(name: str) -> None:
     """Serve one project's API until the process ends."""
     sys.argv = [name]
-    if name == "nova":  # decides how it runs threads before anything else is imported
-        importlib.import_module("nova.monkey_patch").patch(backend="threading")
+    if name in ("nova", "cinder"):  # decides how it runs threads before anything else is imported
+        importlib.import_module(f"{name}.monkey_patch").patch(backend="threading")
     _let_writers_wait()
-    application = _nova() if name == "nova" else importlib.import_module(f"{name}.wsgi.api").application
+    with_services = {"nova": _nova, "cinder": _cinder}
+    make = with_services.get(name)
+    application = make() if make else importlib.import_module(f"{name}.wsgi.api").application
     waitress = importlib.import_module("waitress")
     waitress.serve(application, host=HOST, port=PORTS[name], threads=8, ident=None, channel_timeout=300)
 
@@ -421,6 +470,22 @@ def _nova() -> Any:
     return osapi.application
 
 
+def _cinder() -> Any:
+    """API, scheduler and volume service as threads of this process."""
+    sys.argv += ["--config-file", str(STATE / "etc/cinder/cinder.conf")]
+    application = importlib.import_module("cinder.wsgi.api").application
+    service = importlib.import_module("cinder.service").Service
+    # The scheduler's start waits a minute for a volume service that is not there yet.
+    volume = service.create(binary="cinder-volume", host="lab@lab", service_name="lab", coordination=True)
+    scheduler = service.create(binary="cinder-scheduler")
+    volume.start()
+    scheduler.start()
+    # Both report as whichever is noted here, and without its reports nothing is put on the volume service.
+    service.service_id = volume.origin_service_id
+    _cinder.started = [volume, scheduler]  # type: ignore[attr-defined]
+    return application
+
+
 def _answers(name: str) -> bool:
     try:
         urllib.request.urlopen(f"http://{HOST}:{PORTS[name]}/", timeout=2)
@@ -466,10 +531,12 @@ def _fill_catalog() -> None:
         if not identity.find_role(role):
             identity.create_role(name=role)
         cloud.grant_role(role, user=user.id, project=project.id)
-    services = {"glance": "image", "placement": "placement", "neutron": "network", "nova": "compute"}
+    services = {
+        "glance": "image", "placement": "placement", "neutron": "network", "nova": "compute", "cinder": "volumev3",
+    }  # fmt: skip
     for name, kind in services.items():
         service = identity.create_service(name=name, type=kind)
-        url = f"http://{HOST}:{PORTS[name]}" + ("/v2.1" if name == "nova" else "")
+        url = f"http://{HOST}:{PORTS[name]}" + PATHS.get(name, "")
         for interface in ("public", "internal", "admin"):
             identity.create_endpoint(service_id=service.id, interface=interface, region_id=REGION, url=url)
 
@@ -487,7 +554,7 @@ def up() -> None:
     if not ready.exists():
         _fill_catalog()
         ready.touch()
-    _start("glance", "placement", "neutron", "nova")
+    _start("glance", "placement", "neutron", "nova", "cinder")
     print(f"up after {time.monotonic() - began:.1f} s: OS_CLIENT_CONFIG_FILE={STATE}/etc/clouds.yaml OS_CLOUD=lab")
 
 

@@ -286,6 +286,36 @@ def test_one_more_host_is_one_more_server(back: None, tmp_path: Path, seoul: Any
     assert gone.steps == ["lab-seoul: delete server seoul-2", "lab-seoul: delete port seoul-2"]
 
 
+def test_a_volume_is_made_attached_and_grows_and_goes_with_its_host(back: None, tmp_path: Path, seoul: Any) -> None:
+    (lab_state() / "consoles" / f"{PREFIX}-seoul-3").write_text(console())
+
+    def with_volume(size_gb: int) -> Path:
+        volumes = [{"name": "data", "size_gb": size_gb}]
+        return inventory(
+            tmp_path, "seoul", {"seoul-3": {"ansible_host": f"{NET}.11.12", "provision_openstack_volumes": volumes}}
+        )
+
+    run = good(play(GROUND, more=(with_volume(1),)))
+    assert "lab-seoul: create volume seoul-3-data" in run.steps
+    server = seoul.compute.find_server(f"{PREFIX}-seoul-3", ignore_missing=False)
+    (volume,) = seoul.block_storage.volumes()
+    assert [one["server_id"] for one in volume.attachments] == [server.id]
+    assert good(play(GROUND, more=(with_volume(1),))).steps == []
+    larger = good(play(GROUND, more=(with_volume(2),)))
+    assert larger.steps == ["lab-seoul: update volume seoul-3-data: size_gb 1 -> 2"]
+    assert seoul.block_storage.get_volume(volume.id).size == 2
+    refused(seoul, "seoul-3-data has 2 GB, the inventory says 1", "can't shrink", more=(with_volume(1),))
+    other = seoul.block_storage.create_volume(name="another's", size=1)
+    seoul.block_storage.wait_for_status(other, "available", interval=1, wait=30)
+    try:
+        gone = good(play(GROUND, provision_openstack_prune=True))
+        kinds = {"server": "seoul-3", "port": "seoul-3", "volume": "seoul-3-data"}
+        assert set(gone.steps) == {f"lab-seoul: delete {kind} {name}" for kind, name in kinds.items()}
+        assert [one.id for one in seoul.block_storage.volumes()] == [other.id]
+    finally:
+        seoul.block_storage.delete_volume(other.id)
+
+
 def test_a_lost_server_is_made_again_with_its_address(back: None, site: Site, seoul: Any) -> None:
     lost = seoul.compute.find_server(f"{PREFIX}-seoul-cp", ignore_missing=False)
     seoul.compute.delete_server(lost.id)
@@ -401,13 +431,15 @@ def test_a_name_that_is_there_twice(seoul: Any, admin: Any, tmp_path: Path) -> N
         seoul.network.delete_port(taken.id)
 
 
-def test_volumes_where_a_cloud_has_none(seoul: Any, tmp_path: Path) -> None:
-    more = inventory(
-        tmp_path,
-        "seoul",
-        {"seoul-2": {"ansible_host": f"{NET}.11.11", "provision_openstack_volumes": [{"name": "data", "size_gb": 5}]}},
-    )
-    refused(seoul, "lab-seoul has no volumes", "seoul-2", more=(more,))
+def test_volumes_where_a_cloud_has_none(seoul: Any, admin: Any, tmp_path: Path) -> None:
+    host = {"ansible_host": f"{NET}.11.11", "provision_openstack_volumes": [{"name": "data", "size_gb": 1}]}
+    service = admin.identity.find_service("cinder", ignore_missing=False)
+    admin.identity.update_service(service.id, is_enabled=False)
+    try:
+        more = inventory(tmp_path, "seoul", {"seoul-2": host})
+        refused(seoul, "lab-seoul has no volumes", "seoul-2", more=(more,))
+    finally:
+        admin.identity.update_service(service.id, is_enabled=True)
 
 
 def test_an_address_outside_of_its_network_or_taken(seoul: Any, tmp_path: Path) -> None:
