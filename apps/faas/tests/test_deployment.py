@@ -9,7 +9,7 @@ import pytest
 
 from koren_faas import Deployed, Function, Site, SiteError, deploy
 from koren_faas.change import compare
-from koren_faas.deployment import owns_replicas
+from koren_faas.deployment import owns_replicas, rolled_out
 from koren_faas.show import listing
 
 IDLE = Deployed(
@@ -77,6 +77,21 @@ def test_the_owner_of_the_number_of_pods_is_seen() -> None:
     assert not owns_replicas(deployment("faas-birth", "Apply"))
     assert not owns_replicas(deployment("keda", "Update"))
     assert not owns_replicas({"metadata": {}})
+
+
+@pytest.mark.parametrize(
+    ("status", "done"),
+    [
+        ({}, False),
+        ({"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1}, False),
+        ({"observedGeneration": 3, "replicas": 1}, False),
+        ({"observedGeneration": 3, "replicas": 2, "updatedReplicas": 1}, False),
+        ({"observedGeneration": 3, "replicas": 1, "updatedReplicas": 1}, True),
+        ({"observedGeneration": 3}, True),
+    ],
+)
+def test_a_change_is_out_when_no_pod_of_before_is_left(status: dict[str, int], done: bool) -> None:
+    assert rolled_out({"metadata": {"generation": 3}, "status": status}) is done
 
 
 def test_a_site_without_edges_takes_no_function(tmp_path: Path) -> None:

@@ -358,6 +358,7 @@ def _place(
             changes += _apply(kube, manifest, check)
     if not check:
         _await_trigger(kube, function.name)
+        _await_rollout(kube, function.name, on_progress)
         if image is not None and previous != name:
             _prune(site, region, kube, registry, image, previous)
         if changes:
@@ -395,6 +396,15 @@ def _apply_deployment(
     if not check and owns_replicas(before):
         _hand_over_replicas(kube, manifest, before["spec"]["replicas"])
     return _apply(kube, manifest, check)
+
+
+def rolled_out(deployment: Mapping[str, Any]) -> bool:
+    """Whether no pod takes events but such as the Deployment now describes."""
+    status = deployment.get("status", {})
+    seen: int = status.get("observedGeneration", 0)
+    if seen < deployment["metadata"].get("generation", 0):
+        return False
+    return bool(status.get("replicas", 0) == status.get("updatedReplicas", 0))
 
 
 def owns_replicas(deployment: Mapping[str, Any]) -> bool:
@@ -501,4 +511,17 @@ def _await_trigger(kube: Kube, name: str) -> None:
                 f"{kube.region}: {name} is applied, but KEDA can't start it:"
                 f" {ready.get('message') or 'its ScaledObject has no status yet'}"
             )
+        time.sleep(_READY_STEP_S)
+
+
+def _await_rollout(kube: Kube, name: str, on_progress: Progress) -> None:
+    """Wait until pods of the revision before are gone, or tell that they are not: they go once others are ready."""
+    deadline = time.monotonic() + _READY_TIMEOUT_S
+    while (found := kube.get(_named("apps/v1", "Deployment", name))) and not rolled_out(found):
+        if time.monotonic() > deadline:
+            on_progress(
+                f"{kube.region}: pods of {name} still have what was before, until new ones are ready:"
+                f" see `faas function describe {name}`"
+            )
+            return
         time.sleep(_READY_STEP_S)
