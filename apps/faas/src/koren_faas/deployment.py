@@ -25,8 +25,10 @@ T = TypeVar("T")
 
 _READY_TIMEOUT_S = 60.0
 _READY_STEP_S = 0.5
+_LEAVE_S = 5.0
 _NODES_AT_ONCE = 8
 _DEPLOYMENTS = f"/apis/apps/v1/namespaces/{manifests.NAMESPACE}/deployments"
+_PODS = f"/api/v1/namespaces/{manifests.NAMESPACE}/pods"
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +360,8 @@ def _place(
             changes += _apply(kube, manifest, check)
     if not check:
         _await_trigger(kube, function.name)
-        _await_rollout(kube, function.name, on_progress)
+        if changes:
+            _await_rollout(kube, function.name, on_progress)
         if image is not None and previous != name:
             _prune(site, region, kube, registry, image, previous)
         if changes:
@@ -479,7 +482,7 @@ def _prune(
     previous: str | None,
 ) -> None:
     """Delete the function's images that neither it, nor its last revision, nor a pod uses."""
-    pods = kube.list(f"/api/v1/namespaces/{manifests.NAMESPACE}/pods", manifests.LABEL)
+    pods = kube.list(_PODS, manifests.LABEL)
     used = {container["image"] for pod in pods for container in pod["spec"]["containers"]}
     used |= {image.name, previous}
     registry.keep(image.repository, used)
@@ -515,7 +518,7 @@ def _await_trigger(kube: Kube, name: str) -> None:
 
 
 def _await_rollout(kube: Kube, name: str, on_progress: Progress) -> None:
-    """Wait until pods of the revision before are gone, or tell that they are not: they go once others are ready."""
+    """Wait until pods of the revision before take no events any more, or tell that they go on when others are ready."""
     deadline = time.monotonic() + _READY_TIMEOUT_S
     while (found := kube.get(_named("apps/v1", "Deployment", name))) and not rolled_out(found):
         if time.monotonic() > deadline:
@@ -523,5 +526,11 @@ def _await_rollout(kube: Kube, name: str, on_progress: Progress) -> None:
                 f"{kube.region}: pods of {name} still have what was before, until new ones are ready:"
                 f" see `faas function describe {name}`"
             )
+            return
+        time.sleep(_READY_STEP_S)
+    # One that is to end takes events until it is told so, soon; a busy one brings its event to the end.
+    deadline = time.monotonic() + _LEAVE_S
+    while time.monotonic() < deadline:
+        if not any("deletionTimestamp" in pod["metadata"] for pod in kube.list(_PODS, f"{manifests.LABEL}={name}")):
             return
         time.sleep(_READY_STEP_S)
