@@ -28,7 +28,6 @@ _READY_STEP_S = 0.5
 _LEAVE_S = 5.0
 _NODES_AT_ONCE = 8
 _DEPLOYMENTS = f"/apis/apps/v1/namespaces/{manifests.NAMESPACE}/deployments"
-_PODS = f"/api/v1/namespaces/{manifests.NAMESPACE}/pods"
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,10 +403,8 @@ def _apply_deployment(
 def rolled_out(deployment: Mapping[str, Any]) -> bool:
     """Whether no pod takes events but such as the Deployment now describes."""
     status = deployment.get("status", {})
-    seen: int = status.get("observedGeneration", 0)
-    if seen < deployment["metadata"].get("generation", 0):
-        return False
-    return bool(status.get("replicas", 0) == status.get("updatedReplicas", 0))
+    seen = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
+    return bool(seen and status.get("replicas", 0) == status.get("updatedReplicas", 0))
 
 
 def owns_replicas(deployment: Mapping[str, Any]) -> bool:
@@ -482,7 +479,7 @@ def _prune(
     previous: str | None,
 ) -> None:
     """Delete the function's images that neither it, nor its last revision, nor a pod uses."""
-    pods = kube.list(_PODS, manifests.LABEL)
+    pods = kube.list(manifests.PODS, manifests.LABEL)
     used = {container["image"] for pod in pods for container in pod["spec"]["containers"]}
     used |= {image.name, previous}
     registry.keep(image.repository, used)
@@ -502,35 +499,45 @@ def _on_nodes(site: Site, region: Region, work: Callable[[Node], T]) -> list[T]:
 
 def _await_trigger(kube: Kube, name: str) -> None:
     """Wait until KEDA watches the function: it would not start before."""
-    deadline = time.monotonic() + _READY_TIMEOUT_S
-    while True:
+
+    def ready() -> Mapping[str, Any]:
         found = kube.get(_named("keda.sh/v1alpha1", "ScaledObject", name))
         conditions = (found or {}).get("status", {}).get("conditions", [])
-        ready = next((c for c in conditions if c["type"] == "Ready"), {"status": "Unknown"})
-        if ready["status"] == "True":
-            return
-        if time.monotonic() > deadline:
-            raise RegionError(
-                f"{kube.region}: {name} is applied, but KEDA can't start it:"
-                f" {ready.get('message') or 'its ScaledObject has no status yet'}"
-            )
-        time.sleep(_READY_STEP_S)
+        return next((c for c in conditions if c["type"] == "Ready"), {"status": "Unknown"})
+
+    if not _until(lambda: ready()["status"] == "True", _READY_TIMEOUT_S):
+        raise RegionError(
+            f"{kube.region}: {name} is applied, but KEDA can't start it:"
+            f" {ready().get('message') or 'its ScaledObject has no status yet'}"
+        )
 
 
 def _await_rollout(kube: Kube, name: str, on_progress: Progress) -> None:
     """Wait until pods of the revision before take no events any more, or tell that they go on when others are ready."""
-    deadline = time.monotonic() + _READY_TIMEOUT_S
-    while (found := kube.get(_named("apps/v1", "Deployment", name))) and not rolled_out(found):
-        if time.monotonic() > deadline:
-            on_progress(
-                f"{kube.region}: pods of {name} still have what was before, until new ones are ready:"
-                f" see `faas function describe {name}`"
-            )
-            return
-        time.sleep(_READY_STEP_S)
+
+    def out() -> bool:
+        found = kube.get(_named("apps/v1", "Deployment", name))
+        return found is None or rolled_out(found)
+
+    def none_leaves() -> bool:
+        pods = kube.list(manifests.PODS, f"{manifests.LABEL}={name}")
+        return not any("deletionTimestamp" in pod["metadata"] for pod in pods)
+
+    if not _until(out, _READY_TIMEOUT_S):
+        on_progress(
+            f"{kube.region}: pods of {name} still have what was before, until new ones are ready:"
+            f" see `faas function describe {name}`"
+        )
+        return
     # One that is to end takes events until it is told so, soon; a busy one brings its event to the end.
-    deadline = time.monotonic() + _LEAVE_S
-    while time.monotonic() < deadline:
-        if not any("deletionTimestamp" in pod["metadata"] for pod in kube.list(_PODS, f"{manifests.LABEL}={name}")):
-            return
+    _until(none_leaves, _LEAVE_S)
+
+
+def _until(done: Callable[[], bool], timeout_s: float) -> bool:
+    """Wait for it; whether it came in time."""
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        if time.monotonic() > deadline:
+            return False
         time.sleep(_READY_STEP_S)
+    return True

@@ -15,8 +15,6 @@ from koren_faas.errors import FaasError, RegionError
 from koren_faas.kube import Kube
 from koren_faas.site import Site
 
-_PODS = f"/api/v1/namespaces/{manifests.NAMESPACE}/pods"
-
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -46,14 +44,14 @@ def logs(
         yield from _follow(kubes, name)
         return
     for kube in kubes:
-        for pod in kube.list(_PODS, f"{manifests.LABEL}={name}"):
+        for pod in kube.list(manifests.PODS, f"{manifests.LABEL}={name}"):
             yield from _lines(kube, pod["metadata"]["name"], follow=False)
 
 
 def _lines(kube: Kube, pod: str, *, follow: bool) -> Iterator[Line]:
     query = {"follow": "true"} if follow else {}
     try:
-        for text in kube.lines(f"{_PODS}/{pod}/log", query=query):
+        for text in kube.lines(f"{manifests.PODS}/{pod}/log", query=query):
             yield Line(kube.region, pod, text)
     except RegionError as error:
         # 400: its container has not started. 404: it is gone already.
@@ -77,7 +75,7 @@ def _follow(kubes: list[Kube], name: str) -> Iterator[Line]:
         query = {"watch": "true", "labelSelector": f"{manifests.LABEL}={name}"}
         try:
             while True:  # The API server ends each watch after a while.
-                for text in kube.lines(_PODS, query=query):
+                for text in kube.lines(manifests.PODS, query=query):
                     event = json.loads(text)
                     if event["type"] == "ERROR":  # It is too far behind, and begins anew.
                         break

@@ -14,6 +14,7 @@ from koren_faas.function import Function
 Manifest = dict[str, Any]
 
 NAMESPACE = "functions"
+PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 CALLER = "faas-caller"
 """Service account in whose name the Function API is called."""
 API_GROUP = "faas.koren.kr"
