@@ -1,5 +1,6 @@
 # Python on as little of Debian 12 as it needs: what the images of functions and of the gateway stand on.
-# No shell and no package manager; libstdc++6 is what compiled wheels expect of a host.
+# No shell and no package manager. libstdc++6, libgomp1 and zlib1g are what compiled wheels expect of a host; ldconfig is
+# for ctypes.util.find_library, and for the Debian packages that a function adds.
 name=bundle.koren.internal/python-base
 store=$(mktemp -d)
 trap 'rm -rf "$store"' EXIT
@@ -9,7 +10,8 @@ export SOURCE_DATE_EPOCH=315532800
 
 root=$store/rootfs
 mmdebstrap --quiet --variant=extract \
-  --include=python3.11-minimal,libpython3.11-stdlib,libstdc++6,tzdata,ca-certificates,media-types \
+  --include=python3.11-minimal,libpython3.11-stdlib,libc-bin,libgomp1,libstdc++6,zlib1g,tzdata,ca-certificates,media-types \
+  --extract-hook="for deb in \"\$1\"/var/cache/apt/archives/*.deb; do dpkg-deb --field \"\$deb\"; printf 'Status: install ok installed\n\n'; done >'$OUT/dpkg-status'" \
   --extract-hook="ls \"\$1/var/cache/apt/archives\" | sed -n 's/^\(.*\)_\(.*\)_.*\.deb$/\1 \2/p' | sed 's/%3a/:/' >'$OUT/packages'" \
   bookworm "$root"
 version=$(sed -n 's/^python3.11-minimal //p' "$OUT/packages")
@@ -22,8 +24,10 @@ ln -s python3.11 "$root/usr/bin/python3"
 printf 'root:x:0:0:root:/:/usr/sbin/nologin\nnonroot:x:65532:65532:nonroot:/tmp:/usr/sbin/nologin\n' >"$root/etc/passwd"
 printf 'root:x:0:\nnonroot:x:65532:\n' >"$root/etc/group"
 printf 'hosts: files dns\n' >"$root/etc/nsswitch.conf"
+chroot "$root" /sbin/ldconfig
 rm -f "$root"/usr/bin/{c_rehash,debconf*,dpkg*,openssl,update-alternatives} "$root/bin/tar"
-rm -rf "$root"/usr/{games,sbin,src} "$root"/usr/share/{debconf,gdb,info,lintian,locale,man,perl5} \
+rm -f "$root"/usr/bin/{catchsegv,getconf,getent,iconv,ldd,locale,localedef,pldd,tzselect,zdump}
+rm -rf "$root"/usr/{games,sbin,src} "$root"/usr/share/{debconf,gdb,info,lintian,locale,man,perl5} "$root"/usr/lib/locale \
   "$root"/etc/{alternatives,apt,ca-certificates,cron.daily,debconf.conf,dpkg,fstab,hostname,logrotate.d,resolv.conf} \
   "$root"/var/{cache,lib}/* "$root"/dev/* "$root"/usr/lib/python3.11/test
 find "$root/usr/share/doc" -type f ! -name copyright -delete
@@ -32,6 +36,8 @@ find "$root/usr/share/doc" -type d -empty -delete
 chroot "$root" /usr/bin/python3.11 -I -S -m compileall -q --invalidation-mode unchecked-hash \
   /usr/lib/python3.11
 chroot "$root" /usr/bin/python3.11 -I -c 'import asyncio, bz2, ctypes, lzma, sqlite3, ssl, zoneinfo
+for library in ("libgcc_s.so.1", "libgomp.so.1", "libstdc++.so.6", "libz.so.1"):
+    ctypes.CDLL(library)
 zoneinfo.ZoneInfo("Asia/Seoul")
 assert ssl.create_default_context().cert_store_stats()["x509_ca"] > 100'
 

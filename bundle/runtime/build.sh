@@ -9,6 +9,8 @@ buildah() { command buildah --root "$store/root" --runroot "$store/run" --storag
 version=$(python -c 'import sys, tomllib; print(tomllib.load(open(sys.argv[1], "rb"))["project"]["version"])' \
   "$REPO/apps/runtime/pyproject.toml")
 echo "$version" >"$OUT/version"
+# What its image has of Debian: a function that adds packages gets only what is not there.
+cp "$BUNDLE/python-base/dpkg-status" "$OUT/"
 
 install -d "$store/lib" "$store/function/site-packages"
 cp -r "$REPO/apps/runtime/src/koren_runtime" "$store/lib/"
