@@ -16,19 +16,18 @@ import contextlib
 import http.client
 import json
 import logging
-import multiprocessing
 import os
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from loading import STUCK_S, Broker, Camera, bare_subscriber, fsyncs, packets, publishing
 
 HERE = Path(__file__).resolve()
 REPOSITORY = HERE.parents[3]
@@ -36,8 +35,6 @@ LOADED, WARMED, OTHERS = "loaded", "warmed", 19
 TOPIC = "events/seoul/bench/{}"
 EVENT_BYTES = 1024
 SUBJECTS = 100
-AT_ONCE = 50  # messages that are sent before their acknowledgements are read
-STUCK_S = 20
 
 
 def main() -> None:
@@ -101,72 +98,31 @@ def measure(events: int, warm: int, folder: Path) -> dict[str, float]:
     broker.start()
     try:
         settings = lab.settings(pki, redis, broker.port)
-        sent = packets(LOADED, events)
-        line = {"redis_fsync_per_s": fsyncs(settings), "bare_subscriber_per_s": bare_subscriber(settings, pki, sent)}
+        cameras = broker_of(settings, *pki.issue("operator"))
+        gateways = broker_of(settings, settings.tls_certificate, settings.tls_key)
+        sent = messages(LOADED, events)
+        store = client_of(settings)
+        line = {
+            "redis_fsync_per_s": fsyncs(store, EVENT_BYTES),
+            "bare_subscriber_per_s": bare_subscriber(cameras, gateways, TOPIC.format(LOADED), sent),
+        }
         # Anew, for its free ports may have become those of connections by now.
         settings = lab.settings(pki, redis, broker.port)
         with gateway(lab.environment(settings), settings.metrics_port) as process:
-            line |= loaded(pki, settings, process, sent)
-            line |= warmed(pki, settings, warm)
+            line |= loaded(cameras, store, process, sent)
+            line |= warmed(cameras, settings.runtime_port, warm)
+        store.close()
     finally:
         broker.stop()
         redis.stop()
     return line
 
 
-def fsyncs(settings: Any, seconds: float = 2.0) -> float:
-    """Writes of an event's size that Redis puts on disk one after the other, a second."""
-    store = client_of(settings)
-    value, count, began = b"x" * EVENT_BYTES, 0, time.monotonic()
-    while time.monotonic() - began < seconds:
-        store.set("koren:bench", value)
-        count += 1
-    rate = count / (time.monotonic() - began)
-    store.delete("koren:bench")
-    store.close()
-    return rate
-
-
-def bare_subscriber(settings: Any, pki: Any, sent: list[bytes]) -> float:
-    """Messages a second to a paho client that does nothing but acknowledge each by hand."""
-    import paho.mqtt.client as mqtt
-    from paho.mqtt.enums import CallbackAPIVersion
-
-    client = mqtt.Client(
-        CallbackAPIVersion.VERSION2, client_id="bare-subscriber", protocol=mqtt.MQTTv5, manual_ack=True
-    )
-    client.tls_set(str(settings.tls_ca), str(settings.tls_certificate), str(settings.tls_key))
-    ready, finished = threading.Event(), threading.Event()
-    counted = 0
-
-    def came(_client: object, _data: object, message: mqtt.MQTTMessage) -> None:
-        nonlocal counted
-        client.ack(message.mid, message.qos)
-        counted += 1
-        if counted == len(sent):
-            finished.set()
-
-    client.on_connect = lambda *_: client.subscribe(TOPIC.format(LOADED), qos=1)
-    client.on_subscribe = lambda *_: ready.set()
-    client.on_message = came
-    with publishing(pki, settings, sent) as begin:
-        client.connect("localhost", settings.broker_port)
-        client.loop_start()
-        assert ready.wait(10), "the broker does not answer the bare subscriber"
-        began = begin()
-        assert finished.wait(STUCK_S + len(sent) / 100), f"{counted} of {len(sent)} messages came"
-        took_s = time.monotonic() - began
-    client.disconnect()
-    client.loop_stop()
-    return len(sent) / took_s
-
-
-def loaded(pki: Any, settings: Any, process: int, sent: list[bytes]) -> dict[str, float]:
+def loaded(cameras: Broker, store: Any, process: int, sent: list[bytes]) -> dict[str, float]:
     """All events as fast as they go, from being published to being on disk, and what the process takes for it."""
-    store = client_of(settings)
     queues: set[bytes] = set()  # a list a subject
     held = [memory(process)]
-    with publishing(pki, settings, sent) as begin:
+    with publishing(cameras, packets(TOPIC.format(LOADED), sent)) as begin:
         used, began = processor_s(process), begin()
         counted, moved = 0, began
         while counted < len(sent):
@@ -183,7 +139,6 @@ def loaded(pki: Any, settings: Any, process: int, sent: list[bytes]) -> dict[str
                 held.append(memory(process))
             assert time.monotonic() - moved < STUCK_S, f"{counted} of {len(sent)} events are on disk"
         used = processor_s(process) - used
-    store.close()
     after_quarter = held[1:]
     return {
         "events_per_s": len(sent) / (moved - began),
@@ -194,13 +149,13 @@ def loaded(pki: Any, settings: Any, process: int, sent: list[bytes]) -> dict[str
     }
 
 
-def warmed(pki: Any, settings: Any, count: int) -> dict[str, float]:
+def warmed(cameras: Broker, port: int, count: int) -> dict[str, float]:
     """Milliseconds from an event's being published to its being a waiting pod's."""
-    camera = Camera(pki.client_context("operator"), settings.broker_port)
-    pod = http.client.HTTPConnection("127.0.0.1", settings.runtime_port, timeout=60)
+    camera = Camera(cameras)
+    pod = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     token = {"Authorization": f"Bearer pod/{WARMED}/pod-a"}
     times = []
-    for packet in packets(WARMED, count + 20):
+    for packet in packets(TOPIC.format(WARMED), messages(WARMED, count + 20)):
         pod.putrequest("GET", "/v1/invocation/next")
         pod.putheader("Authorization", token["Authorization"])
         pod.endheaders()
@@ -223,40 +178,8 @@ def warmed(pki: Any, settings: Any, count: int) -> dict[str, float]:
     return {f"warm_p{percent}_ms": round(ordered[max(0, -(-count * percent // 100) - 1)], 2) for percent in (50, 99)}
 
 
-class Camera:
-    """An MQTT 3.1.1 client that sends packets made beforehand: it takes little of the processor that is measured."""
-
-    def __init__(self, context: Any, port: int) -> None:
-        plain = socket.create_connection(("127.0.0.1", port), 10)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket = context.wrap_socket(plain, server_hostname="localhost")
-        name = f"camera-{os.getpid()}-{time.monotonic_ns()}".encode()
-        body = b"\x00\x04MQTT\x04\x02\x00\x00" + text(name)
-        self._socket.sendall(b"\x10" + length(len(body)) + body)
-        assert self._read(4) == b"\x20\x02\x00\x00", "the broker refuses the publisher"
-
-    def publish(self, sent: Sequence[bytes]) -> None:
-        """Sends the packets; returns when the broker has acknowledged them all."""
-        for start in range(0, len(sent), AT_ONCE):
-            some = sent[start : start + AT_ONCE]
-            self._socket.sendall(b"".join(some))
-            self._read(4 * len(some))
-
-    def close(self) -> None:
-        self._socket.sendall(b"\xe0\x00")
-        self._socket.close()
-
-    def _read(self, count: int) -> bytes:
-        got = b""
-        while len(got) < count:
-            part = self._socket.recv(count - len(got))
-            assert part, "the broker ended the publisher's connection"
-            got += part
-        return got
-
-
-def packets(kind: str, count: int) -> list[bytes]:
-    """So many PUBLISH packets at QoS 1, each an event of about a KiB, of a hundred incidents."""
+def messages(kind: str, count: int) -> list[bytes]:
+    """So many events of about a KiB, of a hundred incidents."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     made = []
     for number in range(count):
@@ -273,54 +196,8 @@ def packets(kind: str, count: int) -> list[bytes]:
             "data": {"filler": ""},
         }
         event["data"] = {"filler": "x" * (EVENT_BYTES - len(json.dumps(event)))}
-        body = text(TOPIC.format(kind).encode()) + (number % 65535 + 1).to_bytes(2, "big") + json.dumps(event).encode()
-        made.append(b"\x32" + length(len(body)) + body)
+        made.append(json.dumps(event).encode())
     return made
-
-
-def text(value: bytes) -> bytes:
-    """As MQTT writes a string."""
-    return len(value).to_bytes(2, "big") + value
-
-
-def length(value: int) -> bytes:
-    """As MQTT writes how much follows."""
-    written = bytearray()
-    while True:
-        value, digit = divmod(value, 128)
-        written.append(digit | (0x80 if value else 0))
-        if not value:
-            return bytes(written)
-
-
-@contextlib.contextmanager
-def publishing(pki: Any, settings: Any, sent: list[bytes]) -> Iterator[Callable[[], float]]:
-    """A process that is connected and publishes all once the function is called, which tells when that was."""
-    fork = multiprocessing.get_context("fork")
-    connected, go = fork.Event(), fork.Event()
-
-    def run() -> None:
-        camera = Camera(pki.client_context("operator"), settings.broker_port)
-        connected.set()
-        go.wait()
-        camera.publish(sent)
-        camera.close()
-
-    process = fork.Process(target=run, daemon=True)
-    process.start()
-
-    def begin() -> float:
-        assert connected.wait(10), "the publisher does not reach the broker"
-        began = time.monotonic()
-        go.set()
-        return began
-
-    try:
-        yield begin
-        process.join(STUCK_S)
-        assert process.exitcode == 0, "the publisher did not get through"
-    finally:
-        process.kill()
 
 
 @contextlib.contextmanager
@@ -363,6 +240,11 @@ def metric(port: int, name: str) -> float:
     except OSError:
         return 0
     return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), 0)
+
+
+def broker_of(settings: Any, certificate: Path, key: Path) -> Broker:
+    """The settings' broker, for a client of that certificate."""
+    return Broker(host="localhost", port=settings.broker_port, ca=settings.tls_ca, certificate=certificate, key=key)
 
 
 def client_of(settings: Any) -> Any:
