@@ -127,9 +127,7 @@ class Region:
 
     def __post_init__(self) -> None:
         self._ready = threading.Event()
-        self._client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id=self.name, protocol=mqtt.MQTTv5
-        )
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=self.name, protocol=mqtt.MQTTv5)
         files = self.pki.of(self.name)
         self._client.tls_set(str(files["ca"]), str(files["cert"]), str(files["key"]))
         self._client.reconnect_delay_set(1, 1)

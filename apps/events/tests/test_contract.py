@@ -91,9 +91,7 @@ def test_the_message_is_a_structured_cloud_event() -> None:
         ({"image": Image(jpeg=JPEG * 10, width=9, height=9)}, "encode its image smaller"),
     ],
 )
-def test_what_no_gateway_would_accept_is_refused_by_name(
-    values: dict[str, Any], named: str
-) -> None:
+def test_what_no_gateway_would_accept_is_refused_by_name(values: dict[str, Any], named: str) -> None:
     with pytest.raises(InvalidEvent) as refusal:
         validate(accident(**values))
     assert named in str(refusal.value)
@@ -151,10 +149,7 @@ def test_a_sequence_is_a_counting_number(sequence: Any) -> None:
 
 
 def test_receipts_have_one_topic_an_event_and_region() -> None:
-    assert (
-        receipt_topic("seoul", "cctv-seoul-01", "42")
-        == "receipts/seoul/ba6d7e67707448faab4368e3e44ea2de"
-    )
+    assert receipt_topic("seoul", "cctv-seoul-01", "42") == "receipts/seoul/ba6d7e67707448faab4368e3e44ea2de"
 
 
 def test_a_receipt_comes_through_the_wire_unchanged() -> None:
@@ -176,6 +171,7 @@ def test_a_receipt_comes_through_the_wire_unchanged() -> None:
         ReceiptState.SUCCEEDED,
         ReceiptState.DEAD_LETTERED,
         ReceiptState.NO_FUNCTION,
+        ReceiptState.DISMISSED,
     ]
     with pytest.raises(ValueError, match="not a receipt"):
         Receipt.from_json(b'{"id": "1"}')

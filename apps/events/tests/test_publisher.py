@@ -32,7 +32,7 @@ from koren_events import (
 
 def acknowledged(publisher: Publisher, count: int) -> None:
     """Waits until the broker has acknowledged what was published; nothing public tells."""
-    until(lambda: len(publisher._outbox._acknowledged) == count)
+    until(lambda: sum(e.sent_at is not None for e in publisher._spool.entries()) == count)
 
 
 def publish_in_a_process_that_is_killed(settings: dict[str, Any], *, wait_s: float) -> Event:
@@ -48,9 +48,7 @@ def publish_in_a_process_that_is_killed(settings: dict[str, Any], *, wait_s: flo
     return event
 
 
-def test_an_event_leaves_the_spool_when_its_region_has_it(
-    settings: dict[str, Any], region: Region
-) -> None:
+def test_an_event_leaves_the_spool_when_its_region_has_it(settings: dict[str, Any], region: Region) -> None:
     event = accident()
     with Publisher(**settings) as publisher:
         publisher.publish(event)
@@ -214,18 +212,14 @@ def test_receipts_come_in_order_and_once_each(settings: dict[str, Any], region: 
     assert receipts[-1].result == {"post": 1}
 
 
-def test_a_lost_received_is_made_up_for_by_a_later_state(
-    settings: dict[str, Any], region: Region
-) -> None:
+def test_a_lost_received_is_made_up_for_by_a_later_state(settings: dict[str, Any], region: Region) -> None:
     region.states = (ReceiptState.NO_FUNCTION,)
     with Publisher(**settings) as publisher:
         publisher.publish(accident())
         assert publisher.flush(timeout_s=5)
 
 
-def test_a_callback_that_fails_or_publishes_does_no_harm(
-    settings: dict[str, Any], region: Region
-) -> None:
+def test_a_callback_that_fails_or_publishes_does_no_harm(settings: dict[str, Any], region: Region) -> None:
     follow_up = accident()
     called = threading.Event()
 
@@ -314,9 +308,7 @@ def test_a_spool_has_one_publisher(settings: dict[str, Any]) -> None:
         pass
 
 
-def test_a_publisher_without_the_right_to_publish_says_so(
-    settings: dict[str, Any], broker: Broker, pki: Pki
-) -> None:
+def test_a_publisher_without_the_right_to_publish_says_so(settings: dict[str, Any], broker: Broker, pki: Pki) -> None:
     event = accident()
     with Publisher(**(settings | pki.of("stranger"))) as publisher:
         publisher.publish(event)
@@ -334,16 +326,12 @@ def test_a_publisher_without_the_right_to_publish_says_so(
         ({"spool": Path("/proc/spool.sqlite")}, "spool /proc/spool.sqlite"),
     ],
 )
-def test_settings_that_can_not_work_are_named(
-    settings: dict[str, Any], values: dict[str, Any], named: str
-) -> None:
+def test_settings_that_can_not_work_are_named(settings: dict[str, Any], values: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
         Publisher(**(settings | values))
 
 
-def test_files_that_are_no_certificates_or_spools_are_named(
-    settings: dict[str, Any], pki: Pki, tmp_path: Path
-) -> None:
+def test_files_that_are_no_certificates_or_spools_are_named(settings: dict[str, Any], pki: Pki, tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("not this " * 200)
     for name, message in (("ca", "ca: "), ("cert", "don't belong"), ("spool", "can't be used")):
@@ -362,9 +350,7 @@ class HealthWatch:
         files = pki.of("detector")
         self._client.tls_set(str(files["ca"]), str(files["cert"]), str(files["key"]))
         self._client.on_connect = lambda client, *_: client.subscribe("health/central/detector")
-        self._client.on_message = lambda _c, _d, message: self.states.append(
-            json.loads(message.payload)["state"]
-        )
+        self._client.on_message = lambda _c, _d, message: self.states.append(json.loads(message.payload)["state"])
         self._client.connect("127.0.0.1", broker.port)
         self._client.loop_start()
 
@@ -373,9 +359,7 @@ class HealthWatch:
         self._client.loop_stop()
 
 
-def test_health_tells_up_and_down_and_death(
-    settings: dict[str, Any], broker: Broker, pki: Pki
-) -> None:
+def test_health_tells_up_and_down_and_death(settings: dict[str, Any], broker: Broker, pki: Pki) -> None:
     settings["health_part"] = "detector"
     watch = HealthWatch(broker, pki)
     try:

@@ -5,7 +5,7 @@ from koren_events.resend import RESEND_AFTER_S, Outbox
 
 def sent_and_acknowledged(now: float = 0.0, region: str = "seoul") -> Outbox:
     outbox = Outbox()
-    outbox.add("a", region)
+    outbox.add("a", region, "incident")
     assert outbox.take(now, room=20) == ["a"]
     outbox.acknowledged("a", now)
     return outbox
@@ -67,7 +67,7 @@ def test_reasons_in_a_row_do_not_put_it_off() -> None:
 def test_a_receipt_ends_it_in_every_state_and_a_second_one_is_no_news() -> None:
     outbox = Outbox()
     for key in ("a", "b", "c"):
-        outbox.add(key, "seoul")
+        outbox.add(key, "seoul", key)
     assert outbox.take(0, room=2) == ["a", "b"]
     outbox.acknowledged("a", 0)
     for key in ("a", "b", "c"):
@@ -79,8 +79,8 @@ def test_a_receipt_ends_it_in_every_state_and_a_second_one_is_no_news() -> None:
 
 def test_what_an_earlier_process_had_acknowledged_waits_its_turn() -> None:
     outbox = Outbox()
-    outbox.add("old", "seoul", sends=3, sent_at=1000)
-    outbox.add("unsent", "seoul")
+    outbox.add("old", "seoul", "old", sends=3, sent_at=1000)
+    outbox.add("unsent", "seoul", "unsent")
     outbox.connected(1002)
     assert outbox.take(1002, room=20) == ["unsent"]
     assert outbox.take(1004, room=20) == ["old"]
@@ -89,7 +89,7 @@ def test_what_an_earlier_process_had_acknowledged_waits_its_turn() -> None:
 def test_no_more_than_the_room_is_in_flight() -> None:
     outbox = Outbox()
     for number in range(5):
-        outbox.add(str(number), "seoul")
+        outbox.add(str(number), "seoul", str(number))
     assert outbox.take(0, room=3) == ["0", "1", "2"]
     assert outbox.in_flight == 3
     assert outbox.take(0, room=0) == []

@@ -9,6 +9,7 @@ from koren_events.accident import (
     accident_detected,
     accident_updated,
 )
+from koren_events.cloudevent import CloudEvent, parse, parse_binary
 from koren_events.contract import accident_schema, validate
 from koren_events.errors import (
     ConfigurationError,
@@ -29,6 +30,7 @@ __all__ = [
     "CONTENT_TYPE",
     "MAX_EVENT_BYTES",
     "Camera",
+    "CloudEvent",
     "ConfigurationError",
     "Event",
     "EventsError",
@@ -50,6 +52,8 @@ __all__ = [
     "accident_updated",
     "event_topic",
     "health_topic",
+    "parse",
+    "parse_binary",
     "receipt_topic",
     "validate",
 ]

@@ -68,13 +68,15 @@ def accident_detected(
     incident: str | None = None,
     time: datetime | None = None,
     traceparent: str | None = None,
+    hold: bool = False,
 ) -> Event:
     """The first event of an incident.
 
     `confidence` is 0 to 1. `incident` names it; by default camera and `started_at` do, so that a
     detector that starts anew amid an accident goes on with the same incident. `time` is now unless
-    given. Raises InvalidEvent or ValueError for values that can't be an event at all; the publisher
-    checks the rest of the contract.
+    given. With `hold`, the incident starts nothing until a person releases it. Raises InvalidEvent
+    or ValueError for values that can't be an event at all; the publisher checks the rest of the
+    contract.
     """
     return Event(
         id=str(uuid.uuid4()),
@@ -85,6 +87,7 @@ def accident_detected(
         region=region,
         sequence=1,
         traceparent=traceparent,
+        hold=hold,
         data=_data(
             camera=asdict(camera),
             severity=severity,
@@ -106,6 +109,7 @@ def accident_updated(
     what: What | None = None,
     image: Image | None = None,
     time: datetime | None = None,
+    hold: bool | None = None,
 ) -> Event:
     """The event after `previous` of the same incident; what is not given stays as it was."""
     data = _data(
@@ -117,7 +121,7 @@ def accident_updated(
         objects=objects,
         image=image,
     )
-    return _following(previous, "updated", data, time)
+    return _following(previous, "updated", data, time, hold)
 
 
 def accident_cleared(
@@ -126,8 +130,12 @@ def accident_cleared(
     cleared_at: datetime,
     image: Image | None = None,
     time: datetime | None = None,
+    hold: bool | None = None,
 ) -> Event:
-    """The last event of the incident of `previous`: the road is clear since `cleared_at`."""
+    """The last event of the incident of `previous`: the road is clear since `cleared_at`.
+
+    What is not given stays as it was.
+    """
     data = _data(
         camera=previous.data["camera"],
         severity=previous.data["severity"],
@@ -136,11 +144,16 @@ def accident_cleared(
         started_at=previous.data["started_at"],
         image=image,
     )
-    return _following(previous, "cleared", data | {"cleared_at": format_time(cleared_at)}, time)
+    data["cleared_at"] = format_time(cleared_at)
+    return _following(previous, "cleared", data, time, hold)
 
 
 def _following(
-    previous: Event, happened: str, data: Mapping[str, Any], time: datetime | None
+    previous: Event,
+    happened: str,
+    data: Mapping[str, Any],
+    time: datetime | None,
+    hold: bool | None,
 ) -> Event:
     return Event(
         id=str(uuid.uuid4()),
@@ -151,6 +164,7 @@ def _following(
         region=previous.region,
         sequence=previous.sequence + 1,
         traceparent=previous.traceparent,
+        hold=previous.hold if hold is None else hold,
         data=data,
     )
 

@@ -46,8 +46,7 @@ def validate(event: Event) -> bytes:
     message = event.to_json()
     if len(message) > MAX_EVENT_BYTES:
         raise InvalidEvent(
-            f"event {event.id} has {len(message)} bytes, more than {MAX_EVENT_BYTES}; "
-            "encode its image smaller"
+            f"event {event.id} has {len(message)} bytes, more than {MAX_EVENT_BYTES}; encode its image smaller"
         )
     if event.type.startswith(ACCIDENT_PREFIX):
         # As it is read, not as it was built: a tuple or a float's odd form shows only in the JSON.

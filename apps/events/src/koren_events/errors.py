@@ -21,6 +21,10 @@ class SpoolInUse(EventsError):
     """Another publisher has this spool open; each needs a file (and a client id) of its own."""
 
 
+class SpoolBroken(EventsError):
+    """The spool's file can't be written or read any more; an event that was given was NOT taken."""
+
+
 class PublishRefused(EventsError):
     """The broker answered that this client may not publish the event's topic."""
 

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from koren_events.times import format_time, parse_time
 
@@ -32,15 +32,18 @@ class Health:
     def from_json(cls, message: bytes | str) -> Self:
         """The health in `message`. Raises ValueError when it is none."""
         try:
-            values: dict[str, Any] = json.loads(message)
-            if values["state"] not in ("up", "down"):
-                raise ValueError(f"state {values['state']!r}")
+            values = json.loads(message)
+            region, part, state = values["region"], values["part"], values["state"]
+            if not isinstance(region, str) or not isinstance(part, str):
+                raise ValueError("region and part must be texts")
+            if state not in ("up", "down"):
+                raise ValueError("state must be up or down")
             since = values.get("since")
             return cls(
-                region=values["region"],
-                part=values["part"],
-                state=values["state"],
+                region=region,
+                part=part,
+                state=state,
                 since=None if since is None else parse_time(since),
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"not a health message: {error!r:.200}") from None

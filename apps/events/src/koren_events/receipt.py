@@ -20,11 +20,14 @@ class ReceiptState(StrEnum):
     """One attempt failed; another follows, or `dead-lettered`."""
     DEAD_LETTERED = "dead-lettered"
     NO_FUNCTION = "no-function"
+    HELD = "held"
+    """The event waits for a person; `received` follows its release, or `dismissed`."""
+    DISMISSED = "dismissed"
 
     @property
     def final(self) -> bool:
         """Whether nothing follows for this event and this function."""
-        return self in (self.SUCCEEDED, self.DEAD_LETTERED, self.NO_FUNCTION)
+        return self in (self.SUCCEEDED, self.DEAD_LETTERED, self.NO_FUNCTION, self.DISMISSED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,22 +71,37 @@ class Receipt:
         """The receipt in `message`. Raises ValueError when it is none."""
         try:
             values = json.loads(message)
+            attempt = values.get("attempt")
+            if attempt is not None and type(attempt) is not int:
+                raise ValueError(f"attempt {attempt!r:.40} is not an integer")
             return cls(
-                id=values["id"],
-                source=values["source"],
-                region=values["region"],
-                subject=values.get("subject"),
+                id=_text(values, "id"),
+                source=_text(values, "source"),
+                region=_text(values, "region"),
+                subject=_text_or_none(values, "subject"),
                 state=ReceiptState(values["state"]),
                 time=parse_time(values["time"]),
-                function=values.get("function"),
-                attempt=values.get("attempt"),
+                function=_text_or_none(values, "function"),
+                attempt=attempt,
                 phases={
                     name: parse_time(moment)
                     for name, moment in (values.get("phases") or {}).items()
                     if moment is not None
                 },
                 result=values.get("result"),
-                error=values.get("error"),
+                error=_text_or_none(values, "error"),
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"not a receipt: {error!r:.200}") from None
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    value = values[name]
+    if not isinstance(value, str):
+        raise ValueError(f"{name} {value!r:.40} is not a text")
+    value.encode()  # half a surrogate pair names nothing
+    return value
+
+
+def _text_or_none(values: Mapping[str, Any], name: str) -> str | None:
+    return None if values.get(name) is None else _text(values, name)

@@ -11,10 +11,17 @@ here until its region's receipt came. It is sent again for a reason only:
 The reasons in the first two may come in rows, from a broker that restarts over and over or a link
 that flaps, while the region is cut off for hours. Each copy then waits twice as long as the one
 before, up to the same ten minutes: such a night costs ten copies and six an hour.
+
+The events of one subject go in the order in which they were added, the copies too. An event waits
+while an older one of its subject has yet to go (again), is on its way to the broker, or was refused
+by it. It does not wait for one that rests: one that the broker acknowledged and that nothing gives
+a reason to doubt, for the broker keeps their order. So one event of a subject is on its way at a
+time, and a doubted event holds the later ones of its subject back until its copy has gone.
 """
 
+import bisect
+import heapq
 import math
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -24,15 +31,27 @@ SETTLE_S = 1.0
 """After a reason, receipts that were waiting at the broker get this long to come first."""
 
 
-@dataclass(slots=True)
-class _Acknowledged:
+@dataclass(slots=True, eq=False)
+class _Entry:
+    key: str
     region: str
+    subject: str
+    place: int
     sends: int
-    sent_at: float
+    sent_at: float | None
+    """When the broker answered last; None when the event is to go at once."""
+    in_flight: bool = False
+    refused: bool = False
     doubted_at: float | None = None
 
     @property
+    def rests(self) -> bool:
+        return self.sent_at is not None and self.doubted_at is None and not self.refused
+
+    @property
     def due_at(self) -> float:
+        if self.sent_at is None:
+            return -math.inf
         if self.doubted_at is None:
             return self.sent_at + RESEND_AFTER_S
         # 2**10 s is beyond ten minutes; a larger exponent would only grow a huge number.
@@ -40,81 +59,176 @@ class _Acknowledged:
         return max(self.sent_at + pause_s, self.doubted_at + SETTLE_S)
 
 
+def _place(entry: _Entry) -> int:
+    return entry.place
+
+
 class Outbox:
     """The events of the spool by what is to be done with each; keys are receipt topics.
 
-    An event is waiting (to be sent), in flight (the broker has not acknowledged it) or
-    acknowledged. Times are seconds on one clock of the caller's choice.
+    Times are seconds on one clock of the caller's choice that never goes back.
     """
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[str, tuple[str, int]] = OrderedDict()
-        self._in_flight: dict[str, tuple[str, int]] = {}
-        self._acknowledged: dict[str, _Acknowledged] = {}
-        # Never later than the first due time, so that most calls need not look at every event.
-        self._next_due_at = math.inf
+        self._places = 0
+        self._entries: dict[str, _Entry] = {}
+        # By region and subject, the events that do not rest, oldest first: the first goes next.
+        self._queues: dict[tuple[str, str], list[_Entry]] = {}
+        # Heaps. What became of an entry meanwhile shows when it is looked at.
+        self._alarms: list[tuple[float, int, _Entry]] = []
+        self._ready: list[tuple[int, _Entry]] = []
+        self._in_flight = 0
 
-    def add(self, key: str, region: str, *, sends: int = 0, sent_at: float | None = None) -> None:
-        """Takes in an event; with `sent_at`, one that the broker acknowledged earlier."""
-        if key in self._waiting or key in self._in_flight or key in self._acknowledged:
+    def add(
+        self,
+        key: str,
+        region: str,
+        subject: str,
+        *,
+        sends: int = 0,
+        sent_at: float | None = None,
+    ) -> None:
+        """Takes in an event, the newest of its subject. One that is here already stays as it is.
+
+        With `sent_at`, it is one that the broker acknowledged then.
+        """
+        if key in self._entries:
             return
-        if sent_at is None:
-            self._waiting[key] = (region, sends)
-        else:
-            self._hold(key, _Acknowledged(region, max(sends, 1), sent_at))
+        self._places += 1
+        sends = sends if sent_at is None else max(sends, 1)
+        entry = _Entry(key, region, subject, self._places, sends, sent_at)
+        self._entries[key] = entry
+        self._look_after(entry)
 
     def connected(self, now: float) -> None:
-        """A new connection stands: whatever an earlier one acknowledged may be lost."""
-        self._doubt(self._acknowledged.values(), now)
+        """A new connection stands: whatever an earlier one carried may be lost."""
+        for entry in self._entries.values():
+            entry.in_flight = False
+        self._in_flight = 0
+        self._doubt(self._entries.values(), now)
 
     def region_returned(self, region: str, now: float) -> None:
         """The region's gateway connected anew: whatever was on its way there may be lost."""
-        self._doubt((a for a in self._acknowledged.values() if a.region == region), now)
+        self._doubt([e for e in self._entries.values() if e.region == region and e.rests], now)
 
     def take(self, now: float, *, room: int) -> list[str]:
         """Up to `room` keys to send now, oldest first; they are in flight then."""
-        if now >= self._next_due_at:
-            for key in [k for k, a in self._acknowledged.items() if a.due_at <= now]:
-                again = self._acknowledged.pop(key)
-                self._waiting[key] = (again.region, again.sends)
-            self._next_due_at = min(
-                (a.due_at for a in self._acknowledged.values()), default=math.inf
-            )
+        while self._alarms and self._alarms[0][0] <= now:
+            _, _, entry = heapq.heappop(self._alarms)
+            if self._entries.get(entry.key) is entry and not entry.in_flight:
+                if entry.due_at <= now:
+                    entry.sent_at, entry.doubted_at, entry.refused = None, None, False
+                self._look_after(entry)
         taken: list[str] = []
-        while self._waiting and len(taken) < room:
-            key, entry = self._waiting.popitem(last=False)
-            self._in_flight[key] = entry
-            taken.append(key)
+        while self._ready and len(taken) < room:
+            _, entry = heapq.heappop(self._ready)
+            if entry.sent_at is None and not entry.in_flight and self._next(entry) is entry:
+                entry.in_flight = True
+                self._in_flight += 1
+                taken.append(entry.key)
         return taken
 
-    def acknowledged(self, key: str, now: float) -> None:
-        """The broker acknowledged an event in flight."""
-        entry = self._in_flight.pop(key, None)
+    def returned(self, key: str) -> None:
+        """An event in flight did not get away; it is to go as soon as there is a chance."""
+        entry = self._landed(key)
         if entry is not None:
-            self._hold(key, _Acknowledged(entry[0], entry[1] + 1, now))
+            self._look_after(entry)
+
+    def acknowledged(self, key: str, now: float, *, refused: bool = False) -> None:
+        """The broker answered an event in flight; one that it refused is tried again later."""
+        entry = self._landed(key)
+        if entry is None:
+            return
+        entry.sends += 1
+        entry.sent_at = now
+        entry.doubted_at = None
+        entry.refused = refused
+        if not refused:
+            self._unqueue(entry)
+        self._look_after(entry)
 
     def received(self, key: str) -> bool:
         """The region has it. False when it was not here: a receipt that came twice."""
-        here = [d.pop(key, None) for d in (self._waiting, self._in_flight, self._acknowledged)]
-        return any(entry is not None for entry in here)
+        self._landed(key)
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return False
+        self._unqueue(entry)
+        return True
+
+    def order(self, key: str) -> tuple[str, str] | None:
+        """Region and subject of an event, within which order is kept; None when it is not here."""
+        entry = self._entries.get(key)
+        return None if entry is None else (entry.region, entry.subject)
 
     @property
     def in_flight(self) -> int:
-        """How many the broker has not acknowledged."""
-        return len(self._in_flight)
+        """How many the broker has not answered."""
+        return self._in_flight
 
     @property
     def next_due_at(self) -> float:
-        """When to call `take` again though nothing happened; infinite when there is no reason."""
-        return self._next_due_at
+        """When to call `take` again though nothing happened; infinite when there is no reason.
 
-    def _hold(self, key: str, entry: _Acknowledged) -> None:
-        self._acknowledged[key] = entry
-        self._next_due_at = min(self._next_due_at, entry.due_at)
+        Never later than the first event is due; it may be earlier.
+        """
+        return self._alarms[0][0] if self._alarms else math.inf
 
-    def _doubt(self, entries: Iterable[_Acknowledged], now: float) -> None:
+    def _look_after(self, entry: _Entry) -> None:
+        """Files an entry that is not in flight under what is to be done with it, and when."""
+        if entry.rests:
+            self._alarm(entry)
+        else:
+            self._offer(self._queued(entry)[0])
+
+    def _queued(self, entry: _Entry) -> list[_Entry]:
+        queue = self._queues.setdefault((entry.region, entry.subject), [])
+        at = bisect.bisect_left(queue, entry.place, key=_place)
+        if at == len(queue) or queue[at] is not entry:
+            queue.insert(at, entry)
+        return queue
+
+    def _offer(self, first: _Entry) -> None:
+        if first.in_flight:
+            return
+        if first.sent_at is None:
+            heapq.heappush(self._ready, (first.place, first))
+        else:
+            self._alarm(first)
+
+    def _alarm(self, entry: _Entry) -> None:
+        heapq.heappush(self._alarms, (entry.due_at, entry.place, entry))
+
+    def _next(self, entry: _Entry) -> _Entry | None:
+        queue = self._queues.get((entry.region, entry.subject))
+        return queue[0] if queue else None
+
+    def _landed(self, key: str) -> _Entry | None:
+        entry = self._entries.get(key)
+        if entry is None or not entry.in_flight:
+            return None
+        entry.in_flight = False
+        self._in_flight -= 1
+        return entry
+
+    def _unqueue(self, entry: _Entry) -> None:
+        name = (entry.region, entry.subject)
+        queue = self._queues.get(name, [])
+        at = bisect.bisect_left(queue, entry.place, key=_place)
+        if at < len(queue) and queue[at] is entry:
+            del queue[at]
+            if not queue:
+                del self._queues[name]
+            elif at == 0:
+                self._offer(queue[0])
+
+    def _doubt(self, entries: Iterable[_Entry], now: float) -> None:
+        queues: dict[int, list[_Entry]] = {}
         for entry in entries:
             # The first reason counts: a link that flaps must not put the resending off for ever.
-            if entry.doubted_at is None:
+            if entry.sent_at is not None and entry.doubted_at is None:
                 entry.doubted_at = now
-            self._next_due_at = min(self._next_due_at, entry.due_at)
+            queue = self._queued(entry)
+            queues[id(queue)] = queue
+        for queue in queues.values():
+            self._offer(queue[0])

@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime
 
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def utc_now() -> datetime:
@@ -12,20 +12,40 @@ def utc_now() -> datetime:
 
 
 def to_milliseconds(moment: datetime) -> datetime:
-    """`moment` in UTC, cut to milliseconds. Raises ValueError when it has no time zone."""
-    if moment.tzinfo is None:
+    """`moment` in UTC, cut to milliseconds.
+
+    Raises ValueError when it has no time zone, or when UTC puts it outside the years 1 to 9999.
+    """
+    if moment.utcoffset() is None:
         raise ValueError(f"{moment.isoformat()} has no time zone; give one, e.g. datetime.now(UTC)")
-    moment = moment.astimezone(UTC)
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{moment.isoformat()} is outside the years 1 to 9999 in UTC") from None
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def format_time(moment: datetime) -> str:
-    """`2026-11-24T10:15:00.250Z`."""
+    """`2026-11-24T10:15:00.250Z`. Raises ValueError as `to_milliseconds` does."""
     return to_milliseconds(moment).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def parse_time(text: str) -> datetime:
-    """The moment an RFC 3339 text names, in UTC, cut to milliseconds. Raises ValueError."""
-    if not _RFC3339.fullmatch(text):
-        raise ValueError(f"{text[:40]!r} is not an RFC 3339 time such as 2026-11-24T10:15:00.250Z")
+def parse_time(text: object) -> datetime:
+    """The moment an RFC 3339 text names, in UTC, cut to milliseconds.
+
+    Takes any value of JSON. Raises ValueError, and nothing else, for one that names no moment.
+    """
+    if not isinstance(text, str) or not _RFC3339.fullmatch(text):
+        shown = repr(text[:40]) if isinstance(text, str) else f"a value of type {type(text).__name__}"
+        raise ValueError(f"{shown} is not an RFC 3339 time such as 2026-11-24T10:15:00.250Z")
     return to_milliseconds(datetime.fromisoformat(text))
+
+
+def from_ms(unix_ms: int) -> datetime:
+    """The moment of a Unix time in milliseconds, in UTC."""
+    return datetime.fromtimestamp(unix_ms / 1000, UTC)
+
+
+def format_ms(unix_ms: int) -> str:
+    """A Unix time in milliseconds as messages carry it."""
+    return format_time(from_ms(unix_ms))
