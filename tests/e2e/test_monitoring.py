@@ -21,7 +21,8 @@ def ask(site: dict[str, Any], query: str) -> dict[tuple[str, str], float]:
     with urllib.request.urlopen(url, timeout=10, context=tls) as answer:
         found = json.load(answer)["data"]["result"]
     return {
-        (one["metric"].get("region", ""), one["metric"].get("instance", "")): float(one["value"][1]) for one in found
+        (one["metric"].get("region", ""), one["metric"].get("instance", "")): float(one["value"][1])
+        for one in found
     }
 
 

@@ -1,3 +1,3 @@
 def handler(event, context):
     print(event)
-    return event["data"]
+    return event['data']
