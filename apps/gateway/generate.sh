@@ -3,8 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/src"
 python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. \
-  koren_gateway/externalscaler/externalscaler.proto
-for module in koren_gateway/externalscaler/externalscaler_pb2{,_grpc}.py{,i}; do
+  koren_gateway/scaling/externalscaler/externalscaler.proto
+for module in koren_gateway/scaling/externalscaler/externalscaler_pb2{,_grpc}.py{,i}; do
   [ -f "$module" ] || continue
   sed -i '1i # ruff: noqa\n# mypy: ignore-errors' "$module"
 done

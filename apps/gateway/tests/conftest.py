@@ -6,9 +6,10 @@ import pytest
 import pytest_asyncio
 from gateway_lab import Mosquitto, Pki, RedisServer, settings
 
-from koren_gateway.queue import Queue
+from koren_gateway.queue.budgets import Memory
+from koren_gateway.queue.queue import Queue
+from koren_gateway.queue.store import Store, connect
 from koren_gateway.settings import Settings
-from koren_gateway.store import Store, connect
 
 
 @pytest.fixture(scope="session")
@@ -49,4 +50,4 @@ async def store(lab_settings: Settings) -> AsyncIterator[Store]:
 
 @pytest.fixture
 def queue(store: Store, lab_settings: Settings) -> Queue:
-    return Queue(store, lab_settings)
+    return Queue(store, lab_settings, Memory(store, lab_settings.batch_bytes))

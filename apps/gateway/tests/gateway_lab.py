@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from koren_events import Receipt
-from koren_gateway.cluster import Caller, Change, LeaseRecord
+from koren_gateway.cluster.functions import FUNCTION_LABEL
+from koren_gateway.cluster.interface import Caller, Change, LeaseRecord
 from koren_gateway.errors import ClusterUnavailable
-from koren_gateway.functions import FUNCTION_LABEL
-from koren_gateway.mqtt import Connection, Link
+from koren_gateway.intake.mqtt import Connection, Link
 from koren_gateway.settings import Settings
 
 REGION = "seoul"
@@ -241,6 +241,7 @@ class TestCluster:
     functions: list[Mapping[str, Any]] = field(default_factory=lambda: [REPORTER])
     there: bool = True
     reviews: int = 0
+    deleted_pods: list[str] = field(default_factory=list)
     lease: LeaseRecord = field(default_factory=lambda: LeaseRecord(None, None, 0, None))
     deployment_changes: "asyncio.Queue[Change]" = field(default_factory=asyncio.Queue)
     pod_changes: "asyncio.Queue[Change]" = field(default_factory=asyncio.Queue)
@@ -256,10 +257,14 @@ class TestCluster:
         while True:
             yield await self.pod_changes.get()
 
+    async def delete_pod(self, name: str) -> None:
+        self._check()
+        self.deleted_pods.append(name)
+
     async def review(self, token: str) -> Caller | None:
         self._check()
         self.reviews += 1
-        match token.split("/"):
+        match token.partition(".")[0].split("/"):
             case ["pod", function, pod]:
                 return Caller(
                     user=f"system:serviceaccount:functions:{function}",

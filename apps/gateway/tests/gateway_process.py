@@ -14,14 +14,14 @@ from gateway_lab import TestCluster
 
 from koren_gateway import log
 from koren_gateway.app import Gateway
-from koren_gateway.queue import Entry, Queue
+from koren_gateway.queue.queue import Entry, Queue, TakenIn
 from koren_gateway.settings import from_environment
 
 
 def kill_at(point: str) -> None:
     enqueue = Queue.enqueue
 
-    async def killed(self: Any, entries: Sequence[Entry]) -> list[int | None]:
+    async def killed(self: Any, entries: Sequence[Entry]) -> list[TakenIn]:
         if point == "before-commit":
             os.kill(os.getpid(), signal.SIGKILL)
         answer = await enqueue(self, entries)

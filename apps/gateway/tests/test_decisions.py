@@ -2,27 +2,32 @@
 
 import json
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from gateway_lab import REPORTER, deployment, message
 
 from koren_events import MAX_EVENT_BYTES, Receipt, ReceiptState, receipt_topic
-from koren_gateway.cloudevent import CloudEvent, parse
-from koren_gateway.cluster import Caller, Change, LeaseRecord
-from koren_gateway.errors import InvalidCloudEvent
-from koren_gateway.functions import Function, Functions, function_of
-from koren_gateway.intake import judge, outcome_of
-from koren_gateway.leader import Sighting
-from koren_gateway.receipts import intake_receipts, outbox_receipt
-from koren_gateway.retries import GiveUp, Retry, after_failure
+from koren_events.cloudevent import CloudEvent, parse
+from koren_events.errors import InvalidEvent
+from koren_gateway.cluster.functions import Function, Functions, function_of
+from koren_gateway.cluster.interface import Caller, Change, LeaseRecord
+from koren_gateway.cluster.leader import Sighting
+from koren_gateway.intake.intake import outcome_of
+from koren_gateway.intake.judge import judge
+from koren_gateway.intake.mqtt import Arrival
+from koren_gateway.intake.receipts import intake_receipts, outbox_receipt
+from koren_gateway.queue.queue import TakenIn
+from koren_gateway.queue.retries import GiveUp, Policy, Retry, after_failure
 
 TOPIC = "events/seoul/cctv-seoul-01/accident"
 FN = function_of(REPORTER)
 
 
-def judged(body: bytes, topic: str = TOPIC) -> Any:
-    return judge(topic, body, 1000, "seoul", lambda _: [FN])
+def judged(body: bytes, topic: str = TOPIC, wanted: Sequence[Function] = (FN,)) -> Any:
+    arrival = Arrival(mid=1, topic=topic, message=body, received_ms=1000)
+    return judge(arrival, "seoul", lambda _: wanted)
 
 
 def test_an_event_goes_to_the_functions_that_want_its_topic() -> None:
@@ -76,12 +81,12 @@ def test_what_is_no_event_of_this_region_is_a_dead_letter(
     assert not entry.functions
     assert entry.message == body
     assert judged(body, topic).key == entry.key
-    assert outcome_of(entry, repeat=False) == "dead-lettered"
+    assert outcome_of(entry, TakenIn("new")) == "dead-lettered"
 
 
 def test_an_event_is_known_by_source_and_id() -> None:
     entry = judged(message())
-    assert entry.reason == "" and entry.functions == [FN]
+    assert entry.reason == "" and entry.functions == (FN,)
     assert receipt_topic("seoul", entry.event.source, entry.event.id).endswith(entry.key)
     assert judged(message(data={"other": 1})).key == entry.key
     assert judged(message(source="cctv-seoul-02")).key != entry.key
@@ -95,13 +100,14 @@ def test_an_event_needs_neither_region_nor_subject_nor_time() -> None:
 
 
 def test_the_sequence_may_be_a_text() -> None:
-    assert parse(message(sequence="00042")).sequence == 42
-    with pytest.raises(InvalidCloudEvent, match="sequence"):
+    assert parse(message(sequence="00042"))[0].sequence == 42
+    with pytest.raises(InvalidEvent, match="sequence"):
         parse(message(sequence="4²"))
 
 
 def receipts_of(entry: Any, first: int | None = None) -> list[Receipt]:
-    found = list(intake_receipts("seoul", entry, entry.event, first, 1005))
+    its = TakenIn("new") if first is None else TakenIn("seen", first)
+    found = list(intake_receipts("seoul", entry, entry.event, its, 1005))
     assert {topic for topic, _ in found} == {
         receipt_topic("seoul", "cctv-seoul-01", entry.event.id)
     }
@@ -117,12 +123,12 @@ def test_the_publisher_is_told_what_became_of_its_event() -> None:
     assert again.phases["received"].timestamp() == 0.9
     [dead] = receipts_of(judged(message(region="busan")))
     assert dead.state == ReceiptState.DEAD_LETTERED and "wrong region" in (dead.error or "")
-    nobody = judge(TOPIC, message(), 1000, "seoul", lambda _: [])
+    nobody = judged(message(), wanted=())
     assert [r.state for r in receipts_of(nobody)] == ["received", "no-function"]
 
 
 def test_the_last_receipt_has_the_result_and_every_phase() -> None:
-    meta = parse(message()).to_meta().encode()
+    meta = parse(message())[0].to_meta().encode()
     topic, body = outbox_receipt(
         "seoul",
         {
@@ -133,7 +139,6 @@ def test_the_last_receipt_has_the_result_and_every_phase() -> None:
             b"meta": meta,
             b"result": b'{"post": 1}',
             b"received": b"1000",
-            b"durable": b"1002",
             b"activated": b"",
             b"pod_started": b"1300",
             b"handler_entered": b"1350",
@@ -150,21 +155,19 @@ def test_the_last_receipt_has_the_result_and_every_phase() -> None:
     assert set(receipt.phases) == {
         "event_time",
         "received",
-        "durable",
         "pod_started",
         "handler_entered",
         "handler_done",
     }
 
 
-def decide(attempt: int, *, lost: bool = False, max_attempts: int = 5) -> Retry | GiveUp:
+def decide(attempts: int, deliveries: int | None = None, **more: Any) -> Retry | GiveUp:
     return after_failure(
-        attempt=attempt,
-        max_attempts=max_attempts,
-        lost=lost,
-        base_s=1,
-        cap_s=6,
-        dice=random.Random(attempt),
+        Policy(max_attempts=5, max_deliveries=20, base_s=1, cap_s=6),
+        attempts=attempts,
+        deliveries=attempts if deliveries is None else deliveries,
+        dice=random.Random(attempts),
+        **{"lost": False, **more},
     )
 
 
@@ -178,6 +181,20 @@ def test_failures_are_tried_again_later_and_later_and_then_given_up() -> None:
 def test_a_lost_attempt_is_tried_again_at_once_but_not_for_ever() -> None:
     assert decide(1, lost=True) == Retry(0)
     assert decide(5, lost=True) == GiveUp()
+
+
+def test_a_delivery_whose_handler_was_never_entered_does_not_count_but_has_a_cap() -> None:
+    assert decide(0, deliveries=3, lost=True) == Retry(0)
+    later = decide(0, deliveries=12, lost=True)
+    assert isinstance(later, Retry) and later.delay_s >= 3
+    assert decide(0, deliveries=20, lost=True) == GiveUp()
+
+
+def test_a_handler_may_decline_retries_or_say_when() -> None:
+    assert decide(1, reject=True) == GiveUp()
+    assert decide(1, retry_after_s=90.5) == Retry(90.5)
+    assert decide(1, retry_after_s=1e8) == Retry(86_400)
+    assert decide(5, retry_after_s=1) == GiveUp()
 
 
 def test_whose_pod_a_token_is() -> None:

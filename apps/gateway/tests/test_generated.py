@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 APP = Path(__file__).resolve().parent.parent
-FOLDER = Path("src/koren_gateway/externalscaler")
+FOLDER = Path("src/koren_gateway/scaling/externalscaler")
 
 
 def test_the_modules_of_the_protocol_are_up_to_date(tmp_path: Path) -> None:

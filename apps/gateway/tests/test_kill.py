@@ -11,8 +11,8 @@ import httpx
 import pytest
 from gateway_lab import Mosquitto, Operator, Pki, Pod, RedisServer, environment, settings, until
 
+from koren_gateway.queue.store import Store
 from koren_gateway.settings import Settings
-from koren_gateway.store import Store
 
 pytestmark = pytest.mark.asyncio
 

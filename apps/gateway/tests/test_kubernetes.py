@@ -25,10 +25,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from gateway_lab import REPORTER, Pki, free_port
 from kubernetes_asyncio import client
 
-from koren_gateway.cluster import Change, LeaseRecord
+from koren_gateway.cluster.functions import Functions
+from koren_gateway.cluster.interface import Change, LeaseRecord
+from koren_gateway.cluster.kubernetes import Kubernetes
 from koren_gateway.errors import ClusterUnavailable
-from koren_gateway.functions import Functions
-from koren_gateway.kubernetes import Kubernetes
 
 ROOT = Path(__file__).resolve().parents[3]
 BUNDLE = Path(os.environ.get("KOREN_BUNDLE", ROOT / ".state/bundle"))

@@ -8,7 +8,7 @@ import pytest
 from gateway_lab import REGION, TOPIC, Mosquitto, Operator, Pki, message
 
 from koren_gateway.errors import ConnectionLost
-from koren_gateway.mqtt import Arrival, Connection, Link
+from koren_gateway.intake.mqtt import Arrival, Connection, Link
 
 pytestmark = pytest.mark.asyncio
 

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from gateway_lab import REPORTER, message
 
-from koren_gateway.cloudevent import parse
-from koren_gateway.cluster import Change
-from koren_gateway.dead_letters import DeadLetters, NotRedrivable
+from koren_events.cloudevent import parse
+from koren_gateway.cluster.functions import Function, Functions, function_of
+from koren_gateway.cluster.interface import Change
 from koren_gateway.errors import LeaseLost
-from koren_gateway.functions import Function, Functions, function_of
-from koren_gateway.queue import Entry, Held, Nothing, Queue, Taken, event_key
+from koren_gateway.queue.budgets import Memory
+from koren_gateway.queue.dead_letters import DeadLetters, NotRedrivable
+from koren_gateway.queue.queue import End, Entry, Held, Nothing, Queue, Taken, event_key
+from koren_gateway.queue.store import Store
 from koren_gateway.settings import Settings
-from koren_gateway.store import Store
 
 pytestmark = pytest.mark.asyncio
 
@@ -25,7 +26,7 @@ OTHER = Function(name="count", topic="events/#")
 
 def entry(functions: tuple[Function, ...] = (FN,), **more: Any) -> Entry:
     body = message(**more)
-    parsed = parse(body)
+    parsed, body = parse(body)
     return Entry(
         key=event_key(parsed.source, parsed.id),
         event=parsed,
@@ -42,17 +43,28 @@ async def take(queue: Queue, pod: str = "pod-a", function: Function = FN) -> Tak
 
 
 async def done(queue: Queue, taken: Taken, function: Function = FN) -> None:
-    await queue.succeed(function, taken.key, taken.attempt, b'"ok"', round(time.time() * 1000))
+    now_ms = round(time.time() * 1000)
+    await queue.succeed(replace(end(taken, function), done_ms=now_ms), b'"ok"')
 
 
-async def test_a_repeat_is_dropped_and_says_when_it_first_came(queue: Queue) -> None:
+def end(taken: Taken, function: Function = FN, **more: Any) -> End:
+    return End(function=function.name, key=taken.key, delivery=taken.delivery, counts=True, **more)
+
+
+async def test_a_repeat_is_dropped_and_says_when_it_last_came(queue: Queue, store: Store) -> None:
     first = entry()
-    assert await queue.enqueue([first, first]) == [None, first.received_ms]
+    taken_in, repeat = await queue.enqueue([first, first])
+    assert (taken_in.outcome, repeat.outcome) == ("new", "seen")
+    assert abs(repeat.last_ms - first.received_ms) < 5000
     taken = await take(queue)
     await done(queue, taken)
-    # Also long after it was handled.
-    again = replace(first, received_ms=first.received_ms + 5)
-    assert await queue.enqueue([again]) == [first.received_ms]
+    # Also long after it was handled; and a repeat renews the memory.
+    day_ms = 24 * 3600 * 1000
+    member = bytes.fromhex(first.key)
+    await store.command("ZADD", "koren:seen", first.received_ms - 6 * day_ms, member)
+    [repeat] = await queue.enqueue([first])
+    assert (repeat.outcome, repeat.last_ms) == ("seen", first.received_ms - 6 * day_ms)
+    assert float(await store.command("ZSCORE", "koren:seen", member)) > first.received_ms - day_ms
     assert isinstance(await queue.take(FN, "pod-a", None), Nothing)
 
 
@@ -95,20 +107,20 @@ async def test_events_without_subject_do_not_wait_for_each_other(queue: Queue) -
 async def test_a_failed_event_waits_for_its_time_and_holds_its_incident_back(queue: Queue) -> None:
     await queue.enqueue([entry(sequence=1), entry(sequence=2, happened="updated")])
     taken = await take(queue)
-    await queue.retry(FN, taken.key, taken.attempt, "ValueError: no", 0.2)
+    await queue.retry(end(taken), "ValueError: no", 0.2)
     nothing = await queue.take(FN, "pod-a", None)
     assert isinstance(nothing, Nothing) and nothing.next_due_s is not None
     assert 0.1 < nothing.next_due_s <= 0.2
     assert (await queue.backlog(FN.name)).waiting == 1
     await asyncio.sleep(nothing.next_due_s + 0.01)
     again = await take(queue)
-    assert (again.key, again.attempt) == (taken.key, 2)
+    assert (again.key, again.delivery) == (taken.key, 2)
 
 
 async def test_a_late_answer_of_an_earlier_attempt_is_refused(queue: Queue) -> None:
     await queue.enqueue([entry()])
     first = await take(queue)
-    await queue.retry(FN, first.key, first.attempt, "lost", 0)
+    await queue.retry(end(first), "lost", 0)
     for attempt in (queue.extend(FN.name, first.key, 1), done(queue, first)):
         with pytest.raises(LeaseLost):
             await attempt
@@ -121,7 +133,8 @@ async def test_a_late_answer_of_an_earlier_attempt_is_refused(queue: Queue) -> N
 async def test_a_lease_runs_out_unless_it_is_kept_and_not_beyond_the_deadline(
     store: Store, lab_settings: Settings
 ) -> None:
-    queue = Queue(store, lab_settings.model_copy(update={"lease_s": 0.2, "lease_grace_s": 0.1}))
+    quick = lab_settings.model_copy(update={"lease_s": 0.2, "lease_grace_s": 0.1})
+    queue = Queue(store, quick, Memory(store, quick.batch_bytes))
     short = replace(FN, timeout_s=0.5)
     await queue.enqueue([entry()])
     taken = await take(queue, function=short)
@@ -130,13 +143,13 @@ async def test_a_lease_runs_out_unless_it_is_kept_and_not_beyond_the_deadline(
         await queue.extend(FN.name, taken.key, 1)
         assert await queue.expired(FN.name) == []
     with pytest.raises(LeaseLost):
-        await queue.retry(short, taken.key, 1, "expired", 0, only_expired=True)
+        await queue.retry(end(taken, short, only_expired=True), "expired", 0)
     await asyncio.sleep(0.25)
     with pytest.raises(LeaseLost):
         await queue.extend(FN.name, taken.key, 1)
     assert [lease.key for lease in await queue.expired(FN.name)] == [taken.key]
-    await queue.retry(short, taken.key, 1, "expired", 0, only_expired=True)
-    assert (await take(queue)).attempt == 2
+    await queue.retry(end(taken, short, only_expired=True), "expired", 0)
+    assert (await take(queue)).delivery == 2
 
 
 async def test_a_pod_has_one_lease(queue: Queue) -> None:
@@ -175,7 +188,7 @@ async def test_a_closing_event_that_is_dead_lettered_closes_too(queue: Queue) ->
     await queue.enqueue([entry(), entry(happened="cleared", sequence=2)])
     await done(queue, await take(queue))
     taken = await take(queue)
-    await queue.dead_letter(FN, taken.key, taken.attempt, "no", b"{}")
+    await queue.dead_letter(end(taken), "no", b"{}")
     assert not (await queue.backlog(FN.name)).active
 
 
@@ -199,7 +212,7 @@ async def test_an_incident_ends_by_its_time_limit(queue: Queue) -> None:
 async def test_after_a_dead_letter_the_incident_goes_on(queue: Queue) -> None:
     await queue.enqueue([entry(sequence=1), entry(sequence=2, happened="updated")])
     taken = await take(queue)
-    await queue.dead_letter(FN, taken.key, 1, "ValueError: no", b"{}")
+    await queue.dead_letter(end(taken), "ValueError: no", b"{}")
     assert (await take(queue)).event.sequence == 2
 
 
@@ -207,12 +220,10 @@ async def test_phases_are_only_what_the_event_brought_about(queue: Queue) -> Non
     made = entry()
     await queue.note_activated(FN.name, made.received_ms - 1000)
     await queue.enqueue([made])
-    await queue.note_durable([made.key], made.received_ms + 2)
-    await queue.note_durable(["gone"], made.received_ms + 2)
     warm = await queue.take(FN, "pod-a", made.received_ms - 900)
     assert isinstance(warm, Taken)
-    assert warm.phases == {"received": made.received_ms, "durable": made.received_ms + 2}
-    await queue.retry(FN, warm.key, 1, "lost", 0)
+    assert warm.phases == {"received": made.received_ms}
+    await queue.retry(end(warm), "lost", 0)
     await queue.note_activated(FN.name, made.received_ms + 3)
     cold = await queue.take(FN, "pod-b", made.received_ms + 250)
     assert isinstance(cold, Taken)
@@ -228,8 +239,8 @@ async def test_dead_letters_are_listed_redriven_once_and_purged(queue: Queue, st
     await queue.enqueue([entry(subject="a"), entry(subject="b")])
     for _ in range(2):
         taken = await take(queue)
-        await queue.dead_letter(FN, taken.key, 1, "ValueError: no", b"{}")
-    found = await letters.all()
+        await queue.dead_letter(end(taken), "ValueError: no", b"{}")
+    found = (await letters.page(None, limit=10)).letters
     assert {letter.event.subject for letter in found if letter.event} == {"a", "b"}
     assert {letter.reason for letter in found} == {"ValueError: no"}
     with pytest.raises(NotRedrivable, match="deploy it"):
@@ -239,8 +250,8 @@ async def test_dead_letters_are_listed_redriven_once_and_purged(queue: Queue, st
     both = await asyncio.gather(letters.redrive(found[0].id), letters.redrive(found[0].id))
     assert sorted(both) == [False, True]
     redriven = await take(queue)
-    assert (redriven.event.id, redriven.attempt) == (found[0].event and found[0].event.id, 1)
-    assert await letters.all("another") == []
+    assert (redriven.event.id, redriven.delivery) == (found[0].event and found[0].event.id, 1)
+    assert (await letters.page("another", limit=10)).letters == []
     assert await letters.purge(FN.name) == 1
     assert await letters.count() == 0
 
@@ -251,8 +262,8 @@ async def test_an_answer_that_is_waited_for_is_kept_and_is_no_dead_letter(
     called = replace(entry(subject=None), key="call-1", repeats_count=False, once=True)
     await queue.enqueue([called])
     taken = await take(queue)
-    assert await queue.waits_for_outcome(FN.name, taken.key)
-    await queue.dead_letter(FN, taken.key, 1, "ValueError: no", b'{"type": "ValueError"}')
+    assert (await queue.standing(FN.name, taken.key)).once
+    await queue.dead_letter(end(taken), "ValueError: no", b'{"type": "ValueError"}')
     outcome = await queue.outcome("call-1")
     assert outcome is not None and outcome.body == b'{"type": "ValueError"}'
     assert await store.command("ZCARD", "koren:dead") == 0
@@ -282,6 +293,8 @@ async def test_nothing_is_left_in_redis_but_what_is_meant_to_stay(
     for _ in range(5):
         await done(queue, await take(queue))
     keys = {key.decode().split(":")[1] async for key in store.redis.scan_iter("koren:*")}
-    assert keys == {"seen", "receipts", "fn"}
+    assert keys == {"seen", "receipts", "fn", "functions", "bytes"}
+    bytes_left = await store.command("HGETALL", "koren:bytes")
+    assert {name: count for name, count in bytes_left.items() if int(count)} == {}
     rest = [key.decode() async for key in store.redis.scan_iter("koren:fn:*")]
     assert all(":closed:" in key for key in rest), rest

@@ -8,7 +8,7 @@ import structlog
 from pydantic import ValidationError
 
 from koren_gateway.app import FUNCTIONS_NAMESPACE, GATEWAY_NAMESPACE, Gateway
-from koren_gateway.kubernetes import Kubernetes
+from koren_gateway.cluster.kubernetes import Kubernetes
 from koren_gateway.log import configure
 from koren_gateway.settings import Settings, from_environment
 

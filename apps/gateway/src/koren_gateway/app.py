@@ -4,32 +4,36 @@ import asyncio
 import contextlib
 import signal
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
 from aiohttp import web
 
-from koren_gateway.admin import Admin
-from koren_gateway.attempts import Attempts
-from koren_gateway.auth import Reviewer
-from koren_gateway.bell import Bell
-from koren_gateway.cluster import Cluster
-from koren_gateway.dead_letters import DeadLetters
-from koren_gateway.function_api import FunctionApi
-from koren_gateway.functions import Functions
-from koren_gateway.init_errors import InitErrors
-from koren_gateway.intake import Intake
-from koren_gateway.leader import Leader
-from koren_gateway.leases import Leases
+from koren_gateway.api.admin import Admin
+from koren_gateway.api.functions import FunctionApi
+from koren_gateway.api.runtime import RuntimeApi
+from koren_gateway.cluster.functions import Functions
+from koren_gateway.cluster.interface import Cluster
+from koren_gateway.cluster.leader import Leader
+from koren_gateway.cluster.reviews import Reviewer
+from koren_gateway.intake.intake import Intake
+from koren_gateway.intake.receipts import Outbox
 from koren_gateway.metrics import Metrics
-from koren_gateway.queue import Queue
-from koren_gateway.receipts import Outbox
-from koren_gateway.runtime_api import RuntimeApi
-from koren_gateway.scaler import Scaler, server
+from koren_gateway.queue.attempts import Attempts
+from koren_gateway.queue.budgets import Memory
+from koren_gateway.queue.dead_letters import DeadLetters
+from koren_gateway.queue.held import HeldEvents
+from koren_gateway.queue.init_errors import InitErrors
+from koren_gateway.queue.leases import Leases
+from koren_gateway.queue.logs import Logs
+from koren_gateway.queue.queue import Queue
+from koren_gateway.queue.state import State
+from koren_gateway.queue.store import Store, connect
+from koren_gateway.queue.tidying import Tidying
+from koren_gateway.scaling.bell import Bell
+from koren_gateway.scaling.scaler import Scaler, server
 from koren_gateway.settings import Settings
-from koren_gateway.state import State
-from koren_gateway.store import Store, connect
-from koren_gateway.tasks import first_failure
+from koren_gateway.tasks import first_failure, for_ever
 
 FUNCTIONS_NAMESPACE = "functions"
 GATEWAY_NAMESPACE = "koren-faas"
@@ -47,31 +51,37 @@ class Gateway:
         self._stopping = asyncio.Event()
         self._redis = connect(settings)
         store = Store(self._redis)
-        queue = Queue(store, settings)
-        metrics = Metrics()
+        self._memory = memory = Memory(store, settings.batch_bytes)
+        queue = Queue(store, settings, memory)
+        self._metrics = metrics = Metrics()
         init_errors = InitErrors(store)
+        logs = Logs(store, memory)
         self._functions = functions = Functions()
         self._bell = bell = Bell(store)
         reviewer = Reviewer(cluster, metrics)
         attempts = Attempts(settings, queue, functions, metrics)
         dead_letters = DeadLetters(store, queue, functions, settings.region)
-        self._leases = Leases(queue, functions, attempts, init_errors, reviewer)
+        held = HeldEvents(store, queue, functions)
+        self._tidying = Tidying(queue, functions)
+        self._leases = leases = Leases(settings, queue, functions, attempts, init_errors, reviewer)
         outbox = Outbox(store, settings.region)
-        intake = Intake(settings, store, queue, functions, outbox, metrics)
-        self._leader = Leader(cluster, settings.pod, intake.run)
+        intake = Intake(settings, store, queue, functions, outbox, memory, metrics)
+        self._leader = Leader(cluster, settings.pod, intake.run, intake.able)
         self._scaler = Scaler(settings, queue, bell, self._stopping)
         self._runtime_api = RuntimeApi(
             namespace=FUNCTIONS_NAMESPACE,
             poll_s=settings.poll_s,
+            lease_s=settings.lease_s,
             stopping=self._stopping,
             queue=queue,
             bell=bell,
             functions=functions,
             attempts=attempts,
-            state=State(store),
+            leases=leases,
+            state=State(store, memory),
+            logs=logs,
             reviewer=reviewer,
             init_errors=init_errors,
-            metrics=metrics,
         )
         self._function_api = FunctionApi(
             region=settings.region,
@@ -79,6 +89,8 @@ class Gateway:
             bell=bell,
             functions=functions,
             dead_letters=dead_letters,
+            held=held,
+            logs=logs,
             reviewer=reviewer,
             init_errors=init_errors,
             cluster=cluster,
@@ -90,6 +102,8 @@ class Gateway:
             bell=bell,
             functions=functions,
             dead_letters=dead_letters,
+            held=held,
+            memory=memory,
             metrics=metrics,
             stopping=self._stopping,
         )
@@ -102,12 +116,17 @@ class Gateway:
         try:
             async with self._serving():
                 _log.info("gateway started", pod=self._settings.pod)
+                parts: dict[str, Callable[[], Awaitable[None]]] = {
+                    "bell": self._bell.listen,
+                    "memory": self._memory.follow,
+                    "functions": lambda: self._functions.follow(self._cluster),
+                    "pods": lambda: self._leases.follow(self._cluster),
+                    "leases": self._leases.sweep,
+                    "tidying": self._tidying.run,
+                    "leader": self._leader.run,
+                }
                 await first_failure(
-                    self._bell.listen(),
-                    self._functions.follow(self._cluster),
-                    self._leases.follow(self._cluster),
-                    self._leases.sweep(),
-                    self._leader.run(),
+                    *(for_ever(name, run, self._metrics) for name, run in parts.items()),
                     self._until_stopping(),
                 )
                 # The intake has been handed on by now. Who is connected gets its answer and comes

@@ -9,8 +9,16 @@ class StoreUnavailable(GatewayError):
     """Redis can't be reached, is loading, or refuses to write (full, read-only, disk error)."""
 
 
+class StoreUnreachable(StoreUnavailable):
+    """Redis does not answer at all: another replica may reach it."""
+
+
+class StoreBroken(GatewayError):
+    """Redis holds data that no script makes, and setting them aside did not help."""
+
+
 class LeaseLost(GatewayError):
-    """The attempt has no lease any more: it ran out, was released, or ended already."""
+    """The delivery has no lease any more: it ran out, was released, or ended already."""
 
 
 class ConnectionLost(GatewayError):
@@ -19,7 +27,3 @@ class ConnectionLost(GatewayError):
 
 class ClusterUnavailable(GatewayError):
     """The Kubernetes API server can't be reached or answered with an error."""
-
-
-class InvalidCloudEvent(GatewayError):
-    """The message is not an event; the text names the attribute and what it should be."""

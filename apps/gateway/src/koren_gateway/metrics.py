@@ -1,9 +1,8 @@
 """What Prometheus reads of the gateway."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Mapping
 
-from koren_gateway.cloudevent import CloudEvent
-from koren_gateway.queue import Backlog, Progress, Taken, event_key
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _PREFIX = "koren_gateway_"
 _PHASE_BUCKETS_S = (
@@ -20,7 +19,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.events = Counter(
             f"{_PREFIX}events",
-            "Messages from the broker by outcome: queued, duplicate, no-function, dead-lettered.",
+            "Messages from the broker by outcome: queued, duplicate, no-function, dead-lettered, held, dismissed.",
             ["outcome"],
             registry=self.registry,
         )
@@ -69,7 +68,38 @@ class Metrics:
             "intake_paused", "1 while Redis takes no events (down or full)."
         )
         self.redis_connected = self._gauge("redis_connected", "1 while Redis answers.")
+        self.faults = Counter(
+            f"{_PREFIX}faults",
+            "Errors that nobody foresaw, by the part that began anew after it.",
+            ["part"],
+            registry=self.registry,
+        )
         self.dead_letters = self._gauge("dead_letters", "Dead letters in the region.")
+        self.held = self._gauge("held_events", "Events that wait for a person.")
+        self.refused = self._gauge(
+            "refused_deployments", "Deployments with a function's label that are no function."
+        )
+        self.redis_used = self._gauge("redis_used_bytes", "Memory that Redis uses.")
+        self.redis_limit = self._gauge("redis_limit_bytes", "Redis' memory limit; 0: none.")
+        self._used = Gauge(
+            f"{_PREFIX}used_bytes",
+            "What an account of the budgets holds: dead, held, queue, state, log; of the region "
+            "where no function is named.",
+            ["account", "function"],
+            registry=self.registry,
+        )
+        self._limits = Gauge(
+            f"{_PREFIX}budget",
+            "The budgets, in bytes (seen: events).",
+            ["name"],
+            registry=self.registry,
+        )
+        self._dropped = Gauge(
+            f"{_PREFIX}dropped",
+            "What was dropped for want of room or by age, ever; the same in every replica.",
+            ["what"],
+            registry=self.registry,
+        )
         self.receipts_waiting = self._gauge(
             "receipts_waiting", "Receipts that the broker has not got yet."
         )
@@ -88,37 +118,28 @@ class Metrics:
         self.batch.observe(events)
         self.commits.observe(took_s)
 
-    def phase(self, function: str, name: str, event: CloudEvent, at_ms: int) -> None:
-        """The event reached a phase; clocks of two hosts may differ by less than it took."""
-        if event.time_ms is not None:
-            self.phases.labels(function, name).observe(max(0, at_ms - event.time_ms) / 1000)
+    def phase(self, function: str, name: str, event_ms: int, at_ms: int) -> None:
+        """An event of that time reached a phase; clocks of two hosts may differ by less than it
+        took."""
+        self.phases.labels(function, name).observe(max(0, at_ms - event_ms) / 1000)
 
-    def attempt(
-        self, function: str, key: str, attempt: int, progress: Progress | Taken, *names: str
-    ) -> None:
-        """Those of the phases `names` that were reached; not of retries, calls and redriven events,
-        whose times tell something else."""
-        event = progress.event
-        if event is not None and attempt == 1 and key == event_key(event.source, event.id):
-            for name in names:
-                if name in progress.phases:
-                    self.phase(function, name, event, progress.phases[name])
-
-    def ended(self, function: str, progress: Progress) -> None:
-        """The handler has come to an end, whichever."""
-        phases = progress.phases
-        if "handler_entered" in phases and "handler_done" in phases:
-            took_ms = phases["handler_done"] - phases["handler_entered"]
-            self.handlers.labels(function).observe(max(0, took_ms) / 1000)
-
-    def backlog(self, function: str, backlog: Backlog) -> None:
-        """What the function has to do."""
-        for name, count in zip(
-            self._backlog,
-            (backlog.runnable, backlog.in_flight, backlog.waiting, backlog.open_incidents),
-            strict=True,
-        ):
+    def backlog(self, function: str, **counts: int) -> None:
+        """What the function has to do, by the names of `_backlog`."""
+        for name, count in counts.items():
             self._backlog[name].labels(function).set(count)
+
+    def budget(self, account: str, function: str, used_bytes: int) -> None:
+        """What an account of the budgets holds."""
+        self._used.labels(account, function).set(used_bytes)
+
+    def limits(self, limits: Mapping[str, int]) -> None:
+        """The budgets themselves."""
+        for name, limit in limits.items():
+            self._limits.labels(name).set(limit)
+
+    def dropped(self, what: str, count: int) -> None:
+        """How many were dropped so far, as Redis counts them for all replicas."""
+        self._dropped.labels(what).set(count)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"{_PREFIX}{name}", text, registry=self.registry)

@@ -42,6 +42,16 @@ class Settings(BaseSettings):
 
     seen_days: int = 7
     """How long an event is known, so that its repeat is dropped."""
+    dead_letter_days: int = 14
+    """How long dead letters are kept, and the state of a function that is no more."""
+    hold_s: float = 3600.0
+    """Held events that nobody released by then are dismissed."""
+    dismissed_days: int = 7
+    """How long dismissed events are kept to be looked at."""
+    gone_after_s: float = 60.0
+    """So long a function's Deployment may be missing before what waits for it is dead letters."""
+    max_deliveries: int = 20
+    """How often an event is handed out at most, handler entered or not."""
     lease_s: float = 10.0
     lease_grace_s: float = 5.0
     """A lease outlives the function's timeout by this, for the runtime to report the timeout."""

@@ -1,8 +1,15 @@
 """Running coroutines side by side."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
+
+import structlog
+
+from koren_gateway.metrics import Metrics
+
+_AGAIN_S = 1.0
+_log = structlog.get_logger()
 
 
 async def first_failure(*endless: Coroutine[Any, Any, None]) -> None:
@@ -19,3 +26,15 @@ async def first_failure(*endless: Coroutine[Any, Any, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def for_ever(part: str, run: Callable[[], Awaitable[None]], metrics: Metrics) -> None:
+    """Runs `run` again and again: an error that nobody foresaw is logged and counted, and ends
+    neither the process nor the other parts."""
+    while True:
+        try:
+            await run()
+        except Exception:
+            _log.exception("part failed, and begins anew", part=part)
+            metrics.faults.labels(part).inc()
+        await asyncio.sleep(_AGAIN_S)

@@ -1,0 +1,1 @@
+"""What pods, people and Prometheus ask over HTTP. Uses every other room."""

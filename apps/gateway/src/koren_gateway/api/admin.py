@@ -1,0 +1,113 @@
+"""What the cluster and Prometheus ask: alive, ready, metrics."""
+
+import asyncio
+
+import structlog
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from koren_gateway.cluster.functions import Functions
+from koren_gateway.errors import GatewayError
+from koren_gateway.metrics import Metrics
+from koren_gateway.queue.budgets import SEEN_BYTES, Memory
+from koren_gateway.queue.dead_letters import DeadLetters
+from koren_gateway.queue.held import HeldEvents
+from koren_gateway.queue.queue import RECEIPTS, Queue
+from koren_gateway.queue.store import Store
+from koren_gateway.scaling.bell import Bell
+
+_log = structlog.get_logger()
+
+
+class Admin:
+    """Serves `/healthz`, `/readyz` and `/metrics`."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        queue: Queue,
+        bell: Bell,
+        functions: Functions,
+        dead_letters: DeadLetters,
+        held: HeldEvents,
+        memory: Memory,
+        metrics: Metrics,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._bell = bell
+        self._functions = functions
+        self._dead_letters = dead_letters
+        self._held = held
+        self._memory = memory
+        self._metrics = metrics
+        self._stopping = stopping
+
+    def app(self) -> web.Application:
+        """The routes."""
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics_page),
+            ]
+        )
+        return app
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        missing = [
+            what
+            for what, there in (
+                ("stopping", not self._stopping.is_set()),
+                ("no connection to redis", self._bell.connected),
+                ("functions not known yet", self._functions.in_step),
+            )
+            if not there
+        ]
+        return web.Response(text=", ".join(missing) or "ok", status=503 if missing else 200)
+
+    async def _metrics_page(self, request: web.Request) -> web.Response:
+        self._metrics.redis_connected.set(self._bell.connected)
+        self._metrics.refused.set(len(self._functions.refused()))
+        try:
+            await self._measure()
+        except GatewayError as error:
+            _log.debug("queue not measured", problem=str(error))
+        return web.Response(
+            body=generate_latest(self._metrics.registry),
+            headers={"Content-Type": CONTENT_TYPE_LATEST},
+        )
+
+    async def _measure(self) -> None:
+        metrics = self._metrics
+        for function in self._functions.all():
+            backlog = await self._queue.backlog(function.name)
+            metrics.backlog(
+                function.name,
+                runnable_subjects=backlog.runnable,
+                in_flight=backlog.in_flight,
+                waiting_subjects=backlog.waiting,
+                open_incidents=backlog.open_incidents,
+            )
+        metrics.dead_letters.set(await self._dead_letters.count())
+        metrics.held.set(await self._held.count())
+        metrics.receipts_waiting.set(await self._store.command("XLEN", RECEIPTS))
+        await self._memory.refresh()
+        metrics.redis_used.set(self._memory.used_bytes)
+        metrics.redis_limit.set(self._memory.limit_bytes)
+        metrics.limits(self._memory.budgets.to_dict())
+        used, dropped, seen = await self._store.commands(
+            ("HGETALL", "koren:bytes"), ("HGETALL", "koren:dropped"), ("ZCARD", "koren:seen")
+        )
+        metrics.budget("seen", "", int(seen) * SEEN_BYTES)
+        for name, amount in used.items():
+            account, _, owner = name.decode(errors="replace").partition(":")
+            metrics.budget(account, owner, int(amount))
+        for name, count in dropped.items():
+            metrics.dropped(name.decode(errors="replace"), int(count))

@@ -1,0 +1,396 @@
+"""The API of people and tools: call functions, look after dead letters; who may, RBAC says."""
+
+import asyncio
+import base64
+import contextlib
+import json
+import time
+import uuid
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from koren_events import CONTENT_TYPE, MAX_EVENT_BYTES
+from koren_events.cloudevent import CloudEvent, parse
+from koren_events.errors import InvalidEvent
+from koren_events.times import format_time, utc_now
+from koren_gateway.api.http import Refused, errors_as_json
+from koren_gateway.cluster.functions import Function, Functions
+from koren_gateway.cluster.interface import Caller, Cluster
+from koren_gateway.cluster.reviews import Reviewer
+from koren_gateway.errors import GatewayError
+from koren_gateway.queue.dead_letters import DeadLetters, NotRedrivable
+from koren_gateway.queue.held import HeldEvent, HeldEvents, NotHeld
+from koren_gateway.queue.init_errors import InitErrors
+from koren_gateway.queue.logs import Logs
+from koren_gateway.queue.queue import Entry, Outcome, Queue
+from koren_gateway.scaling.bell import Bell, Ticket
+
+INVOCATION_TYPE = "kr.koren.faas.invocation"
+
+_START_S = 30.0
+_log = structlog.get_logger()
+
+
+class FunctionApi:
+    """Reached through the API server's proxy, which takes Authorization for itself: the caller's
+    token comes in the header Koren-Token."""
+
+    def __init__(
+        self,
+        *,
+        region: str,
+        queue: Queue,
+        bell: Bell,
+        functions: Functions,
+        dead_letters: DeadLetters,
+        held: HeldEvents,
+        logs: Logs,
+        reviewer: Reviewer,
+        init_errors: InitErrors,
+        cluster: Cluster,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._region = region
+        self._queue = queue
+        self._bell = bell
+        self._functions = functions
+        self._dead_letters = dead_letters
+        self._held = held
+        self._logs = logs
+        self._reviewer = reviewer
+        self._init_errors = init_errors
+        self._cluster = cluster
+        self._stopping = stopping
+
+    def app(self) -> web.Application:
+        """The routes."""
+        app = web.Application(middlewares=[errors_as_json], client_max_size=2 * MAX_EVENT_BYTES)
+        app.add_routes(
+            [
+                web.get("/v1/functions", self._list),
+                web.post("/v1/functions/{name}/invoke", self._invoke),
+                web.get("/v1/functions/{name}/log", self._log),
+                web.get("/v1/dead-letters", self._list_dead),
+                web.delete("/v1/dead-letters", self._purge_dead),
+                web.get("/v1/dead-letters/{id}", self._get_dead),
+                web.post("/v1/dead-letters/{id}/redrive", self._redrive_dead),
+                web.delete("/v1/dead-letters/{id}", self._delete_dead),
+                web.get("/v1/held", self._list_held),
+                web.get("/v1/held/{id}", self._get_held),
+                web.post("/v1/held/{id}/release", self._release_held),
+                web.post("/v1/held/{id}/dismiss", self._dismiss_held),
+            ]
+        )
+        return app
+
+    async def _list(self, request: web.Request) -> web.Response:
+        await self._allow(request, "list", "functions")
+        functions = []
+        for function in self._functions.all():
+            backlog = await self._queue.backlog(function.name)
+            functions.append(
+                {
+                    "name": function.name,
+                    "topic": function.topic,
+                    "handler": function.handler,
+                    "runtime": function.runtime,
+                    "timeout_s": function.timeout_s,
+                    "max_attempts": function.max_attempts,
+                    "active": backlog.active,
+                    "runnable": backlog.runnable,
+                    "in_flight": backlog.in_flight,
+                    "waiting": backlog.waiting,
+                    "open_incidents": backlog.open_incidents,
+                }
+            )
+        refused = [
+            {"deployment": refusal.deployment, "problem": refusal.problem}
+            for refusal in self._functions.refused()
+        ]
+        return web.json_response(
+            {"region": self._region, "functions": functions, "refused": refused}
+        )
+
+    async def _log(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        await self._allow(request, "logs", "functions", name)
+        return web.json_response({"region": self._region, "log": await self._logs.of(name)})
+
+    async def _invoke(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        await self._allow(request, "invoke", "functions", name)
+        function = self._functions.get(name)
+        if function is None:
+            raise Refused(
+                404, f"there is no function {name} in {self._region}; deploy it, or mind the region"
+            )
+        wait = request.query.get("wait", "true") != "false"
+        event, message = self._event_of(
+            name, request.content_type, request.charset, await request.read()
+        )
+        if len(message) > MAX_EVENT_BYTES:
+            raise Refused(
+                413, f"the event has {len(message)} bytes; send at most {MAX_EVENT_BYTES}"
+            )
+        entry = Entry(
+            key=str(uuid.uuid4()),
+            event=event,
+            message=message,
+            received_ms=round(time.time() * 1000),
+            functions=[function],
+            repeats_count=False,
+            once=wait,
+            call=True,
+        )
+        _log.info("function called", function=name, key=entry.key, event_id=event.id, wait=wait)
+        if not wait:
+            await self._queue.enqueue([entry])
+            return web.json_response({"id": entry.key, "event": event.id}, status=202)
+        with self._bell.watcher(f"o:{entry.key}", f"i:{name}") as ticket:
+            try:
+                [taken_in] = await self._queue.enqueue([entry])
+                if taken_in.outcome == "full":
+                    raise Refused(507, f"the queue of {name} is full; try again later")
+                outcome = await self._wait(function, entry.key, ticket)
+            except asyncio.CancelledError:
+                # Whoever asked has hung up: what nobody took yet is not to run.
+                await asyncio.shield(self._withdraw(name, entry.key))
+                raise
+        headers = {"Koren-Invocation-Id": entry.key}
+        if outcome.state == "succeeded":
+            return web.Response(body=outcome.body, content_type="application/json", headers=headers)
+        failure = json.loads(outcome.body)
+        raise Refused(502, f"{name} failed: {failure['type']}: {failure['message']}", **failure)
+
+    async def _withdraw(self, name: str, key: str) -> None:
+        with contextlib.suppress(GatewayError):
+            if await self._queue.withdraw(name, key):
+                _log.info("call withdrawn, its caller has gone", function=name, key=key)
+
+    async def _wait(self, function: Function, key: str, ticket: Ticket) -> Outcome:
+        until = time.monotonic() + function.timeout_s + _START_S
+        while True:
+            ticket.answer()
+            outcome = await self._queue.outcome(key)
+            if outcome is not None:
+                return outcome
+            failure = await self._init_errors.get(function.name)
+            if failure is not None and await self._queue.withdraw(function.name, key):
+                raise Refused(
+                    502,
+                    f"{function.name} does not start: {failure}",
+                    type=failure.type,
+                    message=failure.message,
+                    traceback=failure.traceback,
+                )
+            left_s = until - time.monotonic()
+            if left_s <= 0 or self._stopping.is_set():
+                break
+            await ticket.wait(left_s)
+        started = not await self._queue.withdraw(function.name, key)
+        why = "the gateway stops" if self._stopping.is_set() else "no answer in time"
+        raise Refused(
+            504,
+            f"{function.name}: {why}; "
+            + ("it runs still" if started else "it had not started, and will not; try again"),
+        )
+
+    def _event_of(
+        self, name: str, content_type: str, charset: str | None, body: bytes
+    ) -> tuple[CloudEvent, bytes]:
+        if content_type == CONTENT_TYPE:
+            try:
+                return parse(body)
+            except InvalidEvent as error:
+                raise Refused(400, str(error)) from None
+        attributes: dict[str, Any] = {
+            "specversion": "1.0",
+            "id": str(uuid.uuid4()),
+            "source": f"/functions/{name}",
+            "type": INVOCATION_TYPE,
+            "time": format_time(utc_now()),
+            "region": self._region,
+        }
+        if content_type == "application/json" or not body:
+            try:
+                data = {"datacontenttype": "application/json", "data": json.loads(body or b"null")}
+            except (ValueError, RecursionError) as error:
+                raise Refused(
+                    400, f"the body is not JSON ({error}); send text as text/plain"
+                ) from None
+        elif content_type.startswith("text/"):
+            data = {
+                "datacontenttype": content_type,
+                "data": _decoded(body, charset),
+            }
+        else:
+            data = {
+                "datacontenttype": content_type,
+                "data_base64": base64.b64encode(body).decode(),
+            }
+        message = json.dumps(attributes | data, ensure_ascii=False).encode(errors="replace")
+        try:
+            return parse(message)
+        except InvalidEvent as error:
+            raise Refused(400, str(error)) from None
+
+    async def _list_dead(self, request: web.Request) -> web.Response:
+        await self._allow(request, "list", "deadletters")
+        try:
+            page = await self._dead_letters.page(
+                request.query.get("function"),
+                limit=_limit(request),
+                after=request.query.get("after"),
+            )
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
+        return web.json_response(
+            {
+                "region": self._region,
+                "dead_letters": [letter.to_dict() for letter in page.letters],
+                "next": page.next,
+            }
+        )
+
+    async def _get_dead(self, request: web.Request) -> web.Response:
+        id = request.match_info["id"]
+        await self._allow(request, "get", "deadletters", id)
+        found = await self._dead_letters.get(id)
+        if found is None:
+            raise _no_letter(id)
+        letter, message = found
+        return web.json_response(letter.to_dict() | _shown(message))
+
+    async def _redrive_dead(self, request: web.Request) -> web.Response:
+        id = request.match_info["id"]
+        await self._allow(request, "redrive", "deadletters", id)
+        try:
+            redriven = await self._dead_letters.redrive(id)
+        except NotRedrivable as error:
+            raise Refused(409, str(error)) from None
+        if not redriven:
+            raise _no_letter(id)
+        _log.info("dead letter redriven", dead_letter=id)
+        return web.json_response({"redriven": id}, status=202)
+
+    async def _delete_dead(self, request: web.Request) -> web.Response:
+        id = request.match_info["id"]
+        await self._allow(request, "delete", "deadletters", id)
+        if not await self._dead_letters.delete(id):
+            raise _no_letter(id)
+        _log.info("dead letter deleted", dead_letter=id)
+        return web.json_response({"deleted": 1})
+
+    async def _purge_dead(self, request: web.Request) -> web.Response:
+        await self._allow(request, "delete", "deadletters")
+        deleted = await self._dead_letters.purge(request.query.get("function"))
+        _log.info("dead letters purged", count=deleted)
+        return web.json_response({"deleted": deleted})
+
+    async def _list_held(self, request: web.Request) -> web.Response:
+        await self._allow(request, "list", "heldevents")
+        try:
+            events, following = await self._held.page(
+                limit=_limit(request), after=request.query.get("after")
+            )
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
+        return web.json_response(
+            {
+                "region": self._region,
+                "held": [event.to_dict() for event in events],
+                "next": following,
+            }
+        )
+
+    async def _get_held(self, request: web.Request) -> web.Response:
+        id = request.match_info["id"]
+        await self._allow(request, "get", "heldevents", id)
+        found = await self._held.get(id)
+        if found is None:
+            raise _no_held(id)
+        event, message = found
+        return web.json_response(event.to_dict() | _shown(message))
+
+    async def _release_held(self, request: web.Request) -> web.Response:
+        id = request.match_info["id"]
+        caller = await self._allow(request, "release", "heldevents", id)
+        if not self._functions.in_step:
+            raise Refused(503, "the functions of this region are not known yet; try again")
+        try:
+            released = await self._held.release(id, caller.user)
+        except NotHeld as error:
+            raise Refused(409, str(error)) from None
+        return _acted("released", id, released, caller, status=202)
+
+    async def _dismiss_held(self, request: web.Request) -> web.Response:
+        id = request.match_info["id"]
+        caller = await self._allow(request, "dismiss", "heldevents", id)
+        try:
+            dismissed = await self._held.dismiss(id, caller.user)
+        except NotHeld as error:
+            raise Refused(409, str(error)) from None
+        return _acted("dismissed", id, dismissed, caller, status=200)
+
+    async def _allow(
+        self, request: web.Request, verb: str, resource: str, name: str | None = None
+    ) -> Caller:
+        caller = await self._reviewer.review(request.headers.get("Koren-Token", ""))
+        if caller is None:
+            raise Refused(
+                401,
+                "no valid token; send one for audience 'gateway' (TokenRequest) in Koren-Token",
+            )
+        if caller.pod is not None:
+            raise Refused(403, f"{caller.user} calls from pod {caller.pod}; pods have no way in")
+        if not await self._cluster.may(caller, verb, resource, name):
+            raise Refused(
+                403,
+                f"{caller.user} may not {verb} {resource}.faas.koren.kr; "
+                "bind a Role that lets it, in the functions' namespace",
+            )
+        return caller
+
+
+def _limit(request: web.Request) -> int:
+    text = request.query.get("limit", "100")
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= 1000:
+        raise Refused(400, f"limit is {text[:40]!r}; give a number from 1 to 1000")
+    return int(text)
+
+
+def _decoded(body: bytes, charset: str | None) -> str:
+    try:
+        return body.decode(charset or "utf-8", errors="replace")
+    except LookupError:
+        raise Refused(400, f"charset {charset!r} is not known; send UTF-8") from None
+
+
+def _shown(message: bytes) -> dict[str, Any]:
+    try:
+        return {"message": json.loads(message.decode())}
+    except (ValueError, RecursionError):
+        return {"message_base64": base64.b64encode(message).decode()}
+
+
+def _acted(
+    what: str, id: str, events: list[HeldEvent], caller: Caller, *, status: int
+) -> web.Response:
+    if not events:
+        raise _no_held(id)
+    subject = next((held.event.subject for held in events if held.event), None)
+    _log.info(f"held event {what}", held=id, by=caller.user, subject=subject, events=len(events))
+    return web.json_response(
+        {what: [held.event.id if held.event else held.id for held in events], "subject": subject},
+        status=status,
+    )
+
+
+def _no_held(id: str) -> Refused:
+    return Refused(404, f"there is no held event {id}; list them to see what there is")
+
+
+def _no_letter(id: str) -> Refused:
+    return Refused(404, f"there is no dead letter {id}; list them to see what there is")

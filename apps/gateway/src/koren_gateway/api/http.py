@@ -1,0 +1,71 @@
+"""What the HTTP APIs have in common: errors as JSON that name the thing and the remedy."""
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from koren_gateway.errors import (
+    ClusterUnavailable,
+    LeaseLost,
+    StoreBroken,
+    StoreUnavailable,
+)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_log = structlog.get_logger()
+
+
+class Refused(Exception):
+    """The request is answered with `status` and `{"error": problem, …}`."""
+
+    def __init__(self, status: int, problem: str, **more: Any) -> None:
+        super().__init__(problem)
+        self.status = status
+        self.body = {"error": problem, **more}
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error has a JSON body."""
+    try:
+        return await handler(request)
+    except Refused as error:
+        return web.json_response(error.body, status=error.status)
+    except LeaseLost as error:
+        return web.json_response({"error": str(error)}, status=409)
+    except (StoreUnavailable, ClusterUnavailable) as error:
+        _log.warning("request not served", path=request.path, problem=str(error))
+        return web.json_response(
+            {"error": f"{error}; try again"}, status=503, headers={"Retry-After": "1"}
+        )
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return web.json_response({"error": error.reason}, status=error.status)
+    except Exception as error:
+        _log.exception("request failed", path=request.path)
+        problem = str(error) if isinstance(error, StoreBroken) else "the gateway has a fault"
+        return web.json_response({"error": f"{problem}; its log says more"}, status=500)
+
+
+def number_header(request: web.Request, name: str) -> int | None:
+    """A header that is a whole number; None when it is absent. Raises Refused."""
+    text = request.headers.get(name)
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,15}", text):
+        raise Refused(400, f"header {name} is {text[:40]!r}; give a whole number")
+    return int(text)
+
+
+async def json_body(request: web.Request) -> Any:
+    """The body, which must be JSON (nothing is null). Raises Refused."""
+    try:
+        return json.loads(await request.read() or b"null")
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, f"the body is not JSON: {error}") from None

@@ -1,0 +1,319 @@
+"""The API of function pods: take the next event, say how it went, keep state."""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from koren_events import CONTENT_TYPE
+from koren_gateway.api.http import Refused, errors_as_json, json_body, number_header
+from koren_gateway.cluster.functions import Function, Functions
+from koren_gateway.cluster.reviews import Reviewer
+from koren_gateway.errors import StoreUnavailable
+from koren_gateway.queue.attempts import Attempts, Failure
+from koren_gateway.queue.init_errors import InitErrors
+from koren_gateway.queue.leases import Leases
+from koren_gateway.queue.logs import Logs
+from koren_gateway.queue.queue import End, Held, Nothing, Queue, Taken
+from koren_gateway.queue.state import KEY_MAX_CHARACTERS, VALUE_MAX_BYTES, State, StateFull
+from koren_gateway.scaling.bell import Bell
+
+_RESPONSE_MAX_BYTES = 2 * 2**20
+_TEXT_MAX = 16_000
+_log = structlog.get_logger()
+
+
+class RuntimeApi:
+    """Serves the pods of functions; which function a caller is, its token says.
+
+    A pod handles one event at a time: when it asks for the next, it is done with the last one, or
+    knows nothing of it (its process was replaced, or the answer never reached it).
+    """
+
+    def __init__(
+        self,
+        *,
+        namespace: str,
+        poll_s: float,
+        stopping: asyncio.Event,
+        queue: Queue,
+        bell: Bell,
+        functions: Functions,
+        attempts: Attempts,
+        leases: Leases,
+        state: State,
+        logs: Logs,
+        reviewer: Reviewer,
+        init_errors: InitErrors,
+        lease_s: float,
+    ) -> None:
+        self._namespace = namespace
+        self._poll_s = poll_s
+        self._stopping = stopping
+        self._queue = queue
+        self._bell = bell
+        self._functions = functions
+        self._attempts = attempts
+        self._leases = leases
+        self._state = state
+        self._logs = logs
+        self._reviewer = reviewer
+        self._init_errors = init_errors
+        self._lease_ms = str(round(lease_s * 1000))
+
+    def app(self) -> web.Application:
+        """The routes."""
+        app = web.Application(middlewares=[errors_as_json], client_max_size=_RESPONSE_MAX_BYTES)
+        app.add_routes(
+            [
+                web.get("/v1/invocation/next", self._next),
+                web.post("/v1/invocation/{key}/entered", self._entered),
+                web.post("/v1/invocation/{key}/heartbeat", self._heartbeat),
+                web.post("/v1/invocation/{key}/response", self._response),
+                web.post("/v1/invocation/{key}/error", self._error),
+                web.post("/v1/init/error", self._init_error),
+                web.post("/v1/log", self._log),
+                web.get("/v1/state/{key:.+}", self._get_state),
+                web.put("/v1/state/{key:.+}", self._put_state),
+            ]
+        )
+        return app
+
+    async def _next(self, request: web.Request) -> web.Response:
+        function, pod = await self._caller(request)
+        started_ms = number_header(request, "Koren-Started-Ms")
+        until = time.monotonic() + self._poll_s
+        with self._bell.worker(f"f:{function.name}") as ticket:
+            while not self._stopping.is_set():
+                ticket.answer()
+                match await self._queue.take(function, pod, started_ms):
+                    case Taken(event=None) as taken:
+                        await self._set_aside(function, taken)
+                        continue
+                    case Taken() as taken:
+                        return self._hand_out(function, pod, taken)
+                    case Held() as held:
+                        failure = self._leases.why(pod) or Failure(
+                            "Abandoned", f"pod {pod} asked for another event"
+                        )
+                        await self._attempts.release(held, failure)
+                        continue
+                    case Nothing(next_due_s):
+                        pass
+                left_s = until - time.monotonic()
+                if left_s <= 0:
+                    break
+                wait_s = left_s if next_due_s is None else min(left_s, next_due_s + 0.001)
+                await ticket.wait(wait_s)
+        return web.Response(status=204)
+
+    async def _set_aside(self, function: Function, taken: Taken) -> None:
+        """What is kept of the event can't be read: no function could do anything with it."""
+        problem = "what Redis keeps of the event's attributes can't be read"
+        end = End(function=function.name, key=taken.key, delivery=taken.delivery)
+        await self._attempts.fail(function, end, Failure("BrokenData", problem, reject=True))
+
+    def _hand_out(self, function: Function, pod: str, taken: Taken) -> web.Response:
+        event = taken.event
+        assert event is not None
+        if taken.more:
+            self._bell.ring_worker(f"f:{function.name}")
+        self._attempts.taken(function, taken)
+        _log.info(
+            "invocation handed out",
+            function=function.name,
+            key=taken.key,
+            delivery=taken.delivery,
+            event_id=event.id,
+            subject=event.subject,
+            pod=pod,
+        )
+        return web.Response(
+            body=_with_releaser(taken.message, taken.released_by),
+            headers={
+                "Content-Type": CONTENT_TYPE,
+                "Koren-Invocation-Id": taken.key,
+                "Koren-Attempt": str(taken.delivery),
+                "Koren-Deadline-Ms": str(taken.deadline_ms),
+                "Koren-Lease-Ms": self._lease_ms,
+            },
+        )
+
+    async def _entered(self, request: web.Request) -> web.Response:
+        return await self._keep(request, entered_ms=round(time.time() * 1000))
+
+    async def _heartbeat(self, request: web.Request) -> web.Response:
+        return await self._keep(request, entered_ms=None)
+
+    async def _keep(self, request: web.Request, entered_ms: int | None) -> web.Response:
+        function, key, delivery = await self._invocation(request)
+        try:
+            progress = await self._queue.extend(function.name, key, delivery, entered_ms)
+        except StoreUnavailable as error:
+            # Nobody can take the lease now, nor for a lease's time after Redis is back.
+            return web.json_response(
+                {"error": f"{error}; try again"},
+                status=503,
+                headers={"Koren-Lease": "kept", "Retry-After": "1"},
+            )
+        if entered_ms is not None:
+            self._attempts.entered(function, key, progress)
+        return web.Response(status=204, headers={"Koren-Lease-Ms": self._lease_ms})
+
+    async def _response(self, request: web.Request) -> web.Response:
+        now_ms = round(time.time() * 1000)
+        function, key, delivery = await self._invocation(request)
+        result = await json_body(request)
+        end = End(function=function.name, key=key, delivery=delivery, done_ms=now_ms)
+        await self._attempts.succeed(end, _compact(result))
+        return web.Response(status=204)
+
+    async def _error(self, request: web.Request) -> web.Response:
+        now_ms = round(time.time() * 1000)
+        function, key, delivery = await self._invocation(request)
+        failure = _failure(await json_body(request))
+        end = End(function=function.name, key=key, delivery=delivery, done_ms=now_ms)
+        await self._attempts.fail(function, end, failure)
+        return web.Response(status=204)
+
+    async def _log(self, request: web.Request) -> web.Response:
+        function, pod = await self._caller(request)
+        body = await json_body(request)
+        if not isinstance(body, dict) or not isinstance(body.get("text"), str):
+            raise Refused(400, 'the body must be {"text": what the pod wrote}')
+        if body["text"]:
+            await self._logs.add(function.name, pod, body["text"])
+        return web.Response(status=204)
+
+    async def _init_error(self, request: web.Request) -> web.Response:
+        function, pod = await self._caller(request)
+        failure = _failure(await json_body(request))
+        await self._init_errors.note(function.name, pod, failure)
+        _log.error(
+            "function does not start",
+            function=function.name,
+            pod=pod,
+            problem=str(failure),
+            traceback=failure.traceback,
+        )
+        return web.Response(status=204)
+
+    async def _get_state(self, request: web.Request) -> web.Response:
+        function, _ = await self._caller(request)
+        key = _state_key(request)
+        value = await self._state.get(function.name, key)
+        if value is None:
+            raise Refused(404, f"state {key!r} has no value")
+        return web.Response(
+            body=value.value,
+            headers={"ETag": f'"{value.tag}"', "Content-Type": "application/octet-stream"},
+        )
+
+    async def _put_state(self, request: web.Request) -> web.Response:
+        function, _ = await self._caller(request)
+        key = _state_key(request)
+        value = await request.read()
+        if len(value) > VALUE_MAX_BYTES:
+            raise Refused(
+                413, f"state {key!r} has {len(value)} bytes; keep it below {VALUE_MAX_BYTES}"
+            )
+        try:
+            tag = await self._state.put(
+                function.name,
+                key,
+                value,
+                condition=_condition(request),
+                expires_s=number_header(request, "Koren-Expires-S"),
+                invocation=_invocation_of(request),
+            )
+        except StateFull as error:
+            raise Refused(507, str(error)) from None
+        if tag is None:
+            raise Refused(412, f"state {key!r} is not what the request says; read it again")
+        return web.Response(status=204, headers={"ETag": f'"{tag}"'})
+
+    async def _caller(self, request: web.Request) -> tuple[Function, str]:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        caller = await self._reviewer.review(token.strip()) if scheme == "Bearer" else None
+        if caller is None:
+            raise Refused(
+                401, "no valid token; send the pod's token for audience 'gateway' as Bearer"
+            )
+        name, pod = caller.function(self._namespace), caller.pod
+        if name is None or pod is None:
+            raise Refused(
+                403,
+                f"{caller.user} is no function; its pod must run in namespace "
+                f"{self._namespace} with a token that is bound to it",
+            )
+        if not self._functions.in_step:
+            raise Refused(503, "the functions of this region are not known yet; try again")
+        function = self._functions.get(name)
+        if function is None:
+            raise Refused(
+                403,
+                f"there is no function {name}; its Deployment needs label faas.koren.kr/function: {name}",
+            )
+        return function, pod
+
+    async def _invocation(self, request: web.Request) -> tuple[Function, str, int]:
+        function, _ = await self._caller(request)
+        delivery = number_header(request, "Koren-Attempt")
+        if delivery is None:
+            raise Refused(400, "header Koren-Attempt is missing; send the one that 'next' gave")
+        return function, request.match_info["key"], delivery
+
+
+def _compact(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+
+
+def _failure(body: Any) -> Failure:
+    if not isinstance(body, dict):
+        raise Refused(400, 'the body must be {"type", "message", "traceback"}')
+    after_s = body.get("retry_after_s")
+    if after_s is not None and (
+        isinstance(after_s, bool) or not isinstance(after_s, int | float) or not 0 <= after_s < 1e9
+    ):
+        raise Refused(400, "retry_after_s must be a number of seconds, 0 or more")
+    kind, message, traceback = (
+        str(body.get(name, ""))[:_TEXT_MAX] for name in ("type", "message", "traceback")
+    )
+    reject = body.get("reject") is True
+    return Failure(kind, message, traceback, reject=reject, retry_after_s=after_s)
+
+
+def _with_releaser(message: bytes, by: str) -> bytes:
+    """The event with `releasedby`, if somebody released it."""
+    if not by:
+        return message
+    return _compact(json.loads(message) | {"releasedby": by})
+
+
+def _invocation_of(request: web.Request) -> tuple[str, int] | None:
+    """Key and delivery of the event for which the request is made, if it says so."""
+    key = request.headers.get("Koren-Invocation-Id")
+    delivery = number_header(request, "Koren-Attempt")
+    return None if key is None or delivery is None else (key, delivery)
+
+
+def _state_key(request: web.Request) -> str:
+    key = request.match_info["key"]
+    if len(key) > KEY_MAX_CHARACTERS:
+        raise Refused(400, f"the key has {len(key)} characters; give at most {KEY_MAX_CHARACTERS}")
+    return key
+
+
+def _condition(request: web.Request) -> str:
+    must_match = request.headers.get("If-Match")
+    if must_match is not None:
+        return must_match.strip('"')
+    none_match = request.headers.get("If-None-Match")
+    if none_match is None:
+        return ""
+    if none_match != "*":
+        raise Refused(400, "If-None-Match can only be '*': write if there is no value")
+    return "*"

@@ -1,0 +1,1 @@
+"""The region's Kubernetes cluster: watches, reviews, the Lease. Uses no other room."""

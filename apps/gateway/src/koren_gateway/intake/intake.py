@@ -1,0 +1,270 @@
+"""From the broker into Redis: each message judged, committed in batches, then acknowledged."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from koren_events import Health, health_topic
+from koren_events.times import utc_now
+from koren_gateway.cluster.functions import Functions
+from koren_gateway.errors import (
+    ConnectionLost,
+    GatewayError,
+    StoreUnavailable,
+    StoreUnreachable,
+)
+from koren_gateway.intake.judge import as_rubbish, judge
+from koren_gateway.intake.mqtt import Arrival, Connection, Link
+from koren_gateway.intake.receipts import Outbox, intake_receipts
+from koren_gateway.metrics import Metrics
+from koren_gateway.queue.budgets import Memory
+from koren_gateway.queue.queue import Entry, Queue, TakenIn
+from koren_gateway.queue.store import Store
+from koren_gateway.settings import Settings
+from koren_gateway.tasks import first_failure
+
+PART = "gateway"
+
+_PAUSED_S = 1.0
+_AGAIN_S = 0.2
+_ELSEWHERE_AFTER_S = 5.0
+_ROOM_BYTES = 2**20  # beyond what was refused: or the intake would open and close in turns
+_log = structlog.get_logger()
+
+
+class Intake:
+    """The one replica that is connected to the broker runs this."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        queue: Queue,
+        functions: Functions,
+        outbox: Outbox,
+        memory: Memory,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._queue = queue
+        self._functions = functions
+        self._outbox = outbox
+        self._memory = memory
+        self._metrics = metrics
+        self._confirming: set[asyncio.Task[None]] = set()
+        self._refused_bytes = 0
+
+    async def able(self) -> bool:
+        """Whether this replica could take events in now: it reaches Redis, full or not."""
+        try:
+            await self._store.check_writable(0)
+        except StoreUnreachable:
+            return False
+        except GatewayError:
+            pass
+        return True
+
+    async def run(self) -> None:
+        """Takes events in, through whatever Redis does, until the broker is lost, or Redis can't be
+        reached for some seconds.
+
+        Then who takes in is decided anew: it may be that another gateway took the session over,
+        of which Mosquitto 2.0 does not tell, or that another reaches Redis.
+        """
+        await self._functions.wait_in_step()
+        try:
+            while await self._until_writable():
+                try:
+                    await self._run_connected()
+                except ConnectionLost as lost:
+                    _log.warning(
+                        "no connection to the broker",
+                        broker=f"{self._settings.broker_host}:{self._settings.broker_port}",
+                        problem=str(lost),
+                    )
+                    return
+                except StoreUnavailable as error:
+                    _log.error("intake paused", problem=str(error))
+                    self._metrics.intake_paused.set(1)
+        finally:
+            self._metrics.intake_connected.set(0)
+            self._metrics.intake_paused.set(0)
+
+    async def _until_writable(self) -> bool:
+        """Waits until Redis takes events; False when it can't be reached from here."""
+        paused = False
+        reached_at = time.monotonic()
+        while True:
+            try:
+                await self._store.check_writable(self._refused_bytes + _ROOM_BYTES)
+            except StoreUnavailable as error:
+                if not paused:
+                    _log.warning("intake waits for redis", problem=str(error))
+                paused = True
+                self._metrics.intake_paused.set(1)
+                if not isinstance(error, StoreUnreachable):
+                    reached_at = time.monotonic()
+                elif time.monotonic() - reached_at > _ELSEWHERE_AFTER_S:
+                    _log.error("redis can't be reached, another gateway may take in")
+                    return False
+                await asyncio.sleep(_PAUSED_S)
+            else:
+                self._metrics.intake_paused.set(0)
+                return True
+
+    async def _run_connected(self) -> None:
+        region = self._settings.region
+        connection = await Connection.open(self._link())
+        say_down = True
+        try:
+            await connection.subscribe(f"events/{region}/#")
+            up = Health(region=region, part=PART, state="up", since=utc_now())
+            connection.publish(health_topic(region, PART), up.to_json(), retain=True)
+            self._metrics.intake_connected.set(1)
+            _log.info("intake open", topic=f"events/{region}/#")
+            await first_failure(self._outbox.publish_to(connection), self._take_in(connection))
+        except ConnectionLost:
+            say_down = False
+            raise
+        finally:
+            self._metrics.intake_connected.set(0)
+            farewell = None
+            if say_down:
+                if self._confirming:
+                    await asyncio.wait(self._confirming, timeout=1.0)
+                down = Health(region=region, part=PART, state="down", since=utc_now())
+                farewell = connection.publish(
+                    health_topic(region, PART), down.to_json(), retain=True
+                )
+            await connection.close(farewell)
+
+    def _link(self) -> Link:
+        settings = self._settings
+        return Link(
+            host=settings.broker_host,
+            port=settings.broker_port,
+            client_id=f"gateway-{settings.region}",
+            ca=settings.tls_ca,
+            certificate=settings.tls_certificate,
+            key=settings.tls_key,
+            session_expiry_s=settings.session_expiry_days * 24 * 3600,
+            buffer_bytes=settings.intake_buffer_bytes,
+            will_topic=health_topic(settings.region, PART),
+            will_message=Health(region=settings.region, part=PART, state="down").to_json(),
+        )
+
+    async def _take_in(self, connection: Connection) -> None:
+        while True:
+            arrivals = await connection.fetch(self._memory.budgets.batch)
+            entries = [
+                judge(arrival, self._settings.region, self._functions.wanting)
+                for arrival in arrivals
+            ]
+            began = time.monotonic()
+            entries, taken_in = await self._commit(entries)
+            self._metrics.committed(len(entries), time.monotonic() - began)
+            durable_ms = round(time.time() * 1000)
+            confirmations = self._report(connection, entries, taken_in, durable_ms)
+            task = asyncio.create_task(self._acknowledge(connection, arrivals, confirmations))
+            self._confirming.add(task)
+            task.add_done_callback(self._confirming.discard)
+
+    async def _commit(self, entries: list[Entry]) -> tuple[list[Entry], list[TakenIn]]:
+        """Puts a batch on disk. An entry that can't be taken in spoils no other: it becomes a dead
+        letter, and if even that fails, the intake waits."""
+        try:
+            return entries, await self._enqueue(entries)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            _log.exception("batch not taken in", events=len(entries))
+            self._metrics.faults.labels("intake").inc()
+            problem = f"{type(error).__name__}: {error}"
+        if len(entries) > 1:
+            committed: list[Entry] = []
+            taken_in: list[TakenIn] = []
+            for entry in entries:
+                one, its = await self._commit([entry])
+                committed += one
+                taken_in += its
+            return committed, taken_in
+        rubbish = [as_rubbish(entries[0], problem)]
+        try:
+            return rubbish, await self._enqueue(rubbish)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            raise StoreUnavailable(f"a dead letter can't be written: {error}") from error
+
+    async def _enqueue(self, entries: list[Entry]) -> list[TakenIn]:
+        began = time.monotonic()
+        while True:
+            try:
+                return await self._queue.enqueue(entries)
+            except StoreUnavailable:
+                if time.monotonic() - began > self._settings.pause_after_s:
+                    self._refused_bytes = sum(len(entry.message) for entry in entries)
+                    raise
+                await asyncio.sleep(_AGAIN_S)
+
+    async def _acknowledge(
+        self,
+        connection: Connection,
+        arrivals: Sequence[Arrival],
+        confirmations: Sequence[asyncio.Future[None]],
+    ) -> None:
+        # A receipt that the broker has not confirmed is sent again only with the event itself.
+        results = await asyncio.gather(*confirmations, return_exceptions=True)
+        if not any(isinstance(result, BaseException) for result in results):
+            connection.acknowledge(arrivals)
+
+    def _report(
+        self,
+        connection: Connection,
+        entries: Sequence[Entry],
+        taken_in: Sequence[TakenIn],
+        durable_ms: int,
+    ) -> list[asyncio.Future[None]]:
+        confirmations = []
+        for entry, its in zip(entries, taken_in, strict=True):
+            outcome = outcome_of(entry, its)
+            self._metrics.events.labels(outcome).inc()
+            event = entry.event
+            told = {
+                "outcome": outcome,
+                "key": entry.key,
+                "event_id": event.id if event else None,
+                "source": event.source if event else None,
+                "subject": event.subject if event else None,
+            }
+            if outcome == "dead-lettered":
+                _log.warning("event dead-lettered", reason=entry.reason, **told)
+            else:
+                _log.info("event taken in", **told)
+            if event is None:
+                continue
+            if its.outcome == "new" and event.time_ms is not None:
+                self._metrics.phase("", "received", event.time_ms, entry.received_ms)
+                self._metrics.phase("", "durable", event.time_ms, durable_ms)
+            confirmations += [
+                connection.publish(topic, message)
+                for topic, message in intake_receipts(
+                    self._settings.region, entry, event, its, durable_ms
+                )
+            ]
+        return confirmations
+
+
+def outcome_of(entry: Entry, its: TakenIn) -> str:
+    """The word by which the event is counted."""
+    match its.outcome:
+        case "new" if not entry.reason:
+            return "queued" if entry.functions else "no-function"
+        case "held" | "dismissed":
+            return its.outcome
+        case "seen":
+            return "duplicate"
+    return "dead-lettered"

@@ -1,0 +1,1 @@
+"""Events in Redis until they are handled: scripts, leases, attempts, dead letters, state. Uses `cluster`."""

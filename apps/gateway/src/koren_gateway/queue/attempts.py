@@ -1,0 +1,137 @@
+"""How attempts end: by the runtime's word, by a lease that ran out, or with their pod."""
+
+import json
+import random
+from dataclasses import asdict, dataclass, replace
+
+import structlog
+
+from koren_gateway.cluster.functions import Function, Functions
+from koren_gateway.errors import LeaseLost
+from koren_gateway.metrics import Metrics
+from koren_gateway.queue.queue import End, Held, Progress, Queue, Taken, event_key
+from koren_gateway.queue.retries import GiveUp, Policy, Retry, after_failure
+from koren_gateway.settings import Settings
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt failed, in the handler's words or the gateway's."""
+
+    type: str
+    message: str
+    traceback: str = ""
+    reject: bool = False
+    """The handler says that no further attempt will help."""
+    retry_after_s: float | None = None
+    """The handler says when the next attempt may help."""
+
+    def to_json(self) -> bytes:
+        """What is told of it, as JSON."""
+        told = asdict(self)
+        del told["reject"], told["retry_after_s"]
+        return json.dumps(told, ensure_ascii=False).encode(errors="replace")
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}"[:2000].encode(errors="replace").decode()
+
+
+class Attempts:
+    """Ends attempts. Every call may raise StoreUnavailable and StoreBroken."""
+
+    def __init__(
+        self, settings: Settings, queue: Queue, functions: Functions, metrics: Metrics
+    ) -> None:
+        self._settings = settings
+        self._queue = queue
+        self._functions = functions
+        self._metrics = metrics
+        self._dice = random.Random()
+
+    async def succeed(self, end: End, result: bytes) -> None:
+        """The handler returned `result` (JSON). Raises LeaseLost."""
+        progress = await self._queue.succeed(replace(end, counts=True), result)
+        self._count(end, progress, "succeeded")
+
+    async def fail(
+        self, function: Function, end: End, failure: Failure, *, lost: bool = False
+    ) -> None:
+        """The attempt failed, or was `lost`: the next is due some time, or the event is a dead
+        letter.
+
+        Raises LeaseLost, also with `end.only_expired` when the lease still runs.
+        """
+        standing = await self._queue.standing(function.name, end.key)
+        counts = standing.entered or not lost
+        verdict = after_failure(
+            Policy(
+                max_attempts=1 if standing.once else function.max_attempts,
+                max_deliveries=self._settings.max_deliveries,
+                base_s=self._settings.retry_base_s,
+                cap_s=self._settings.retry_cap_s,
+            ),
+            attempts=standing.attempts + (counts and not standing.entered),
+            deliveries=standing.deliveries,
+            lost=lost,
+            dice=self._dice,
+            reject=failure.reject,
+            retry_after_s=failure.retry_after_s,
+        )
+        end = replace(end, counts=counts)
+        match verdict:
+            case Retry(delay_s):
+                progress = await self._queue.retry(end, str(failure), delay_s)
+                outcome = "lost" if lost else "failed"
+            case GiveUp():
+                progress = await self._queue.dead_letter(end, str(failure), failure.to_json())
+                outcome = "dead-lettered"
+        self._count(end, progress, outcome, problem=str(failure))
+
+    async def release(self, held: Held, failure: Failure) -> None:
+        """Drops a lease whose holder is gone or knows nothing of it, if it has not ended."""
+        function = self._functions.get(held.function) or Function(name=held.function)
+        end = End(function=held.function, key=held.key, delivery=held.delivery)
+        try:
+            await self.fail(function, end, failure, lost=True)
+        except LeaseLost:
+            _log.info("lease had ended", function=held.function, key=held.key)
+
+    def taken(self, function: Function, taken: Taken) -> None:
+        """Notes the phases of an event that was handed out."""
+        if taken.delivery == 1 and not taken.released_by:
+            progress = Progress(1, taken.event, taken.phases)
+            self._observe(function.name, taken.key, progress, "activated", "pod_started")
+
+    def entered(self, function: Function, key: str, progress: Progress) -> None:
+        """Notes that a handler was entered."""
+        self._observe(function.name, key, progress, "handler_entered")
+
+    def _observe(self, function: str, key: str, progress: Progress, *names: str) -> None:
+        # Not of retries, calls, redriven and held events: their times tell something else.
+        event = progress.event
+        if event is None or event.time_ms is None or progress.attempt != 1 or progress.was_held:
+            return
+        if key == event_key(event.source, event.id):
+            for name in names:
+                if name in progress.phases:
+                    self._metrics.phase(function, name, event.time_ms, progress.phases[name])
+
+    def _count(self, end: End, progress: Progress, outcome: str, **more: str) -> None:
+        self._metrics.invocations.labels(end.function, outcome).inc()
+        phases = progress.phases
+        if "handler_entered" in phases and "handler_done" in phases:
+            took_ms = phases["handler_done"] - phases["handler_entered"]
+            self._metrics.handlers.labels(end.function).observe(max(0, took_ms) / 1000)
+        self._observe(end.function, end.key, progress, "handler_done")
+        log = _log.info if outcome == "succeeded" else _log.warning
+        log(
+            f"invocation {outcome}",
+            function=end.function,
+            key=end.key,
+            attempt=progress.attempt,
+            event_id=progress.event.id if progress.event else None,
+            subject=progress.event.subject if progress.event else None,
+            **more,
+        )

@@ -1,0 +1,103 @@
+"""How much of Redis' memory each kind of thing may take."""
+
+import asyncio
+from dataclasses import asdict, dataclass
+
+import structlog
+
+from koren_gateway.errors import GatewayError
+from koren_gateway.queue.store import Store
+
+UNLIMITED_BYTES = 512 * 2**20
+"""What counts as Redis' memory when it has no limit of its own."""
+
+SEEN_BYTES = 120
+"""What Redis takes to remember one event (measured: 102 to 118 bytes)."""
+
+_LOG_BYTES = 256 * 1024
+_REFRESH_S = 60.0
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budgets:
+    """Limits in bytes, but for `seen`."""
+
+    dead: int
+    """Dead letters of the region; beyond it the oldest go."""
+    dead_function: int
+    """Dead letters of one function."""
+    state: int
+    """State of all functions; beyond it writes are refused."""
+    state_function: int
+    held: int
+    """Held events; beyond it dismissed ones go, then new ones become dead letters."""
+    queue_function: int
+    """Events that wait for one function; beyond it new ones become its dead letters."""
+    seen: int
+    """How many events are remembered, so that their repeats are dropped; the oldest go."""
+    log_function: int
+    """What the pods of one function wrote."""
+    batch: int
+    """What one commit to Redis holds."""
+
+    def to_dict(self) -> dict[str, int]:
+        """By name, for scripts and metrics."""
+        return asdict(self)
+
+
+def budgets_of(memory_bytes: int, batch_bytes: int) -> Budgets:
+    """The budgets in a Redis of so much memory (0: without a limit).
+
+    Dead letters, state, held events and the memory of what was seen share 65 % of it, so that
+    events in queues always have the rest, and no function alone can take that.
+    """
+    memory = memory_bytes or UNLIMITED_BYTES
+    return Budgets(
+        dead=memory * 25 // 100,
+        dead_function=memory * 15 // 100,
+        state=memory * 15 // 100,
+        state_function=memory * 5 // 100,
+        held=memory * 10 // 100,
+        queue_function=memory * 30 // 100,
+        seen=memory * 15 // 100 // SEEN_BYTES,
+        log_function=min(_LOG_BYTES, memory // 200),
+        batch=min(batch_bytes, memory // 16),
+    )
+
+
+class Memory:
+    """The budgets as Redis' limit is now."""
+
+    def __init__(self, store: Store, batch_bytes: int) -> None:
+        self._store = store
+        self._batch_bytes = batch_bytes
+        self._limit_bytes = 0
+        self.used_bytes = 0
+        self.budgets = budgets_of(0, batch_bytes)
+
+    @property
+    def limit_bytes(self) -> int:
+        """Redis' limit; 0 when it has none, or is not known yet."""
+        return self._limit_bytes
+
+    async def refresh(self) -> None:
+        """Asks Redis for its limit. Raises StoreUnavailable."""
+        info = await self._store.command("INFO", "memory")
+        self.used_bytes = int(info["used_memory"])
+        limit_bytes = int(info["maxmemory"])
+        if limit_bytes != self._limit_bytes:
+            self._limit_bytes = limit_bytes
+            self.budgets = budgets_of(limit_bytes, self._batch_bytes)
+            _log.info("budgets", redis_memory_bytes=limit_bytes, **self.budgets.to_dict())
+
+    async def follow(self) -> None:
+        """Asks again and again, for ever."""
+        while True:
+            pause_s = _REFRESH_S
+            try:
+                await self.refresh()
+            except GatewayError as error:
+                _log.debug("redis' memory not known", problem=str(error))
+                pause_s = 1.0
+            await asyncio.sleep(pause_s)

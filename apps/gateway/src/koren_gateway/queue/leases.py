@@ -1,0 +1,194 @@
+"""Leases that nobody keeps: their time ran out, or their pod is gone."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from koren_gateway.cluster.functions import Functions
+from koren_gateway.cluster.interface import Change, Cluster
+from koren_gateway.cluster.reviews import Reviewer
+from koren_gateway.errors import ClusterUnavailable, GatewayError, LeaseLost, StoreUnavailable
+from koren_gateway.queue.attempts import Attempts, Failure
+from koren_gateway.queue.init_errors import InitErrors
+from koren_gateway.queue.queue import End, Queue
+from koren_gateway.settings import Settings
+
+_SWEEP_S = 1.0
+_ENDED = ("Failed", "Succeeded")
+_log = structlog.get_logger()
+
+
+class Leases:
+    """Every replica looks; who is first ends the attempt, for the others it has ended then.
+
+    After an outage of Redis, or of this process, nothing is swept for a lease's time: the pods must
+    have had the time to say what they hold.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        queue: Queue,
+        functions: Functions,
+        attempts: Attempts,
+        init_errors: InitErrors,
+        reviewer: Reviewer,
+    ) -> None:
+        self._lease_s = settings.lease_s
+        self._queue = queue
+        self._functions = functions
+        self._attempts = attempts
+        self._init_errors = init_errors
+        self._reviewer = reviewer
+        self._pods: set[str] = set()
+        self._ends: dict[str, Failure] = {}
+        self._looked_at: float | None = None
+        self._sweep_from = 0.0
+
+    async def sweep(self) -> None:
+        """Ends attempts whose lease ran out, for ever."""
+        await self._functions.wait_in_step()
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            await self.sweep_once()
+
+    async def sweep_once(self) -> None:
+        """Ends the attempts whose lease has run out by now, unless there was an outage."""
+        now = time.monotonic()
+        if self._looked_at is None or now - self._looked_at > 3 * _SWEEP_S:
+            self._sweep_from = now + self._lease_s
+        try:
+            # Asked also when nothing is swept: it shows that Redis is there.
+            expired = [
+                (function, lease)
+                for function in self._functions.all()
+                for lease in await self._expired(function.name)
+            ]
+        except StoreUnavailable as error:
+            _log.debug("no sweep of leases", problem=str(error))
+            self._looked_at = None
+            return
+        self._looked_at = now
+        if now < self._sweep_from:
+            return
+        failure = Failure("LeaseExpired", "no word came from the function's pod any more")
+        for function, lease in expired:
+            end = End(
+                function=function.name, key=lease.key, delivery=lease.delivery, only_expired=True
+            )
+            try:
+                await self._attempts.fail(function, end, failure, lost=True)
+            except LeaseLost:
+                _log.debug("lease was kept after all", key=lease.key)
+            except StoreUnavailable:
+                self._looked_at = None
+                return
+            except Exception:
+                _log.exception("lease not ended", function=function.name, key=lease.key)
+
+    async def follow(self, cluster: Cluster) -> None:
+        """Drops the leases of pods that are gone, for ever."""
+        async for change in cluster.pods():
+            for pod, failure in self._gone(change).items():
+                self._reviewer.forget_pod(pod)
+                await self._drop(pod, failure)
+            for item in change.objects if change.kind != "removed" else ():
+                await self._look_at(item, cluster)
+
+    async def _expired(self, function: str) -> list[Any]:
+        try:
+            return await self._queue.expired(function)
+        except StoreUnavailable:
+            raise
+        except GatewayError as error:
+            _log.error("leases not looked at", function=function, problem=str(error))
+            return []
+
+    def why(self, pod: str) -> Failure | None:
+        """How the container that the pod had before this one ended, if that is known."""
+        return self._ends.get(pod)
+
+    async def _look_at(self, item: Mapping[str, Any], cluster: Cluster) -> None:
+        """Drops the lease of a pod whose container has ended, and removes a pod that failed as a
+        whole: nothing else would."""
+        name, status = _name(item), item.get("status") or {}
+        try:
+            for container in status.get("containerStatuses") or ():
+                state, last = container.get("state") or {}, container.get("lastState") or {}
+                ended = state.get("terminated") or last.get("terminated")
+                if ended:
+                    self._ends[name] = _ended_by(item, ended.get("reason"))
+                    if "running" not in state:
+                        await self._drop(name, self._ends[name])
+            if status.get("phase") == "Failed":
+                await cluster.delete_pod(name)
+                _log.warning("failed pod removed", pod=name, reason=status.get("reason"))
+        except ClusterUnavailable as error:
+            _log.warning("failed pod not removed", pod=name, problem=str(error))
+        except (AttributeError, TypeError, ValueError):
+            _log.exception("pod not understood", pod=name)
+
+    def _gone(self, change: Change) -> dict[str, Failure]:
+        ended = {
+            _name(pod): _failure_of(pod)
+            for pod in change.objects
+            if change.kind == "removed" or _phase(pod) in _ENDED
+        }
+        match change.kind:
+            case "listed":
+                missing = self._pods - set(change.names)
+                self._pods = set(change.names)
+                ended |= {pod: Failure("PodLost", f"pod {pod} is gone") for pod in missing}
+            case "changed":
+                self._pods |= set(change.names)
+            case "removed":
+                self._pods -= set(change.names)
+        for pod in ended:
+            self._ends.pop(pod, None)
+        return ended
+
+    async def _drop(self, pod: str, failure: Failure) -> None:
+        try:
+            for function in self._functions.all():
+                await self._init_errors.forget(function.name, pod)
+            held = await self._queue.holding(pod)
+            if held is not None:
+                await self._attempts.release(held, failure)
+        except StoreUnavailable as error:
+            # The lease runs out by itself.
+            _log.warning("lease of a lost pod not dropped", pod=pod, problem=str(error))
+        except Exception:
+            _log.exception("lease of a lost pod not dropped", pod=pod)
+
+
+def _name(pod: Mapping[str, Any]) -> str:
+    return str(pod["metadata"]["name"])
+
+
+def _phase(pod: Mapping[str, Any]) -> str | None:
+    return (pod.get("status") or {}).get("phase")
+
+
+def _failure_of(pod: Mapping[str, Any]) -> Failure:
+    """Why a pod is gone, as its status says."""
+    status = pod.get("status") or {}
+    if status.get("reason") == "Evicted":
+        why = status.get("message") or "no reason given"
+        return Failure("Evicted", f"pod {_name(pod)} was evicted: {why}")
+    for container in status.get("containerStatuses") or ():
+        ended = (container.get("state") or {}).get("terminated") or {}
+        if ended.get("reason") == "OOMKilled":
+            return _ended_by(pod, ended["reason"])
+    return Failure("PodLost", f"pod {_name(pod)} is gone")
+
+
+def _ended_by(pod: Mapping[str, Any], reason: str | None) -> Failure:
+    if reason == "OOMKilled":
+        containers = (pod.get("spec") or {}).get("containers") or [{}]
+        limits = (containers[0].get("resources") or {}).get("limits") or {}
+        return Failure("OutOfMemory", f"out of memory, limit {limits.get('memory', 'none')}")
+    why = reason or "unknown reason"
+    return Failure("PodLost", f"the container of pod {_name(pod)} ended ({why})")

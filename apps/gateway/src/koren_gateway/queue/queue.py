@@ -1,0 +1,447 @@
+"""A function's queue: one event of a subject at a time, in order; subjects in parallel."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from koren_events.cloudevent import CloudEvent
+from koren_gateway.cluster.functions import Function
+from koren_gateway.errors import LeaseLost
+from koren_gateway.queue.budgets import Memory
+from koren_gateway.queue.store import Store, unpacked
+from koren_gateway.settings import Settings
+
+Phases = dict[str, int]
+"""Unix time in milliseconds when an event reached each phase it has reached."""
+
+RECEIPTS = "koren:receipts"
+HOLDERS = "koren:holders"
+
+RESULT_MAX_BYTES = 16 * 1024
+"""A result larger than this is left out of the receipt."""
+
+_OUTCOME_KEPT_MS = 60_000
+_DAY_MS = 24 * 3600 * 1000
+
+
+def event_key(source: str, id: str) -> str:
+    """What an event is known by; the last level of its receipts' topic."""
+    return hashlib.sha256(f"{source}\n{id}".encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One event to be taken in."""
+
+    key: str
+    event: CloudEvent | None
+    """None when the message is no event; `reason` then says why."""
+    message: bytes
+    received_ms: int
+    topic: str = ""
+    functions: Sequence[Function] = ()
+    repeats_count: bool = True
+    """Whether the event is dropped when it was seen before, and is seen from now on."""
+    once: bool = False
+    """One attempt only, and whoever asked waits for the outcome."""
+    call: bool = False
+    """Somebody called the function: the result is for the caller, not for receipts."""
+    from_letter: str = ""
+    """Dead letter that this takes the place of, message included."""
+    reason: str = ""
+    """Why it becomes a dead letter at once."""
+
+    @property
+    def subject(self) -> str:
+        """Events of the same subject are handled in order; one without subject is its own."""
+        if self.event is not None and self.event.subject is not None:
+            return f"s/{self.event.subject}"
+        return f"e/{self.key}"
+
+    @property
+    def hold(self) -> bool:
+        """Whether it waits for a person."""
+        return self.event is not None and self.event.hold and not self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class TakenIn:
+    """What became of an entry, which is on disk now."""
+
+    outcome: Literal["new", "held", "dismissed", "dead-lettered", "full", "gone", "seen"]
+    """`dead-lettered`: held events are full; `full`: a call whose function's queue is full;
+    `gone`: the dead letter that it was to take the place of is."""
+    last_ms: int = 0
+    """When an event that was seen came last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """An event in hand: one delivery of one invocation."""
+
+    key: str
+    delivery: int
+    """Fences: whoever has an older number has no lease any more."""
+    deadline_ms: int
+    message: bytes
+    event: CloudEvent | None
+    """None when what is kept of it can't be read."""
+    phases: Phases
+    released_by: str
+    """Who released it, if it was held."""
+    more: int
+    """Subjects that are due still."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an invocation is; of a heartbeat nothing is told."""
+
+    attempt: int
+    event: CloudEvent | None
+    phases: Phases
+    was_held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """Nothing is due."""
+
+    next_due_s: float | None
+    """When something will be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The holder has a lease still, of which it knows nothing (any more)."""
+
+    function: str
+    key: str
+    delivery: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiredLease:
+    """A lease that ran out."""
+
+    key: str
+    delivery: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How an invocation stands before its attempt ends."""
+
+    attempts: int
+    """How often the handler was entered."""
+    deliveries: int
+    entered: bool
+    """Whether the handler was entered in this delivery."""
+    once: bool
+    """Whether someone waits for the outcome, so that there is one attempt only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What a function has to do. Counts are of subjects, for an incident is one pod's work."""
+
+    runnable: int
+    in_flight: int
+    waiting: int
+    """Due later: a retry."""
+    open_incidents: int
+    next_change_s: float | None
+    """When the counts change without anybody's doing."""
+
+    @property
+    def active(self) -> bool:
+        """Whether the function must run."""
+        return self.runnable + self.in_flight + self.open_incidents > 0
+
+    @property
+    def metric(self) -> int:
+        """How many pods have work."""
+        return self.runnable + self.in_flight
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an invocation that someone waits for ended."""
+
+    state: Literal["succeeded", "dead-lettered"]
+    body: bytes
+    """JSON: the result, or `{"type", "message", "traceback"}`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How a delivery ends."""
+
+    function: str
+    key: str
+    delivery: int
+    counts: bool = False
+    """It is an attempt even if the handler was not entered."""
+    only_expired: bool = False
+    """Only if the lease ran out."""
+    done_ms: int | None = None
+    """When the handler was done, if it was."""
+
+
+class Queue:
+    """The queues of a region, in Redis. Every call may raise StoreUnavailable and StoreBroken."""
+
+    def __init__(self, store: Store, settings: Settings, memory: Memory) -> None:
+        self._store = store
+        self._memory = memory
+        self._lease_ms = round(settings.lease_s * 1000)
+        self._grace_ms = round(settings.lease_grace_s * 1000)
+        self._hold_ms = round(settings.hold_s * 1000)
+        self._dismissed_ms = settings.dismissed_days * _DAY_MS
+        self._dead_ms = settings.dead_letter_days * _DAY_MS
+        self._seen_ms = settings.seen_days * _DAY_MS
+        self._gone_ms = round(settings.gone_after_s * 1000)
+        self._receipts_kept = settings.receipts_kept
+
+    async def enqueue(self, entries: Sequence[Entry]) -> list[TakenIn]:
+        """Takes all entries in, or none; they are on disk when this returns."""
+        answers = await self._run("enqueue", events=[_packed(entry) for entry in entries])
+        return [TakenIn(outcome.decode(), last_ms) for outcome, last_ms in unpacked(answers)]
+
+    async def take(
+        self, function: Function, holder: str, started_ms: int | None
+    ) -> Taken | Nothing | Held:
+        """Leases the next due event of the function to `holder`.
+
+        `started_ms` is when the holder's process started.
+        """
+        answer = unpacked(
+            await self._run(
+                "take",
+                name=function.name,
+                holder=holder,
+                timeout=round(function.timeout_s * 1000),
+                started=started_ms,
+            )
+        )
+        match answer["state"]:
+            case b"held":
+                return held_of(answer["held"])
+            case b"none":
+                return Nothing(None if answer["due"] < 0 else answer["due"] / 1000)
+        return Taken(
+            key=answer["key"].decode(),
+            delivery=answer["delivery"],
+            deadline_ms=answer["deadline"],
+            message=answer["body"],
+            event=event_of(answer["meta"]),
+            phases=dict(answer["phases"]) if answer["phases"] else {},
+            released_by=answer["released"].decode(errors="replace"),
+            more=answer["more"],
+        )
+
+    async def extend(
+        self, function: str, key: str, delivery: int, entered_ms: int | None = None
+    ) -> Progress:
+        """Keeps the lease; `entered_ms` says when the handler was entered. Raises LeaseLost."""
+        answer = await self._run(
+            "extend", name=function, key=key, delivery=delivery, entered=entered_ms
+        )
+        return _progress(answer, key, delivery)
+
+    async def standing(self, function: str, key: str) -> Standing:
+        """How the invocation stands; of one that is no more, that it has not begun."""
+        once, attempts, deliveries, entered = await self._store.command(
+            "HMGET",
+            f"koren:fn:{function}:invocation:{key}",
+            *("once", "attempts", "delivery", "handler_entered"),
+        )
+        return Standing(
+            attempts=int(attempts or 0),
+            deliveries=int(deliveries or 0),
+            entered=entered is not None,
+            once=once == b"1",
+        )
+
+    async def succeed(self, end: End, result: bytes) -> Progress:
+        """Ends the invocation with the handler's result (JSON). Raises LeaseLost."""
+        told = result if len(result) <= RESULT_MAX_BYTES else b""
+        return await self._end(end, state="succeeded", told=told, answered=result)
+
+    async def dead_letter(self, end: End, reason: str, error: bytes) -> Progress:
+        """Ends the invocation as a dead letter, or, if someone waits for it, as just failed.
+
+        `reason` is a line, `error` the same as `{"type", "message", "traceback"}`.
+        Raises LeaseLost, also with `only_expired` when the lease still runs.
+        """
+        return await self._end(end, state="dead-lettered", told=reason, answered=error)
+
+    async def retry(self, end: End, reason: str, delay_s: float) -> Progress:
+        """Ends the attempt; the next is due in `delay_s`. Raises LeaseLost as `dead_letter`."""
+        return await self._end(end, state="failed", told=reason, delay=round(delay_s * 1000))
+
+    async def holding(self, holder: str) -> Held | None:
+        """The lease that the holder has."""
+        held = await self._store.command("HGET", HOLDERS, holder)
+        return None if held is None else held_of(held)
+
+    async def expired(self, function: str) -> list[ExpiredLease]:
+        """The function's leases that ran out."""
+        leases = unpacked(await self._run("expired", name=function)) or []
+        return [ExpiredLease(key.decode(errors="replace"), delivery) for key, delivery in leases]
+
+    async def withdraw(self, function: str, key: str) -> bool:
+        """Takes an invocation out of the queue; False when it is in hand or ended."""
+        return bool(await self._run("withdraw", name=function, key=key))
+
+    async def outcome(self, key: str) -> Outcome | None:
+        """How the invocation ended, once it has."""
+        state, result, error = await self._store.command(
+            "HMGET", f"koren:outcome:{key}", "state", "result", "error"
+        )
+        if state is None:
+            return None
+        return Outcome(state.decode(), result if state == b"succeeded" else error)
+
+    async def backlog(self, function: str) -> Backlog:
+        """What the function has to do."""
+        runnable, in_flight, waiting, open_incidents, change_ms = await self._run(
+            "backlog", name=function
+        )
+        return Backlog(
+            runnable=runnable,
+            in_flight=in_flight,
+            waiting=waiting,
+            open_incidents=open_incidents,
+            next_change_s=None if change_ms < 0 else change_ms / 1000,
+        )
+
+    async def note_activated(self, function: str, at_ms: int) -> None:
+        """Notes when the autoscaler was told that the function must run."""
+        await self._store.command("SET", f"koren:fn:{function}:activated", at_ms)
+
+    async def release(
+        self, subject: str, by: str, events: Sequence[tuple[str, Sequence[Function], CloudEvent]]
+    ) -> bool:
+        """Queues the held events of a subject (keys, with who wants each); False when they are not
+        these any more."""
+        released = await self._run(
+            "release",
+            subject=subject,
+            by=by,
+            events=[
+                {"key": key, "functions": _wishes(event, functions)}
+                for key, functions, event in events
+            ],
+        )
+        return bool(released)
+
+    async def dismiss(self, subject: str, by: str) -> int:
+        """Dismisses the held events of a subject; how many there were."""
+        return int(await self._run("dismiss", subject=subject, by=by))
+
+    async def tidy(self) -> int:
+        """Forgets what is too old or beyond its budget; how many held events nobody released."""
+        return int(await self._run("tidy", dead_for=self._dead_ms))
+
+    async def clear_up_after(self, known: Sequence[str]) -> list[str]:
+        """Makes dead letters of what waits for functions that are not among the `known` any more,
+        after a grace; for which functions there was something."""
+        buried = await self._run(
+            "gone", known=list(known), grace=self._gone_ms, state_for=self._dead_ms
+        )
+        return [name.decode() for name in buried]
+
+    async def _end(self, end: End, **verdict: Any) -> Progress:
+        answer = await self._run(
+            "end",
+            name=end.function,
+            key=end.key,
+            delivery=end.delivery,
+            only_expired=end.only_expired,
+            counts=end.counts,
+            done=end.done_ms,
+            **verdict,
+        )
+        return _progress(answer, end.key, end.delivery)
+
+    async def _run(self, script: str, **argument: Any) -> Any:
+        return await self._store.run(
+            script,
+            budgets=self._memory.budgets.to_dict(),
+            lease=self._lease_ms,
+            grace=argument.pop("grace", self._grace_ms),
+            seen_for=self._seen_ms,
+            hold_for=self._hold_ms,
+            keep_dismissed=self._dismissed_ms,
+            outcome_kept=_OUTCOME_KEPT_MS,
+            receipts_kept=self._receipts_kept,
+            **argument,
+        )
+
+
+def event_of(meta: bytes | None) -> CloudEvent | None:
+    """The event whose attributes were kept as `meta`; None when they can't be read."""
+    if not meta or meta == b"{}":
+        return None
+    try:
+        return CloudEvent.from_meta(meta)
+    except ValueError:
+        return None
+
+
+def held_of(held: bytes) -> Held:
+    """An entry of `koren:holders`."""
+    function, key, delivery = held.decode().split("\n")
+    return Held(function, key, int(delivery))
+
+
+def _packed(entry: Entry) -> dict[str, Any]:
+    event = entry.event
+    remembered = entry.repeats_count and event is not None
+    return {
+        "key": entry.key,
+        "subject": entry.subject,
+        "received": entry.received_ms,
+        "seen": bytes.fromhex(event_key(event.source, event.id)) if event and remembered else b"",
+        "meta": event.to_meta() if event is not None else "{}",
+        "body": entry.message,
+        "once": int(entry.once),
+        "call": int(entry.call),
+        "letter": entry.from_letter,
+        "reason": entry.reason,
+        "sequence": "" if event is None or event.sequence is None else event.sequence,
+        "hold": int(entry.hold),
+        "topic": entry.topic,
+        "functions": _wishes(event, entry.functions),
+    }
+
+
+def _wishes(event: CloudEvent | None, functions: Sequence[Function]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": function.name,
+            "opens": int(_is(event, function.opens)),
+            "closes": int(_is(event, function.closes)),
+            "limit": round(function.incident_limit_s * 1000),
+        }
+        for function in functions
+    ]
+
+
+def _is(event: CloudEvent | None, type: str | None) -> bool:
+    # Without a subject there is nothing that could be open.
+    return event is not None and event.subject is not None and event.type == type
+
+
+def _progress(answer: bytes | None, key: str, delivery: int) -> Progress:
+    if answer is None:
+        raise LeaseLost(f"delivery {delivery} of invocation {key} has no lease any more")
+    told = unpacked(answer)
+    return Progress(
+        attempt=told["attempt"],
+        event=event_of(told.get("meta")),
+        phases=dict(told.get("phases") or {}),
+        was_held=bool(told.get("released")),
+    )

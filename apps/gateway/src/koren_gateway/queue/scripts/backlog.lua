@@ -1,0 +1,23 @@
+#!lua flags=no-writes
+-- What a function has to do.
+--
+-- P: name
+-- Returns {subjects due, subjects in hand, subjects due later, open incidents,
+--          ms until any of these changes by itself, or -1}.
+
+local after = '(' .. now
+local ready, incidents = of(P.name, 'ready'), of(P.name, 'incidents')
+local next_change = -1
+for _, key in ipairs({ ready, incidents }) do
+  local first = redis.call('ZRANGEBYSCORE', key, after, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  if first[2] and (next_change < 0 or first[2] - now < next_change) then
+    next_change = first[2] - now
+  end
+end
+return {
+  redis.call('ZCOUNT', ready, '-inf', now),
+  redis.call('ZCARD', of(P.name, 'leased')),
+  redis.call('ZCOUNT', ready, after, '+inf'),
+  redis.call('ZCOUNT', incidents, after, '+inf'),
+  next_change,
+}

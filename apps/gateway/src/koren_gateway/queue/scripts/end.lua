@@ -1,0 +1,41 @@
+#!lua flags=allow-oom
+-- Ends an attempt: the invocation succeeded, or is a dead letter now (or, if someone waits for its
+-- outcome, just failed), or its next attempt is due later.
+--
+-- P: name, key, delivery, only_expired (true: only when the lease ran out), counts (true: it is an
+--    attempt though the handler was not entered), state ('succeeded', 'dead-lettered', 'failed'), told
+--    (result or error for the receipt), answered (the same for who waits), delay (ms, of 'failed'),
+--    done (ms when the handler was done; may be missing), budgets, outcome_kept (ms), seen_for (ms),
+--    receipts_kept
+-- Returns nil when this delivery has no lease (any more), else {attempt, meta, phases, released}.
+
+local name, key = P.name, P.key
+local has = leased_invocation(name, key, P.delivery, P.only_expired)
+if not has then
+  return false
+end
+local its = its_event(has)
+its.handler_done = P.done
+local attempt = tonumber(has.attempts or 0)
+if not has.handler_entered then
+  attempt = attempt + 1
+end
+redis.call('ZREM', of(name, 'leased'), has.subject)
+if P.state == 'failed' then
+  local invocation = of(name, 'invocation:' .. key)
+  if P.counts and not has.handler_entered then
+    redis.call('HINCRBY', invocation, 'attempts', 1)
+  end
+  report('failed', name, attempt, its.meta, its, { error = P.told })
+  redis.call('HDEL', invocation, 'holder', 'deadline', 'handler_entered')
+  redis.call('HDEL', 'koren:holders', has.holder)
+  redis.call('ZADD', of(name, 'ready'), now + P.delay, has.subject)
+  ring('f:' .. name)
+else
+  finish(name, key, has, its, attempt, P)
+  advance(name, has.subject)
+end
+return cmsgpack.pack({ attempt = attempt, meta = its.meta, released = has.released or '', phases = {
+  received = tonumber(its.received), activated = tonumber(its.activated),
+  pod_started = tonumber(its.pod_started), handler_entered = tonumber(its.handler_entered),
+  handler_done = P.done } })

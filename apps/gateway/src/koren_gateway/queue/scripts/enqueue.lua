@@ -1,0 +1,100 @@
+#!lua
+-- Takes a batch of events in, all or none: for each, drops it if it was seen, puts it into the queue
+-- of every function that wants it, or holds it, or makes it a dead letter, and marks it seen. Refused
+-- whole when Redis is full, before the first write.
+--
+-- P: budgets, seen_for (ms), hold_for (ms), keep_dismissed (ms), receipts_kept, events: a list of
+--    key, subject, received (ms), seen (16 bytes; '' when repeats do not count), meta, body,
+--    once, call, letter (dead letter that it takes the place of, or ''), reason ('' unless it is to be
+--    a dead letter itself), sequence ('' if none), hold (1: it waits for a person), topic,
+--    functions: a list of name, opens, closes, limit (ms)
+-- Returns for each {outcome, ms}: 'new', 'held', 'dismissed', 'dead-lettered' (held events are full),
+--    'full' (a call whose function's queue is full), 'gone' (its dead letter is), or 'seen' with the
+--    ms when it came last.
+
+local function hold(event, verdict)
+  local bytes = #event.body + LETTER_BYTES
+  while charged('held') + bytes > P.budgets.held do
+    local oldest = redis.call('ZRANGE', 'koren:dismissed', 0, 0)[1]
+    if not oldest then
+      break
+    end
+    forget_held(oldest)
+    count_dropped('dismissed', 1)
+  end
+  if charged('held') + bytes > P.budgets.held then
+    count_dropped('held-full', 1)
+    bury(event.key, '', { reason = 'HeldFull: held events have reached their ' .. P.budgets.held
+      .. ' bytes; release or dismiss some', meta = event.meta, attempts = 0,
+      received = event.received }, nil, event.body, #event.body)
+    return 'dead-lettered'
+  end
+  local key = 'koren:held:' .. event.key
+  redis.call('HSET', key, 'state', 'held', 'subject', event.subject, 'topic', event.topic,
+    'meta', event.meta, 'body', event.body, 'received', event.received,
+    'sequence', event.sequence, 'by', '', 'bytes', bytes)
+  charge('held', '', bytes)
+  if verdict then
+    redis.call('HSET', key, 'state', 'dismissed', 'by', verdict)
+    redis.call('ZADD', 'koren:dismissed', now + P.keep_dismissed, event.key)
+    return 'dismissed'
+  end
+  redis.call('ZADD', 'koren:held', now + P.hold_for, event.key)
+  redis.call('RPUSH', 'koren:holding:' .. event.subject, event.key)
+  return 'held'
+end
+
+local function take_in(event)
+  if event.seen ~= '' then
+    local last = redis.call('ZSCORE', 'koren:seen', event.seen)
+    redis.call('ZADD', 'koren:seen', now, event.seen)
+    if last then
+      return { 'seen', tonumber(last) }
+    end
+  end
+  local work = { key = event.key, subject = event.subject, event = event.key, size = #event.body,
+    sequence = event.sequence, once = event.once, call = event.call, released = '' }
+  if event.letter ~= '' then
+    local letter = fields('koren:dead:' .. event.letter, { 'event', 'body', 'meta', 'received', 'bytes' })
+    if not letter.meta then
+      return { 'gone', 0 }
+    end
+    work.size = tonumber(letter.bytes or LETTER_BYTES) - LETTER_BYTES
+    if letter.event then
+      -- The event itself stays where it is; only who has a reference changes.
+      work.event = letter.event
+      spread(work, nil, event.functions)
+    else
+      spread(work, letter, event.functions)
+    end
+    drop_letter(event.letter)
+    return { 'new', 0 }
+  end
+  if event.reason ~= '' then
+    bury(event.key, '', { reason = event.reason, meta = event.meta, attempts = 0,
+      received = event.received }, nil, event.body, #event.body)
+    return { 'new', 0 }
+  end
+  if event.hold == 1 then
+    local verdict = redis.call('GET', 'koren:verdict:' .. event.subject)
+    local by = verdict and string.match(verdict, '^released\n(.*)$')
+    if not by then
+      return { hold(event, verdict and string.match(verdict, '^dismissed\n(.*)$')), 0 }
+    end
+    work.released = by
+  end
+  if spread(work, event, event.functions) and event.once == 1 then
+    return { 'full', 0 }
+  end
+  return { 'new', 0 }
+end
+
+local answers = {}
+for place, event in ipairs(P.events) do
+  answers[place] = take_in(event)
+end
+local over = redis.call('ZCARD', 'koren:seen') - P.budgets.seen
+if over > 0 then
+  count_dropped('seen', redis.call('ZREMRANGEBYRANK', 'koren:seen', 0, over - 1))
+end
+return cmsgpack.pack(answers)

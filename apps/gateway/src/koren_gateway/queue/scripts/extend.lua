@@ -1,0 +1,31 @@
+#!lua flags=allow-oom
+-- Keeps a lease, and notes when the handler was entered: that is what counts an attempt.
+--
+-- P: name, key, delivery, lease (ms), grace (ms), entered (ms; missing for a heartbeat), receipts_kept
+-- Returns nil when this delivery has no lease (any more), else {attempt, and for the first 'entered'
+--    meta, phases, released}.
+
+local has = leased_invocation(P.name, P.key, P.delivery, false)
+if not has then
+  return false
+end
+local limit = tonumber(has.deadline) + P.grace
+if now > limit then
+  return false
+end
+redis.call('ZADD', of(P.name, 'leased'), 'XX', math.min(now + P.lease, limit), has.subject)
+
+local invocation = of(P.name, 'invocation:' .. P.key)
+local answer = { attempt = tonumber(has.attempts or 0) }
+-- The word may come again when its answer was lost.
+if P.entered and not has.handler_entered then
+  redis.call('HSET', invocation, 'handler_entered', P.entered)
+  answer.attempt = redis.call('HINCRBY', invocation, 'attempts', 1)
+  local its = its_event(has)
+  its.handler_entered = P.entered
+  report('started', P.name, answer.attempt, its.meta, its)
+  answer.meta, answer.released = its.meta, has.released or ''
+  answer.phases = { received = tonumber(its.received), activated = tonumber(its.activated),
+    pod_started = tonumber(its.pod_started), handler_entered = P.entered }
+end
+return cmsgpack.pack(answer)

@@ -1,0 +1,69 @@
+#!lua flags=allow-oom
+-- Clears up after functions that are no more: after a grace their events are dead letters that say why,
+-- and a while later their state goes, too. At most some hundreds of events at a time.
+--
+-- P: known (a list of the functions that there are), grace (ms), state_for (ms), budgets,
+--    outcome_kept (ms), seen_for (ms), receipts_kept
+-- Returns the names of the functions whose events became dead letters now.
+
+local known = {}
+for _, name in ipairs(P.known) do
+  known[name] = true
+end
+
+local function bury_subject(name, subject)
+  for _, key in ipairs(redis.call('LRANGE', of(name, 'queue:' .. subject), 0, 99)) do
+    local has = fields(of(name, 'invocation:' .. key), INVOCATION)
+    if has.subject then
+      has.event = has.event or key
+      local its = its_event(has)
+      local why = 'FunctionGone: function ' .. name .. ' was deleted; deploy it, then redrive'
+      finish(name, key, has, its, tonumber(has.attempts or 0),
+        { state = 'dead-lettered', told = why,
+          answered = cjson.encode({ type = 'FunctionGone', message = why, traceback = '' }) })
+    end
+    redis.call('LPOP', of(name, 'queue:' .. subject))
+  end
+  if redis.call('EXISTS', of(name, 'queue:' .. subject)) == 0 then
+    redis.call('ZREM', of(name, 'ready'), subject)
+    redis.call('ZREM', of(name, 'leased'), subject)
+  end
+end
+
+local buried = {}
+for _, name in ipairs(redis.call('SMEMBERS', 'koren:functions')) do
+  local since = redis.call('HGET', 'koren:gone', name)
+  if known[name] then
+    if since then
+      redis.call('HDEL', 'koren:gone', name)
+    end
+  elseif not since then
+    redis.call('HSET', 'koren:gone', name, now)
+  elseif now - since >= P.grace then
+    local subjects = redis.call('ZRANGE', of(name, 'ready'), 0, 9)
+    for _, subject in ipairs(redis.call('ZRANGE', of(name, 'leased'), 0, 9)) do
+      subjects[#subjects + 1] = subject
+    end
+    for _, subject in ipairs(subjects) do
+      bury_subject(name, subject)
+    end
+    if #subjects > 0 then
+      buried[#buried + 1] = name
+    else
+      redis.call('DEL', of(name, 'ready'), of(name, 'leased'), of(name, 'incidents'),
+        of(name, 'activated'), of(name, 'init-error'), of(name, 'log'))
+      redis.call('HDEL', 'koren:bytes', 'queue:' .. name, 'log:' .. name)
+      if now - since >= P.state_for then
+        for _, key in ipairs(redis.call('ZRANGE', of(name, 'states'), 0, -1)) do
+          redis.call('DEL', of(name, 'state:' .. key))
+        end
+        charge('state', name, -charged('state:' .. name))
+        redis.call('DEL', of(name, 'states'), of(name, 'state-bytes'))
+        redis.call('HDEL', 'koren:bytes', 'state:' .. name)
+        redis.call('HDEL', 'koren:gone', name)
+        redis.call('SREM', 'koren:functions', name)
+      end
+    end
+  end
+end
+return buried

@@ -1,0 +1,326 @@
+-- What every script begins with: its argument `P` (MessagePack, named fields; each script says which),
+-- the time `now` in ms, and the steps that several scripts take.
+--
+-- What is kept, by key (<fn>: a function's name):
+--   koren:seen                        sorted set: 16 bytes of an event's key, by ms when it last came
+--   koren:event:<event>               hash of an event with work or dead letters left: body, meta (JSON
+--                                     of its attributes), received (ms), refs (invocations and letters)
+--   koren:functions                   set of the functions that have something here
+--   koren:gone                        hash: function -> ms since when its Deployment is missed
+--   koren:fn:<fn>:queue:<subject>     list of invocations' keys, in order
+--   koren:fn:<fn>:ready               sorted set of subjects with work and no lease, by due ms
+--   koren:fn:<fn>:leased              sorted set of subjects with work in hand, by lease's end in ms
+--   koren:fn:<fn>:invocation:<key>    hash: subject, event, once (1: one attempt, somebody waits), call
+--                                     (1: its result is for the caller alone), closes, sequence, bytes,
+--                                     released (by whom, if it was held), delivery (fences), attempts
+--                                     (handlers entered), and while leased: holder, deadline,
+--                                     activated, pod_started, handler_entered
+--   koren:fn:<fn>:incidents           sorted set of open incidents (subjects), by their limit in ms
+--   koren:fn:<fn>:closed:<subject>    string, sequence of the event that closed it; expires
+--   koren:fn:<fn>:activated           string, ms when the autoscaler was last told 'active'
+--   koren:fn:<fn>:init-error          hash: why its pods did not start; expires
+--   koren:fn:<fn>:state:<key>         hash: value, tag; may expire
+--   koren:fn:<fn>:states              sorted set of state's keys, by expiry in ms ('+inf': never)
+--   koren:fn:<fn>:state-bytes         hash: state's key -> bytes
+--   koren:fn:<fn>:log                 stream: pod, text, bytes
+--   koren:fn:<fn>:dead                sorted set of its dead letters' ids, by ms
+--   koren:holders                     hash: holder (a pod) -> '<fn>\n<key>\n<delivery>', its one lease
+--   koren:receipts                    stream of receipts not yet published
+--   koren:dead                        sorted set of all dead letters' ids, by ms when each became one
+--   koren:dead:<id>                   hash: function ('' when none took it), reason, meta, event or
+--                                     body, attempts, received (ms), time (ms), bytes
+--   koren:held                        sorted set of held events, by ms when each is dismissed
+--   koren:dismissed                   sorted set of dismissed ones, by ms when each is forgotten
+--   koren:held:<event>                hash: state, subject, topic, meta, body, received, sequence, by,
+--                                     bytes
+--   koren:holding:<subject>           list of the subject's held events, in order
+--   koren:verdict:<subject>           string: 'released\n<by>' or 'dismissed\n<by>'; expires
+--   koren:outcome:<key>               hash: state, result or error; expires
+--   koren:bytes                       hash: account -> bytes; accounts: dead, held, queue, state, and
+--                                     <account>:<fn>
+--   koren:dropped                     hash: what -> how many were dropped for want of room or by age
+--   koren:bell                        channel: 'f:<fn>' when its work changed, 'o:<key>' at an outcome,
+--                                     'i:<fn>' when its pod does not start
+
+local P = cmsgpack.unpack(ARGV[1])
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+local LETTER_BYTES = 600 -- what a dead letter takes beside its body
+local INVOCATION_BYTES = 500
+
+local function of(name, part)
+  return 'koren:fn:' .. name .. ':' .. part
+end
+
+local function ring(what)
+  redis.call('PUBLISH', 'koren:bell', what)
+end
+
+local function charge(account, name, bytes)
+  redis.call('HINCRBY', 'koren:bytes', account, bytes)
+  if name ~= '' then
+    redis.call('HINCRBY', 'koren:bytes', account .. ':' .. name, bytes)
+  end
+end
+
+local function charged(account)
+  return tonumber(redis.call('HGET', 'koren:bytes', account) or 0)
+end
+
+local function count_dropped(what, number)
+  if number > 0 then
+    redis.call('HINCRBY', 'koren:dropped', what, number)
+  end
+end
+
+-- A hash's fields as a table; what is missing is nil.
+local function fields(key, names)
+  local found = {}
+  for place, value in ipairs(redis.call('HMGET', key, unpack(names))) do
+    if value then
+      found[names[place]] = value
+    end
+  end
+  return found
+end
+
+local function report(state, name, attempt, meta, its, more)
+  local words = { 'koren:receipts', 'MAXLEN', '~', P.receipts_kept, '*', 'state', state,
+    'function', name, 'attempt', attempt, 'time', now, 'meta', meta }
+  for _, phase in ipairs({ 'received', 'activated', 'pod_started', 'handler_entered', 'handler_done' }) do
+    words[#words + 1], words[#words + 2] = phase, its[phase] or ''
+  end
+  for field, value in pairs(more or {}) do
+    words[#words + 1], words[#words + 2] = field, value
+  end
+  redis.call('XADD', unpack(words))
+end
+
+local function unref(event)
+  local key = 'koren:event:' .. event
+  if redis.call('HINCRBY', key, 'refs', -1) <= 0 then
+    redis.call('DEL', key)
+  end
+end
+
+local function drop_letter(id)
+  local has = fields('koren:dead:' .. id, { 'function', 'event', 'bytes' })
+  redis.call('DEL', 'koren:dead:' .. id)
+  local there = redis.call('ZREM', 'koren:dead', id)
+  local name = has['function'] or ''
+  if name ~= '' then
+    redis.call('ZREM', of(name, 'dead'), id)
+  end
+  charge('dead', name, -tonumber(has.bytes or 0))
+  if has.event then
+    unref(has.event)
+  end
+  return there
+end
+
+-- Drops the oldest dead letters until `index` (all, or one function's) keeps its limit.
+local function trim_letters(index, account, limit)
+  local dropped = 0
+  while charged(account) > limit do
+    local oldest = redis.call('ZRANGE', index, 0, 0)[1]
+    if not oldest then
+      redis.call('HDEL', 'koren:bytes', account)
+      break
+    end
+    drop_letter(oldest)
+    redis.call('ZREM', index, oldest)
+    dropped = dropped + 1
+  end
+  count_dropped('dead-letters', dropped)
+end
+
+-- Makes a dead letter. `body` is nil when it keeps the event that `event` names, of which it has a
+-- reference already.
+local function bury(id, name, letter, event, body, size)
+  if redis.call('EXISTS', 'koren:dead:' .. id) == 1 then
+    drop_letter(id)
+  end
+  local bytes = size + LETTER_BYTES
+  redis.call('HSET', 'koren:dead:' .. id, 'function', name, 'reason', letter.reason, 'meta', letter.meta,
+    'attempts', letter.attempts, 'received', letter.received, 'time', now, 'bytes', bytes)
+  if event then
+    redis.call('HSET', 'koren:dead:' .. id, 'event', event)
+  else
+    redis.call('HSET', 'koren:dead:' .. id, 'body', body)
+  end
+  redis.call('ZADD', 'koren:dead', now, id)
+  charge('dead', name, bytes)
+  if name ~= '' then
+    redis.call('ZADD', of(name, 'dead'), now, id)
+    trim_letters(of(name, 'dead'), 'dead:' .. name, P.budgets.dead_function)
+  end
+  trim_letters('koren:dead', 'dead', P.budgets.dead)
+end
+
+local INVOCATION = { 'subject', 'event', 'once', 'call', 'closes', 'sequence', 'bytes', 'released',
+  'delivery', 'attempts', 'holder', 'deadline', 'activated', 'pod_started', 'handler_entered' }
+
+-- The invocation, if this delivery has its lease (and, if asked for, only when that ran out).
+local function leased_invocation(name, key, delivery, only_expired)
+  local has = fields(of(name, 'invocation:' .. key), INVOCATION)
+  if has.delivery ~= tostring(delivery) or not has.holder or not has.subject then
+    return nil
+  end
+  has.event = has.event or key
+  if only_expired then
+    local ends = redis.call('ZSCORE', of(name, 'leased'), has.subject)
+    if not ends or tonumber(ends) > now then
+      return nil
+    end
+  end
+  return has
+end
+
+-- Event and phases of an invocation, for receipts.
+local function its_event(has)
+  local its = fields('koren:event:' .. has.event, { 'received', 'meta' })
+  its.meta = its.meta or '{}'
+  its.activated, its.pod_started = has.activated, has.pod_started
+  its.handler_entered = has.handler_entered
+  return its
+end
+
+-- Takes the first event of a subject out of its queue; the next one is due now.
+local function advance(name, subject)
+  local queue = of(name, 'queue:' .. subject)
+  redis.call('LPOP', queue)
+  if redis.call('EXISTS', queue) == 1 then
+    redis.call('ZADD', of(name, 'ready'), now, subject)
+  end
+end
+
+-- Ends an invocation for good. `its` are its event's fields, `verdict` has state, told, answered.
+local function finish(name, key, has, its, attempt, verdict)
+  local field = verdict.state == 'succeeded' and 'result' or 'error'
+  local keeps = false
+  if has.once == '1' then
+    local outcome = 'koren:outcome:' .. key
+    redis.call('HSET', outcome, 'state', verdict.state, field, verdict.answered)
+    redis.call('PEXPIRE', outcome, P.outcome_kept)
+    ring('o:' .. key)
+  elseif verdict.state == 'dead-lettered' then
+    keeps = true
+  end
+  local told = verdict.told
+  if has.call == '1' and verdict.state == 'succeeded' then
+    told = '' -- whoever reads receipts need not be who called
+  end
+  report(verdict.state, name, attempt, its.meta, its, { [field] = told })
+  if has.closes == '1' then
+    redis.call('ZREM', of(name, 'incidents'), has.subject)
+    redis.call('SET', of(name, 'closed:' .. has.subject), has.sequence or '', 'PX', P.seen_for)
+  end
+  redis.call('DEL', of(name, 'invocation:' .. key))
+  if has.holder then
+    redis.call('HDEL', 'koren:holders', has.holder)
+  end
+  local bytes = tonumber(has.bytes or 0)
+  charge('queue', name, -bytes)
+  if keeps then
+    bury(name .. '.' .. key, name,
+      { reason = verdict.told, meta = its.meta, attempts = attempt, received = its.received or '' },
+      has.event, nil, math.max(0, bytes - INVOCATION_BYTES))
+  else
+    unref(has.event)
+  end
+  ring('f:' .. name)
+end
+
+-- Puts an event into a function's queue. `work`: key, subject, event, size, sequence, once, call,
+-- released; `wish`: name, opens, closes, limit. False when the function's queue is full, or the
+-- invocation is there already.
+local function put(work, wish)
+  local name, subject = wish.name, work.subject
+  local invocation = of(name, 'invocation:' .. work.key)
+  if redis.call('EXISTS', invocation) == 1 then
+    return false, 'twice'
+  end
+  local bytes = work.size + INVOCATION_BYTES
+  if charged('queue:' .. name) + bytes > P.budgets.queue_function then
+    return false, 'full'
+  end
+  redis.call('SADD', 'koren:functions', name)
+  redis.call('HSET', invocation, 'subject', subject, 'event', work.event, 'once', work.once,
+    'call', work.call, 'closes', wish.closes, 'sequence', work.sequence, 'bytes', bytes,
+    'released', work.released, 'delivery', 0, 'attempts', 0)
+  charge('queue', name, bytes)
+  redis.call('HINCRBY', 'koren:event:' .. work.event, 'refs', 1)
+  if redis.call('RPUSH', of(name, 'queue:' .. subject), work.key) == 1 then
+    redis.call('ZADD', of(name, 'ready'), now, subject)
+  end
+  redis.call('ZREMRANGEBYSCORE', of(name, 'incidents'), '-inf', now)
+  if wish.opens == 1 then
+    -- An opening that comes after its own incident's end (a repeat that was held up) is work, but
+    -- opens nothing.
+    local closed = redis.call('GET', of(name, 'closed:' .. subject))
+    if not closed or (tonumber(work.sequence) or 0) > (tonumber(closed) or 0) then
+      redis.call('ZADD', of(name, 'incidents'), 'NX', now + wish.limit, subject)
+    end
+  end
+  return true
+end
+
+-- Puts an event into the queue of each function that wants it; a full function's becomes its dead
+-- letter. `event`: body, meta, received. Returns whether one that waits for an outcome was refused.
+local function spread(work, event, wishes)
+  local key = 'koren:event:' .. work.event
+  local refused = false
+  if event then
+    redis.call('HSET', key, 'body', event.body, 'meta', event.meta, 'received', event.received)
+  end
+  redis.call('HINCRBY', key, 'refs', 1)
+  for _, wish in ipairs(wishes) do
+    local put_in, why = put(work, wish)
+    if put_in then
+      ring('f:' .. wish.name)
+    elseif why == 'full' then
+      refused = true
+      count_dropped('queue-full', 1)
+      if work.once ~= 1 then
+        local its = fields(key, { 'meta', 'received' })
+        local reason = 'QueueFull: the queue of ' .. wish.name .. ' has reached its '
+          .. P.budgets.queue_function .. ' bytes; mend or scale the function, then redrive'
+        redis.call('HINCRBY', key, 'refs', 1)
+        redis.call('SADD', 'koren:functions', wish.name)
+        bury(wish.name .. '.' .. work.key, wish.name,
+          { reason = reason, meta = its.meta, attempts = 0, received = its.received },
+          work.event, nil, work.size)
+        report('dead-lettered', wish.name, 0, its.meta, its, { error = reason })
+      end
+    end
+  end
+  unref(work.event)
+  return refused
+end
+
+local function dismiss(subject, by, keep_for)
+  local keys = redis.call('LRANGE', 'koren:holding:' .. subject, 0, -1)
+  local ids = {}
+  for _, key in ipairs(keys) do
+    local held = fields('koren:held:' .. key, { 'meta', 'received' })
+    redis.call('ZREM', 'koren:held', key)
+    if held.meta then
+      redis.call('HSET', 'koren:held:' .. key, 'state', 'dismissed', 'by', by)
+      redis.call('ZADD', 'koren:dismissed', now + keep_for, key)
+      report('dismissed', '', 0, held.meta, held)
+      ids[#ids + 1] = held.meta
+    end
+  end
+  redis.call('DEL', 'koren:holding:' .. subject)
+  redis.call('SET', 'koren:verdict:' .. subject, 'dismissed\n' .. by, 'PX', P.seen_for)
+  return ids
+end
+
+local function forget_held(key)
+  local bytes = tonumber(redis.call('HGET', 'koren:held:' .. key, 'bytes') or 0)
+  redis.call('DEL', 'koren:held:' .. key)
+  redis.call('ZREM', 'koren:dismissed', key)
+  redis.call('ZREM', 'koren:held', key)
+  charge('held', '', -bytes)
+end

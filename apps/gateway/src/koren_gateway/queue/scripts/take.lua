@@ -1,0 +1,69 @@
+#!lua flags=allow-oom
+-- Leases the first due event of a function to a holder (a pod). What is missing behind a subject is
+-- passed over.
+--
+-- P: name, holder, lease (ms), timeout (ms), grace (ms: a lease ends at most so long after the
+--    deadline), started (ms when the pod's process started; may be missing)
+-- Returns {state}: 'held' with held ('<fn>\n<key>\n<delivery>', the lease that the holder has still),
+--    'none' with due (ms until the next is due, or -1), 'taken' with key, delivery, deadline (ms),
+--    body, meta, phases, released, more (subjects still due).
+
+local name = P.name
+local ready = of(name, 'ready')
+
+local function lease(subject, key, has, event)
+  local invocation = of(name, 'invocation:' .. key)
+  local delivery = redis.call('HINCRBY', invocation, 'delivery', 1)
+  local deadline = now + P.timeout
+  -- Only what this event brought about is a phase of it, not how a pod that was there came to be.
+  local phases = {}
+  local received = tonumber(event.received)
+  phases.received = received
+  redis.call('HSET', invocation, 'holder', P.holder, 'deadline', deadline)
+  for phase, ms in pairs({
+    activated = tonumber(redis.call('GET', of(name, 'activated')) or nil) or 0,
+    pod_started = P.started or 0,
+  }) do
+    if received and ms >= received then
+      redis.call('HSET', invocation, phase, ms)
+      phases[phase] = ms
+    end
+  end
+  redis.call('ZADD', of(name, 'leased'), math.min(now + P.lease, deadline + P.grace), subject)
+  redis.call('HSET', 'koren:holders', P.holder, name .. '\n' .. key .. '\n' .. delivery)
+  return cmsgpack.pack({
+    state = 'taken', key = key, delivery = delivery, deadline = deadline, body = event.body,
+    meta = event.meta, phases = phases, released = has.released or '',
+    more = redis.call('ZCOUNT', ready, '-inf', now),
+  })
+end
+
+redis.call('DEL', of(name, 'init-error'))
+local held = redis.call('HGET', 'koren:holders', P.holder)
+if held then
+  return cmsgpack.pack({ state = 'held', held = held })
+end
+while true do
+  local first = redis.call('ZRANGE', ready, 0, 0, 'WITHSCORES')
+  if not first[1] then
+    return cmsgpack.pack({ state = 'none', due = -1 })
+  end
+  local due = tonumber(first[2])
+  if due > now then
+    return cmsgpack.pack({ state = 'none', due = due - now })
+  end
+  local subject = first[1]
+  redis.call('ZREM', ready, subject)
+  local key = redis.call('LINDEX', of(name, 'queue:' .. subject), 0)
+  if key then
+    local has = fields(of(name, 'invocation:' .. key), { 'subject', 'event', 'released', 'bytes' })
+    local event = fields('koren:event:' .. (has.event or key), { 'body', 'meta', 'received' })
+    if has.subject and event.body and event.meta then
+      return lease(subject, key, has, event)
+    end
+    redis.call('DEL', of(name, 'invocation:' .. key))
+    charge('queue', name, -tonumber(has.bytes or 0))
+    count_dropped('broken', 1)
+    advance(name, subject)
+  end
+end

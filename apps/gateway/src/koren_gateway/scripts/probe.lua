@@ -1,8 +1,0 @@
-#!lua
--- Does nothing, but is refused whenever enqueue.lua would be: Redis is full, read-only, or could not
--- write to its disk. What the caller sends with it counts as memory in use.
---
--- KEYS: none
--- ARGV: padding
-
-return 1
