@@ -18,18 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
-from conftest import DONE, SITE_DIR, drill, on_host
+from conftest import DONE, SITE_DIR, drill
 from figures import Figures, percentile, percentiles
+from inside import Process, lease_holder, seoul_redis
 from ways import (
     DEPLOYMENTS,
     floor,
     from_zero_and_back,
     handled,
     kube,
-    lease_holder,
     old_way,
-    seoul_redis_password,
 )
 
 from koren_events import Publisher
@@ -56,18 +54,6 @@ SINK, OTHER = "bench-sink", "bench-other-{}"
 TOPIC = "events/seoul/bench/{}"
 # At Seoul's broker, but no event of Seoul's: neither gateway nor bridge takes it.
 BARE_TOPIC = "events/none/bench/bare"
-
-# The first process of a container, by the host that it runs on.
-FIRST_PROCESS = """
-import glob, sys
-pids = []
-for name in glob.glob("/proc/[0-9]*/cgroup"):
-    try:
-        pids += [int(name.split("/")[2])] if sys.argv[1] in open(name).read() else []
-    except OSError:
-        pass
-print(min(pids))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -122,13 +108,7 @@ def test_warm(figures: Figures, probe: str, publisher: Publisher) -> None:
 @pytest.fixture(scope="module")
 def store(site: dict[str, Any]) -> Iterator[Any]:
     """Seoul's Redis, as the gateway's user."""
-    client = redis.Redis(
-        host=site["regions"]["seoul"]["broker"],
-        username="gateway",
-        password=seoul_redis_password(),
-        ssl=True,
-        ssl_ca_certs=str(SITE_DIR / "pki" / "ca.crt"),
-    )
+    client = seoul_redis(site)
     yield client
     client.close()
 
@@ -149,20 +129,6 @@ def test_machine(figures: Figures, store: Any, broker: Broker) -> None:
     durable = fsyncs(store, EVENT_BYTES)
     figures.line["redis_fsync_per_s"] = round(durable)
     figures.row("Redis alone, 1 KiB on disk before the next", f"{durable:.0f} a second")
-
-
-class Process:
-    """The first process of a pod's container, on its node."""
-
-    def __init__(self, pod: dict[str, Any]) -> None:
-        self._node = pod["spec"]["nodeName"]
-        container = pod["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
-        self._pid = int(on_host(self._node, "python3", "-c", FIRST_PROCESS, container))
-        self._page = int(on_host(self._node, "getconf", "PAGE_SIZE"))
-
-    def memory_mib(self) -> float:
-        """What it holds in memory."""
-        return int(on_host(self._node, "cat", f"/proc/{self._pid}/statm").split()[1]) * self._page / 2**20
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -222,16 +221,3 @@ def old_way(kube: Kube, connect: Connect, probe: str) -> Callable[[], float]:
         return entered - began
 
     return measured
-
-
-def seoul_redis_password() -> str:
-    """The password of the gateway's user at Seoul's Redis."""
-    return (SITE_DIR / "secrets" / "redis-seoul").read_text().strip()
-
-
-def lease_holder(kube: Kube) -> dict[str, Any]:
-    """The gateway's pod that takes events in."""
-    lease = json.loads(kube.request("GET", "/apis/coordination.k8s.io/v1/namespaces/koren-faas/leases/gateway-intake"))
-    path = f"/api/v1/namespaces/koren-faas/pods/{lease['spec']['holderIdentity']}"
-    found: dict[str, Any] = json.loads(kube.request("GET", path))
-    return found
