@@ -3,11 +3,13 @@
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import textwrap
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +20,8 @@ import koren_runtime
 
 TOKEN = "a-token"
 PYTHON = "/usr/bin/python3.11"
+KEPT = -503
+"""In `refuse`: 503, and that the lease is kept."""
 START = str(Path(koren_runtime.__file__).with_name("start.py"))
 
 
@@ -40,6 +44,7 @@ class GatewayDouble:
 
     poll_s: float = 5.0
     port: int = 0
+    lease_ms: int = 10_000
     refuse: dict[str, list[int]] = field(default_factory=dict)
     """By the last word of the path: statuses to answer with before it works."""
     calls: list[Call] = field(default_factory=list)
@@ -47,6 +52,14 @@ class GatewayDouble:
     """When each `next` came in."""
     started_ms: int = 0
     complaints: list[str] = field(default_factory=list)
+    hang: set[str] = field(default_factory=set)
+    """Last words of paths that are not answered."""
+    refused: list[str] = field(default_factory=list)
+    """The last words of the paths that were refused for `refuse`."""
+    leases: dict[str, int] = field(default_factory=dict)
+    """The attempt of each invocation that has a lease."""
+    writers: list[tuple[str | None, str | None]] = field(default_factory=list)
+    """Invocation and attempt of each write of state."""
     state: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     expiries: dict[str, str] = field(default_factory=dict)
 
@@ -54,11 +67,22 @@ class GatewayDouble:
         self._queue: deque[tuple[str, dict[str, Any]]] = deque()
         self._changed = threading.Condition()
         self._version = 0
+        self._attempt = 0
+        self._hang_up = threading.Event()
+        self._connections: set[socket.socket] = set()
         double = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
+
+            def setup(self) -> None:
+                super().setup()
+                double._connections.add(self.connection)
+
+            def finish(self) -> None:
+                double._connections.discard(self.connection)
+                super().finish()
 
             def do_GET(self) -> None:
                 double._serve(self)
@@ -68,14 +92,32 @@ class GatewayDouble:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, *_: object) -> None:
+                pass  # pods that were killed amid a request
+
+        self._server = Server(("127.0.0.1", self.port), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
+        """It is gone: nothing listens, and what was connected is cut."""
+        self._hang_up.set()
         self._server.shutdown()
         self._server.server_close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Ends all connections."""
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def stop_listening(self) -> None:
+        """Whoever is connected goes on, nobody else can connect."""
+        self._server.shutdown()
+        self._server.socket.close()
 
     def give(self, data: Any, id: str = "invocation-1", **attributes: Any) -> None:
         event = {
@@ -106,6 +148,11 @@ class GatewayDouble:
             )
             return found()[count - 1]
 
+    def wait_until(self, condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+        """Looks at the condition whenever the double was told something."""
+        with self._changed:
+            assert self._changed.wait_for(condition, timeout_s), f"{self.calls} {self.complaints}"
+
     def wait_for_next(self, count: int = 1, timeout_s: float = 10.0) -> None:
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.nexts) >= count, timeout_s)
@@ -113,7 +160,11 @@ class GatewayDouble:
     def words(self) -> list[str]:
         """What it was told, in order, without heartbeats."""
         words = [call.path.rsplit("/", 1)[-1] for call in self.calls]
-        return [word for word in words if word != "heartbeat"]
+        return [word for word in words if word not in ("heartbeat", "log")]
+
+    def log(self) -> str:
+        """What the pods' logs were said to be."""
+        return "".join(call.body["text"] for call in self.calls if call.path == "/v1/log")
 
     def _serve(self, request: BaseHTTPRequestHandler) -> None:
         length = int(request.headers.get("Content-Length") or 0)
@@ -123,19 +174,37 @@ class GatewayDouble:
         if problem:
             self.complaints.append(f"{request.command} {path}: {problem}")
             return self._answer(request, 400, json.dumps({"error": problem}).encode())
-        refusals = self.refuse.get(path.rsplit("/", 1)[-1])
+        word = path.rsplit("/", 1)[-1]
+        if word in self.hang:
+            self._hang_up.wait()
+            return None
+        refusals = self.refuse.get(word)
         if refusals:
-            return self._answer(request, refusals.pop(0), b'{"error": "refused by the test"}')
+            with self._changed:
+                self.refused.append(word)
+                self._changed.notify_all()
+            refusal = refusals.pop(0)
+            headers = {"Koren-Lease": "kept"} if refusal == KEPT else {}
+            answer = b'{"error": "refused by the test"}'
+            return self._answer(request, abs(refusal), answer, headers)
         if path == "/v1/invocation/next":
             self._next(request)
         elif path.startswith("/v1/state/"):
             self._state(request, path.removeprefix("/v1/state/"), body)
         else:
+            try:
+                said = json.loads(body)
+            except ValueError:
+                self.complaints.append(f"{path}: no JSON")
+                return self._answer(request, 400, b'{"error": "no JSON"}')
             with self._changed:
                 attempt = request.headers.get("Koren-Attempt")
-                self.calls.append(Call(time.time(), path, json.loads(body), attempt))
+                self.calls.append(Call(time.time(), path, said, attempt))
+                if word in ("response", "error"):
+                    self.leases.pop(path.split("/")[3], None)
                 self._changed.notify_all()
-            self._answer(request, 204)
+            kept = word in ("entered", "heartbeat")
+            self._answer(request, 204, b"", {"Koren-Lease-Ms": str(self.lease_ms)} if kept else {})
 
     def _problem(self, request: BaseHTTPRequestHandler, path: str) -> str | None:
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
@@ -147,8 +216,12 @@ class GatewayDouble:
             if not started.isdigit() or abs(int(started) / 1000 - time.time()) > 600:
                 return f"Koren-Started-Ms is {started!r}"
             self.started_ms = int(started)
-        elif path.startswith("/v1/invocation/") and request.headers.get("Koren-Attempt") != "1":
-            return "no attempt"
+        elif path.startswith("/v1/invocation/"):
+            attempt = request.headers.get("Koren-Attempt", "")
+            if not 1 <= int(attempt or 0) <= self._attempt:
+                return "no attempt"
+        elif path == "/v1/log" and int(request.headers["Content-Length"]) > 64 * 1024:
+            return "a log too long"
         return None
 
     def _next(self, request: BaseHTTPRequestHandler) -> None:
@@ -158,10 +231,13 @@ class GatewayDouble:
             if not self._changed.wait_for(lambda: self._queue, self.poll_s):
                 return self._answer(request, 204)
             id, event = self._queue.popleft()
+            self._attempt += 1
+            self.leases[id] = self._attempt
         headers = {
             "Content-Type": "application/cloudevents+json",
             "Koren-Invocation-Id": id,
-            "Koren-Attempt": "1",
+            "Koren-Attempt": str(self.leases[id]),
+            "Koren-Lease-Ms": str(self.lease_ms),
             "Koren-Deadline-Ms": str(round((time.time() + 60) * 1000)),
         }
         self._answer(request, 200, json.dumps(event, ensure_ascii=False).encode(), headers)
@@ -172,6 +248,10 @@ class GatewayDouble:
                 return self._answer(request, 404, b'{"error": "no value"}')
             value, version = self.state[key]
             return self._answer(request, 200, value, {"ETag": f'"{version}"'})
+        writer = (request.headers.get("Koren-Invocation-Id"), request.headers.get("Koren-Attempt"))
+        self.writers.append(writer)
+        if writer != (None, None) and str(self.leases.get(writer[0] or "")) != writer[1]:
+            return self._answer(request, 409, b'{"error": "the attempt has no lease"}')
         known = self.state.get(key)
         must_match = request.headers.get("If-Match")
         if (request.headers.get("If-None-Match") == "*" and known is not None) or (
@@ -181,6 +261,8 @@ class GatewayDouble:
         self._version += 1
         self.state[key] = (body, self._version)
         self.expiries[key] = request.headers.get("Koren-Expires-S", "")
+        with self._changed:
+            self._changed.notify_all()
         return self._answer(request, 204, b"", {"ETag": f'"{self._version}"'})
 
     def _answer(
@@ -225,10 +307,13 @@ class Pod:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(code))
 
-    def start(self, **environment: str) -> None:
+    def start(self, in_cgroup: Path | None = None, **environment: str) -> None:
+        enter = []
+        if in_cgroup is not None:
+            enter = ["/bin/sh", "-c", 'echo $$ >"$0" && exec "$@"', str(in_cgroup / "cgroup.procs")]
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [PYTHON, "-I", "-S", START],
+                [*enter, PYTHON, "-I", "-S", START],
                 env=self.environment | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -243,6 +328,13 @@ class Pod:
     @property
     def log(self) -> str:
         return self.log_path.read_text()
+
+    def wait_for_log(self, text: str, timeout_s: float = 10.0) -> None:
+        """Until the text is in the log."""
+        until = time.monotonic() + timeout_s
+        while text not in self.log:
+            assert time.monotonic() < until, f"not in the log: {text}\n{self.log}"
+            time.sleep(0.01)
 
     def terminate(self) -> None:
         assert self._process is not None

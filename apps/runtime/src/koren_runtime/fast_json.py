@@ -35,6 +35,8 @@ def loads(text: str) -> "Any":
         value, end = _scan(text, start)
     except StopIteration as stop:
         raise ValueError(f"no JSON value at character {stop.value}") from None
+    except RecursionError:
+        raise ValueError("the JSON is nested too deep") from None
     if text[end:].strip(_WHITESPACE):
         raise ValueError(f"more than one JSON value: the first ends at character {end}")
     return value

@@ -3,7 +3,7 @@
 import _socket
 
 EVENT = b"V"
-"""To the worker: a CloudEvent in JSON."""
+"""To the worker: an invocation's id, a line; its attempt, a line; a CloudEvent in JSON."""
 READY = b"R"
 """From the worker: the handler is loaded."""
 NOT_READY = b"N"
@@ -15,7 +15,14 @@ ANSWER = b"A"
 FAILED = b"F"
 """The handler has failed; a failure as JSON."""
 
+BODY_MAX_BYTES = 32 * 1024 * 1024
+
+_KINDS = (EVENT, READY, NOT_READY, ENTERED, ANSWER, FAILED)
 _HEAD = 5
+
+
+class BrokenFrame(Exception):
+    """What the other side says is no frame. Nothing it says later can be understood."""
 
 
 def pack(kind: bytes, body: bytes = b"") -> bytes:
@@ -34,6 +41,7 @@ class Frames:
         """Reads, with these flags of `recv`, until a frame is complete; the complete ones.
 
         None when the other side is gone. With MSG_DONTWAIT nothing when it says nothing now.
+        Raises BrokenFrame.
         """
         frames: list[tuple[bytes, bytes]] = []
         while not frames:
@@ -52,7 +60,10 @@ class Frames:
     def _complete(self) -> "list[tuple[bytes, bytes]]":
         frames = []
         while len(self._received) >= _HEAD:
-            end = _HEAD + int.from_bytes(self._received[1:_HEAD], "big")
+            size = int.from_bytes(self._received[1:_HEAD], "big")
+            if size > BODY_MAX_BYTES or self._received[:1] not in _KINDS:
+                raise BrokenFrame
+            end = _HEAD + size
             if len(self._received) < end:
                 break
             frames.append((bytes(self._received[:1]), bytes(self._received[_HEAD:end])))

@@ -2,6 +2,8 @@
 
 import posix
 
+TAIL_MAX_BYTES = 64 * 1024
+
 _LINE_MAX_BYTES = 16 * 1024
 
 
@@ -12,10 +14,14 @@ class Log:
         self._descriptor = descriptor
         self._begun = b""
         self._event_id = "-"
+        self._tail = bytearray()
 
     def belongs_to(self, event_id: str) -> None:
         """What is printed from now on belongs to this event."""
         self.end_line()
+        if not event_id.isprintable():
+            # An id with a line break in it would make lines of its own.
+            event_id = "".join(c if c.isprintable() else "?" for c in event_id)
         self._event_id = event_id
 
     def printed(self, output: bytes) -> None:
@@ -38,7 +44,24 @@ class Log:
         for line in text.splitlines():
             self._write(b"runtime: " + line.encode(errors="replace"))
 
+    def tail(self) -> bytes:
+        """The last 64 KiB of what was written since `forget`, in whole lines."""
+        self._trim()
+        return bytes(self._tail)
+
+    def forget(self) -> None:
+        """Begins the tail anew."""
+        self._tail.clear()
+
     def _write(self, line: bytes) -> None:
         left = f"[{self._event_id}] ".encode(errors="replace") + line + b"\n"
+        self._tail += left
+        if len(self._tail) > 2 * TAIL_MAX_BYTES:
+            self._trim()
         while left:
             left = left[posix.write(self._descriptor, left) :]
+
+    def _trim(self) -> None:
+        before = len(self._tail) - TAIL_MAX_BYTES
+        if before > 0:
+            del self._tail[: self._tail.find(b"\n", before - 1) + 1]

@@ -6,6 +6,13 @@ DEFAULT_GATEWAY = "gateway.koren-faas.svc:8080"
 DEFAULT_TOKEN = "/var/run/secrets/koren/token"
 DEFAULT_FOLDER = "/function"
 
+WORKER = "KOREN_WORKER"
+"""Variable that the function and all its children have: they are not to be a second runtime."""
+INVOCATION_FILE = "KOREN_INVOCATION_FILE"
+"""Variable with the path of a file that says, in two lines, which invocation and which attempt the
+function has in hand. A process that a function keeps from event to event finds each one there."""
+INVOCATION_FILE_BYTES = 1024
+
 
 class BadSetting(Exception):
     """A variable of the environment can't be used; the message names it."""

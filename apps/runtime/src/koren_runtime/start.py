@@ -6,8 +6,9 @@ folder of this package is then found by where this file is.
 
 import sys
 
-sys.path.insert(0, __file__.rsplit("/", 2)[0])
+if __name__ == "__main__":
+    sys.path.insert(0, __file__.rsplit("/", 2)[0])
 
-from koren_runtime.supervisor import main
+    from koren_runtime.supervisor import main
 
-main()
+    main()

@@ -10,8 +10,16 @@ Each call is a request to the gateway. Its errors may be left to propagate: the 
 again then.
 """
 
+import posix
+
 from koren_runtime.http import Connection, Response, quote
-from koren_runtime.settings import DEFAULT_TOKEN, environment, gateway_address
+from koren_runtime.settings import (
+    DEFAULT_TOKEN,
+    INVOCATION_FILE,
+    INVOCATION_FILE_BYTES,
+    environment,
+    gateway_address,
+)
 
 VALUE_MAX_BYTES = 64 * 1024
 
@@ -29,6 +37,10 @@ class StateError(Exception):
 
 class Conflict(StateError):
     """The state is not what `version` says: another pod was there first. Read it again."""
+
+
+class LeaseLost(StateError):
+    """This attempt at the event has ended for the gateway; another may be under way."""
 
 
 class Entry:
@@ -58,7 +70,8 @@ def put(key: str, value: bytes, *, version: str = ANY, expires_s: int | None = N
     """Keeps at most 64 KiB under `key`; returns its new version.
 
     `version` is that of the entry to be replaced, or ABSENT, or ANY. After `expires_s` seconds it
-    is forgotten. Raises Conflict when something else is there, StateError for all else.
+    is forgotten. Raises Conflict when something else is there, LeaseLost when the event in hand is
+    not this pod's any more, StateError for all else.
     """
     if len(value) > VALUE_MAX_BYTES:
         raise StateError(
@@ -74,6 +87,8 @@ def put(key: str, value: bytes, *, version: str = ANY, expires_s: int | None = N
     response = _ask("PUT", key, headers, value)
     if response.status == 412:
         raise Conflict(f"state {key!r} has changed")
+    if response.status == 409:
+        raise LeaseLost(f"state {key!r} is not written: {response.problem()}")
     if response.status not in (200, 204):
         raise StateError(f"state {key!r}: the gateway answered {response.problem()}")
     return _version(response)
@@ -83,8 +98,29 @@ def _version(response: Response) -> str:
     return response.headers.get("etag", "").strip('"')
 
 
+def _invocation(key: str, path: str | None) -> dict[str, str]:
+    """The headers that say for which attempt a write is; none while the module is loaded."""
+    if path is None:
+        return {}  # not in a pod
+    try:
+        file = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError as error:
+        raise LeaseLost(
+            f"state {key!r} is not written: the function that started this process has ended"
+        ) from error
+    try:
+        lines = posix.read(file, INVOCATION_FILE_BYTES).decode().split("\n")
+    finally:
+        posix.close(file)
+    if len(lines) < 2:
+        return {}
+    return {"Koren-Invocation-Id": lines[0], "Koren-Attempt": lines[1]}
+
+
 def _ask(method: str, key: str, headers: dict[str, str], body: bytes | None = None) -> Response:
     variables = environment()
+    if method == "PUT":
+        headers |= _invocation(key, variables.get(INVOCATION_FILE))
     host, port = gateway_address(variables)
     try:
         connection = Connection(

@@ -13,21 +13,30 @@ import time
 
 from koren_runtime import frames
 from koren_runtime.contract import failure
-from koren_runtime.frames import Frames, pack
-from koren_runtime.http import Connection, Response, quote
-from koren_runtime.log import Log
-from koren_runtime.settings import BadSetting, Settings, environment
+from koren_runtime.fast_json import dumps, loads
+from koren_runtime.frames import BrokenFrame, Frames, pack
+from koren_runtime.http import Connection, ProtocolError, Response, look_up, number, quote
+from koren_runtime.log import TAIL_MAX_BYTES, Log
+from koren_runtime.settings import WORKER, BadSetting, Settings, environment
 from koren_runtime.worker import work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+
+    from koren_runtime.http import Addresses
 else:
     import _signal
 
 REQUEST_TIMEOUT_S = 5.0
-HEARTBEAT_S = 3.0
-"""The gateway's lease is 10 s: two may be lost."""
+KEEP_TIMEOUT_S = 2.5
+"""For a request that keeps the lease, on each of two connections; an answer waits for it."""
+LOG_TIMEOUT_S = 1.0
+LEASE_S = 10.0
+"""A lease of which the gateway does not say how long it is."""
+HEARTBEATS_A_LEASE = 3.3
+RETRY_S = 1.0
+"""Until a heartbeat is tried again that did not keep the lease."""
 LONG_POLL_S = 90.0
 """An answer to `next` that takes longer will not come; the gateway's own limit is 25 s."""
 REPORT_S = 60.0
@@ -35,17 +44,52 @@ REPORT_S = 60.0
 
 _PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _LEASE_LOST = 409
+_ID_MAX = 512
+
+
+def _is_kept(response: Response) -> bool:
+    """Whether the gateway can't renew the lease, but can't give the event to anyone else either."""
+    return response.status == 503 and response.headers.get("koren-lease", "") == "kept"
 
 
 class Invocation:
-    """One attempt at one event."""
+    """One attempt at one event.
 
-    __slots__ = ("attempt", "id", "message")
+    `lease_until` is when the lease must have run out, by the monotonic clock; nobody else has the
+    event before. Raises ProtocolError when the answer hands out no event that could be reported.
+    """
 
-    def __init__(self, id: str, attempt: str, message: bytes) -> None:
-        self.id = id
-        self.attempt = attempt
-        self.message = message
+    __slots__ = (
+        "attempt",
+        "beat_at",
+        "entered",
+        "entered_known",
+        "id",
+        "lease_s",
+        "lease_until",
+        "message",
+    )
+
+    def __init__(self, response: Response, since: float) -> None:
+        self.id = response.headers.get("koren-invocation-id", "")
+        self.attempt = response.headers.get("koren-attempt", "")
+        if not (self.id.isascii() and self.id.isprintable() and 0 < len(self.id) <= _ID_MAX):
+            raise ProtocolError(f"the gateway's event has the invocation id {self.id[:80]!r}")
+        if number(self.attempt) is None:
+            raise ProtocolError(f"the gateway's event has the attempt {self.attempt[:80]!r}")
+        self.message = response.body
+        self.entered = False
+        self.entered_known = False
+        self.lease_s = LEASE_S
+        self.renew(response, since)
+
+    def renew(self, response: Response, since: float) -> None:
+        """The lease lasts anew, from `since` on."""
+        lease_ms = number(response.headers.get("koren-lease-ms", ""))
+        if lease_ms:
+            self.lease_s = lease_ms / 1000
+        self.lease_until = since + self.lease_s
+        self.beat_at = since + self.lease_s / HEARTBEATS_A_LEASE
 
 
 class Worker:
@@ -63,20 +107,40 @@ class Worker:
         theirs.close()
         posix.close(output)
         posix.set_blocking(self.output, False)
+        self.control.setblocking(False)
         self._frames = Frames(self.control)
+        self._unsent = memoryview(b"")
 
-    def send(self, message: bytes) -> None:
-        """Gives it an event; it must be ready, so that it reads."""
-        try:  # noqa: SIM105 (contextlib is an import)
-            self.control.sendall(pack(frames.EVENT, message))
+    @property
+    def is_written_to(self) -> bool:
+        """Whether a part of an event is still to be written."""
+        return len(self._unsent) > 0
+
+    def send(self, invocation: Invocation) -> None:
+        """Gives it an event. It may not read now: the function may hold its interpreter."""
+        head = f"{invocation.id}\n{invocation.attempt}\n".encode()
+        self._unsent = memoryview(pack(frames.EVENT, head + invocation.message))
+        self.write()
+
+    def write(self) -> None:
+        """Writes of the event what it takes now."""
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[self.control.send(self._unsent) :]
+        except BlockingIOError:
+            pass
         except ConnectionError:
-            pass  # its end will be noticed
+            self._unsent = memoryview(b"")  # its end will be noticed
 
     def said(self) -> "list[tuple[bytes, bytes]]":
         """The frames that have come from it. Kills it when it can say nothing any more."""
         said: list[tuple[bytes, bytes]] = []
-        while received := self._frames.receive(_socket.MSG_DONTWAIT):
-            said += received
+        received: list[tuple[bytes, bytes]] | None
+        try:
+            while received := self._frames.receive():
+                said += received
+        except BrokenFrame:
+            received = None
         if received is None and self.status is None:
             # It is ending anyway, or the function has closed what is not its own.
             posix.kill(self.pid, _signal.SIGKILL)
@@ -114,6 +178,10 @@ class Supervisor:
         self._log = Log()
         self._stopping = False
         self._connection: Connection | None = None
+        self._addresses: Addresses | None = None
+        self._oom_counter: str | None = None
+        self._oom_kills: int | None = None
+        self._answered_at = 0.0
         self._trouble = ""
         self._worker: Worker | None = None
         self._said: list[tuple[bytes, bytes]] = []
@@ -131,10 +199,11 @@ class Supervisor:
             self._log.belongs_to(invocation.id)
             self._invoke(invocation)
             self._log.belongs_to("-")
+            self._send_log()
             if self._stopping:
                 break
-        if self._worker is not None:
-            self._worker.end()
+        self._end_worker()
+        self._send_log()
 
     def _stop(self, number: int, frame: object) -> None:
         self._stopping = True
@@ -146,19 +215,19 @@ class Supervisor:
         while not self._stopping:
             try:
                 response = self._ask_for_next()
-            except OSError as error:
-                self._disconnect()
-                self._note_trouble(str(error) or type(error).__name__)
-            else:
                 if response is None:
+                    # The question is not answered: nothing else can be asked there.
+                    self._disconnect()
                     break
                 if response.status == 200:
+                    invocation = Invocation(response, self._answered_at)
                     self._note_trouble("")
-                    return Invocation(
-                        response.headers.get("koren-invocation-id", ""),
-                        response.headers.get("koren-attempt", ""),
-                        response.body,
-                    )
+                    return invocation
+            except OSError as error:
+                self._disconnect()
+                self._addresses = None
+                self._note_trouble(str(error) or type(error).__name__)
+            else:
                 if response.status == 204:
                     self._note_trouble("")
                     failures = 0
@@ -173,6 +242,7 @@ class Supervisor:
         connection = self._connect()
         started = {"Koren-Started-Ms": str(self._started_ms)}
         connection.send("GET", "/v1/invocation/next", started)
+        self._count_oom_kills()
         until = time.monotonic() + LONG_POLL_S
         while not self._wait(until - time.monotonic(), connection):
             self._listen_while_idle()
@@ -183,6 +253,8 @@ class Supervisor:
                 return None
             if time.monotonic() >= until:
                 raise TimeoutError(f"no answer in {LONG_POLL_S:.0f} s")
+        self._answered_at = time.monotonic()
+        connection.limit(REQUEST_TIMEOUT_S)
         return connection.receive()
 
     def _listen_while_idle(self) -> None:
@@ -200,22 +272,17 @@ class Supervisor:
                 self._worker = Worker(self._settings)
             else:
                 message = f"the process ended ({how}) as it loaded the handler"
-                self._report_init_error(failure("WorkerEnded", message))
+                self._report_init_error(self._ended(how, message))
 
     def _report_init_error(self, body: bytes) -> None:
         self._log.say("the handler can't be loaded; it is tried again with the next event")
-        settings = self._settings
         try:
             # `next` is under way on the other connection.
-            connection = Connection(
-                settings.gateway_host,
-                settings.gateway_port,
-                settings.token_path,
-                timeout_s=REQUEST_TIMEOUT_S,
-            )
+            connection = self._new_connection()
             try:
                 connection.send("POST", "/v1/init/error", {}, body)
                 connection.receive()
+                self._send_log(connection)
             finally:
                 connection.close()
         except OSError as error:
@@ -225,62 +292,114 @@ class Supervisor:
 
     def _invoke(self, invocation: Invocation) -> None:
         deadline = time.monotonic() + self._settings.timeout_s
-        next_beat = time.monotonic() + HEARTBEAT_S
         worker = self._worker or self._restart_worker()
-        given = entered = renewed = False
+        given = renewed = False
         while True:
             for kind, body in self._take_said():
                 if kind == frames.READY:
                     self._is_ready()
                 elif kind == frames.ENTERED:
-                    entered = True
-                    if not self._keep(invocation, "entered"):
+                    invocation.entered = True
+                    if not self._keep(invocation):
                         return
                 elif kind == frames.ANSWER:
                     self._answer(invocation, body)
                     return
                 elif kind == frames.FAILED:
                     self._drain()
-                    self._report(invocation, "error", body)
+                    self._report(invocation, "error", self._with_oom(body))
                     return
                 elif kind == frames.NOT_READY:
                     self._end_worker()
-                    self._report(invocation, "error", body)
+                    self._report(invocation, "error", self._with_oom(body))
                     return
             if worker.status is not None:
-                if not worker.ready or entered or renewed:
+                if not worker.ready or invocation.entered or renewed:
                     self._report_crash(invocation)
                     return
                 # It ended between two events; this one is not to pay for that with an attempt.
                 worker = self._restart_worker()
                 given, renewed = False, True
             if worker.ready and not given:
-                worker.send(invocation.message)
+                worker.send(invocation)
                 given = True
             now = time.monotonic()
             if now >= deadline:
                 self._report_timeout(invocation)
                 return
-            if now >= next_beat:
-                next_beat = now + HEARTBEAT_S
-                if not self._keep(invocation, "heartbeat"):
-                    return
-            self._wait(min(deadline, next_beat) - now)
+            if now >= invocation.lease_until:
+                self._give_up(invocation, given)
+                return
+            if now >= invocation.beat_at and not self._keep(invocation):
+                return
+            self._wait(min(deadline, invocation.beat_at, invocation.lease_until) - now)
 
-    def _keep(self, invocation: Invocation, word: str) -> bool:
-        """Keeps the lease; False when it is lost, and the handler is ended with it."""
+    def _keep(self, invocation: Invocation) -> bool:
+        """Keeps the lease; False when it is lost, and the handler is ended with it.
+
+        Until the gateway knows that the handler is entered, this tells it.
+        """
+        word = "entered" if invocation.entered and not invocation.entered_known else "heartbeat"
+        sent = time.monotonic()
+        invocation.beat_at = sent + min(RETRY_S, invocation.lease_s / HEARTBEATS_A_LEASE)
+        response = self._ask_to_keep(invocation, word)
+        if response is None:
+            return True
+        if response.status == _LEASE_LOST:
+            # Another pod may be at this event by now; two at once is what a lease is to prevent.
+            self._log.say(f"the lease is lost, attempt {invocation.attempt} is ended")
+            self._restart_worker()
+            return False
+        if response.status == 204:
+            invocation.entered_known = invocation.entered
+            self._note_trouble("")
+        else:
+            self._note_trouble(f"it answered {response.problem()}")
+        if response.status == 204 or _is_kept(response):
+            invocation.renew(response, sent)
+        return True
+
+    def _ask_to_keep(self, invocation: Invocation, word: str) -> Response | None:
+        """The gateway's answer; None when there is none.
+
+        A connection that fails may be just old, and a gateway that can't renew the lease may have a
+        replica that can: both are asked once more on a new connection.
+        """
+        before = self._connection
+        response = None
         try:
-            response = self._post(invocation, word, b"{}")
+            response = self._post(invocation, word, b"{}", self._time_to_keep(invocation))
+            if not _is_kept(response):
+                return response
         except OSError as error:
             self._disconnect()
-            self._note_trouble(str(error) or type(error).__name__)
-            return True
-        if response.status != _LEASE_LOST:
-            return True
-        # Another pod may be at this event by now; two at once is what a lease is to prevent.
-        self._log.say(f"the lease is lost, attempt {invocation.attempt} is ended")
-        self._restart_worker()
-        return False
+            if before is None:
+                self._note_trouble(str(error) or type(error).__name__)
+                return None
+        old, self._connection = self._connection, None
+        try:
+            response = self._post(invocation, word, b"{}", self._time_to_keep(invocation))
+        except OSError as error:
+            self._disconnect()
+            self._connection = old
+            if response is None:
+                self._note_trouble(str(error) or type(error).__name__)
+        else:
+            if old is not None:
+                old.close()
+        return response
+
+    def _time_to_keep(self, invocation: Invocation) -> float:
+        return min(KEEP_TIMEOUT_S, invocation.lease_until - time.monotonic())
+
+    def _give_up(self, invocation: Invocation, given: bool) -> None:
+        self._log.say(
+            f"the gateway has not renewed the lease in {invocation.lease_s:g} s: it must have run "
+            f"out, attempt {invocation.attempt} is ended"
+        )
+        self._disconnect()
+        if given:
+            self._restart_worker()
 
     def _answer(self, invocation: Invocation, body: bytes) -> None:
         self._drain()
@@ -292,18 +411,55 @@ class Supervisor:
 
     def _report_crash(self, invocation: Invocation) -> None:
         how = self._end_worker()
-        message = f"the function's process ended by itself ({how})"
-        if how == "signal 9" and self._settings.memory_limit:
-            message += f"; it may have needed more memory than {self._settings.memory_limit}"
-        self._log.say(message)
+        body = self._ended(how, f"the function's process ended by itself ({how})")
         self._worker = Worker(self._settings)
-        self._report(invocation, "error", failure("WorkerEnded", message))
+        self._report(invocation, "error", body)
 
     def _report_timeout(self, invocation: Invocation) -> None:
         message = f"no answer within {self._settings.timeout_s:g} s"
         self._log.say(f"{message}; the handler is ended")
         self._restart_worker()
-        self._report(invocation, "error", failure("Timeout", message))
+        self._report(invocation, "error", self._with_oom(failure("Timeout", message)))
+
+    # Memory
+
+    def _count_oom_kills(self) -> bool:
+        """Whether the kernel has ended a process of this container for want of memory since."""
+        from koren_runtime import memory
+
+        if self._oom_counter is None:
+            self._oom_counter = memory.find_counter() or ""
+        before, self._oom_kills = self._oom_kills, memory.read_counter(self._oom_counter)
+        return before is not None and self._oom_kills is not None and self._oom_kills > before
+
+    def _ended(self, how: str, message: str) -> bytes:
+        """The failure that a process's end is."""
+        kind, limit = "WorkerEnded", self._settings.memory_limit
+        if how == f"signal {_signal.SIGKILL:d}":
+            if self._count_oom_kills():
+                kind, message = "OutOfMemory", self._out_of_memory()
+            elif self._oom_kills is None and limit:
+                message += f"; it may have needed more memory than {limit}"
+        self._log.say(message)
+        return failure(kind, message)
+
+    def _with_oom(self, body: bytes) -> bytes:
+        """A failure, and that a child of the function was out of memory if one was."""
+        if not self._count_oom_kills():
+            return body
+        what = f"a process that the function started was ended: {self._out_of_memory()}"
+        self._log.say(what)
+        try:
+            said = loads(body.decode())
+            return dumps({**said, "message": f"{said['message']} ({what})"})
+        except (ValueError, TypeError, KeyError):
+            return body  # the function has written it itself
+
+    def _out_of_memory(self) -> str:
+        limit = self._settings.memory_limit
+        return f"out of memory, limit {limit}" if limit else "out of memory"
+
+    # Reports
 
     def _report(self, invocation: Invocation, word: str, body: bytes) -> Response | None:
         """Tells the gateway how it ended, again and again if need be; None if it never answers."""
@@ -311,12 +467,16 @@ class Supervisor:
         failures = 0
         while True:
             try:
-                response = self._post(invocation, word, body)
+                response = self._post(invocation, word, body, REQUEST_TIMEOUT_S)
                 if response.status == _LEASE_LOST:
                     self._log.say(f"the lease was lost, the {word} is dropped")
                 if response.status < 500 and response.status not in (401, 403):
                     return response
                 problem = f"it answered {response.problem()}"
+                # Another replica may do better.
+                self._disconnect()
+                if _is_kept(response):
+                    until = max(until, time.monotonic() + REPORT_S)
             except OSError as error:
                 self._disconnect()
                 problem = str(error) or type(error).__name__
@@ -324,11 +484,11 @@ class Supervisor:
             if time.monotonic() >= until:
                 self._log.say(f"the {word} could not be delivered in {REPORT_S:.0f} s")
                 return None
-            self._rest(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
+            self._pause(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
             failures += 1
 
-    def _post(self, invocation: Invocation, word: str, body: bytes) -> Response:
-        connection = self._connect()
+    def _post(self, invocation: Invocation, word: str, body: bytes, timeout_s: float) -> Response:
+        connection = self._connect(timeout_s)
         connection.send(
             "POST",
             f"/v1/invocation/{quote(invocation.id)}/{word}",
@@ -337,17 +497,50 @@ class Supervisor:
         )
         return connection.receive()
 
+    def _send_log(self, connection: Connection | None = None) -> None:
+        """Gives the gateway what the log has new, if anything; without an answer it is kept."""
+        self._drain()
+        self._log.end_line()
+        tail = self._log.tail()
+        if not tail:
+            return
+        text = tail.decode(errors="replace")
+        body = dumps({"text": text})
+        while len(body) > TAIL_MAX_BYTES:
+            # JSON has made it longer: the share of it that fits, from the start of a line on.
+            text = text[-(len(text) * TAIL_MAX_BYTES // (len(body) + 1)) :]
+            text = text[text.find("\n") + 1 :] or text
+            body = dumps({"text": text})
+        try:
+            using = connection or self._connect(LOG_TIMEOUT_S)
+            using.limit(LOG_TIMEOUT_S)
+            using.send("POST", "/v1/log", {"Content-Type": "application/json"}, body)
+            if using.receive().status < 500:
+                self._log.forget()
+        except OSError:
+            if connection is None:
+                self._disconnect()
+
     # Plumbing
 
-    def _connect(self) -> Connection:
+    def _connect(self, timeout_s: float = REQUEST_TIMEOUT_S) -> Connection:
         if self._connection is None:
-            self._connection = Connection(
-                self._settings.gateway_host,
-                self._settings.gateway_port,
-                self._settings.token_path,
-                timeout_s=REQUEST_TIMEOUT_S,
-            )
+            self._connection = self._new_connection(timeout_s)
+        self._connection.limit(timeout_s)
         return self._connection
+
+    def _new_connection(self, timeout_s: float = REQUEST_TIMEOUT_S) -> Connection:
+        settings = self._settings
+        if self._addresses is None:
+            # Kept while an event is in hand: a look-up may take longer than the lease.
+            self._addresses = look_up(settings.gateway_host, settings.gateway_port)
+        return Connection(
+            settings.gateway_host,
+            settings.gateway_port,
+            settings.token_path,
+            timeout_s=timeout_s,
+            addresses=self._addresses,
+        )
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -365,7 +558,8 @@ class Supervisor:
         poll = select.poll()
         worker = self._worker
         if worker is not None and worker.status is None:
-            poll.register(worker.control.fileno(), select.POLLIN)
+            writable = select.POLLOUT if worker.is_written_to else 0
+            poll.register(worker.control.fileno(), select.POLLIN | writable)
             poll.register(worker.output, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         if connection is not None:
@@ -382,6 +576,7 @@ class Supervisor:
             else:
                 # Also when it has printed only: what it said before tells whose the line is.
                 self._listen(worker)
+                worker.write()
                 if descriptor == worker.output:
                     self._log.printed(worker.printed())
         return answered
@@ -408,8 +603,15 @@ class Supervisor:
                 self._listen(worker)
 
     def _rest(self, pause_s: float) -> None:
+        """Waits, but no longer than until the pod is to end."""
         until = time.monotonic() + pause_s
         while (left_s := until - time.monotonic()) > 0 and not self._stopping:
+            self._wait(left_s)
+
+    def _pause(self, pause_s: float) -> None:
+        """Waits, also when the pod is to end."""
+        until = time.monotonic() + pause_s
+        while (left_s := until - time.monotonic()) > 0:
             self._wait(left_s)
 
     def _take_said(self) -> "list[tuple[bytes, bytes]]":
@@ -440,8 +642,12 @@ def main() -> None:
     """The pod's program. Ends with code 2 when its settings can't be used."""
     # When the process began is not to be had: until it became Python it was the container runtime's.
     started_ms = round(time.time() * 1000)
+    variables = environment()
+    if WORKER in variables:
+        sys.stderr.write("runtime: this pod has its runtime already; a function can't start it\n")
+        sys.exit(2)
     try:
-        settings = Settings(environment())
+        settings = Settings(variables)
     except BadSetting as error:
         sys.stderr.write(f"runtime: {error}\n")
         sys.exit(2)

@@ -5,12 +5,20 @@ import posix
 import sys
 
 from koren_runtime import frames
-from koren_runtime.contract import failure, to_answer, to_context, to_event
+from koren_runtime.contract import (
+    failure,
+    is_awaitable,
+    to_answer,
+    to_context,
+    to_event,
+)
 from koren_runtime.fast_json import loads
 from koren_runtime.frames import Frames, pack
+from koren_runtime.settings import INVOCATION_FILE, INVOCATION_FILE_BYTES, WORKER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import asyncio
     import signal as _signal
     from collections.abc import Callable
     from typing import Any, NoReturn, TextIO
@@ -22,10 +30,19 @@ else:
     import _signal
 
 
+_GENERATOR = 0x20 | 0x200
+_pid = 0
+_invocation_file = -1
+
+
 def work(control: _socket.socket, output: int, settings: "Settings") -> "NoReturn":
     """Runs until the supervisor is gone or kills it; `output` takes what the function prints."""
+    global _pid, _invocation_file
     try:
+        _pid = posix.getpid()
         _detach(control, output)
+        _invocation_file = posix.memfd_create("invocation")
+        _set_up_for_children(settings)
         _work(control, settings)
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -53,6 +70,28 @@ def _detach(control: _socket.socket, output: int) -> None:
     sys.stderr = _line_by_line(2)
 
 
+def _set_up_for_children(settings: "Settings") -> None:
+    """Has the Pythons that the function starts be the function's, not the runtime's."""
+    module = settings.folder + "/" + settings.module.replace(".", "/") + ".py"
+    sys.argv = [module]
+    sys.orig_argv = [sys.executable, module]
+    main = sys.modules["__main__"]
+    # multiprocessing runs this file in each of its children.
+    del main.__file__
+    here = __file__.rsplit("/", 2)[0]
+    path = f"{here}/koren_runtime/child:{settings.folder}:{here}"
+    own = posix.environ.get(b"PYTHONPATH", b"").decode(errors="surrogateescape")
+    variables = {
+        "PYTHONPATH": f"{path}:{own}" if own else path,
+        WORKER: str(_pid),
+        INVOCATION_FILE: f"/proc/{_pid}/fd/{_invocation_file}",
+    }
+    for name, value in variables.items():
+        # `os` is not imported yet; it takes its variables from here.
+        posix.environ[name.encode()] = value.encode(errors="surrogateescape")
+        posix.putenv(name, value)
+
+
 def _line_by_line(descriptor: int) -> "TextIO":
     return open(descriptor, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
@@ -61,13 +100,16 @@ def _work(control: _socket.socket, settings: "Settings") -> None:
     try:
         handler = _load(settings)
     except BaseException as error:
-        control.sendall(pack(frames.NOT_READY, _describe(error)))
+        failed = _describe(error)
+        _end_if_forked()
+        control.sendall(pack(frames.NOT_READY, failed))
         return
+    _end_if_forked()
     control.sendall(pack(frames.READY))
     incoming = Frames(control)
     while (received := incoming.receive()) is not None:
-        for _, message in received:
-            control.sendall(_handle(handler, message, control, settings))
+        for _, body in received:
+            control.sendall(_handle(handler, body, control, settings))
 
 
 def _load(settings: "Settings") -> "Handler":
@@ -90,32 +132,95 @@ def _load(settings: "Settings") -> "Handler":
             f"{settings.module} has no function {settings.handler}; "
             "deploy it with the --handler that names what the file defines"
         )
+    code = getattr(handler, "__code__", None)
+    if code is not None and code.co_flags & _GENERATOR:
+        raise TypeError(
+            f"{settings.module}.{settings.handler} has a yield in it, so a call of it runs nothing; "
+            "return the answer instead"
+        )
     return handler
 
 
 def _handle(
-    handler: "Handler", message: bytes, control: _socket.socket, settings: "Settings"
+    handler: "Handler", body: bytes, control: _socket.socket, settings: "Settings"
 ) -> bytes:
+    invocation, attempt, message = body.split(b"\n", 2)
+    # One write, always as long: whoever reads meanwhile finds the old or the new.
+    text = (invocation + b"\n" + attempt + b"\n").ljust(INVOCATION_FILE_BYTES)
+    posix.pwrite(_invocation_file, text, 0)
     try:
         event = to_event(loads(message.decode()))
         control.sendall(pack(frames.ENTERED, str(event["event-id"]).encode(errors="replace")))
-        answer = pack(frames.ANSWER, to_answer(handler(event, to_context(settings))))
+        answer = pack(frames.ANSWER, to_answer(_call(handler, event, to_context(settings))))
     except BaseException as error:
-        answer = pack(frames.FAILED, _describe(error))
+        answer = pack(frames.FAILED, _describe(error, _decision(error)))
     # The supervisor takes what stands here as printed for this event.
     _flush()
+    _end_if_forked()
     return answer
 
 
-def _describe(error: BaseException) -> bytes:
+def _end_if_forked() -> None:
+    """Ends this process if the function has forked and this is the child: the parent answers."""
+    if posix.getpid() != _pid:
+        posix._exit(0)
+
+
+def _call(handler: "Handler", event: "dict[str, Any]", context: "dict[str, Any]") -> object:
+    value = handler(event, context)
+    if is_awaitable(value):
+        return _loop().run_until_complete(_await(value))
+    return value
+
+
+async def _await(value: "Any") -> object:
+    return await value
+
+
+def _loop() -> "asyncio.AbstractEventLoop":
+    """The event loop of this process: one for all events, so that what is bound to it lives on."""
+    import asyncio
+
+    try:
+        loop = asyncio.get_event_loop_policy().get_event_loop()
+        if not loop.is_closed():
+            return loop
+    except RuntimeError:
+        pass  # the function has run a loop of its own
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    return loop
+
+
+def _decision(error: BaseException) -> "dict[str, object]":
+    """What the handler has decided on its event by this exception."""
+    outcome = sys.modules.get("koren_runtime.outcome")
+    if outcome is None:
+        return {}
+    if isinstance(error, outcome.Reject):
+        return {"reject": True}
+    if isinstance(error, outcome.RetryAfter):
+        return {"retry_after_s": error.seconds}
+    return {}
+
+
+def _describe(error: BaseException, decision: "dict[str, object] | None" = None) -> bytes:
     import traceback
 
-    # Without the frame of this file, in which every traceback begins.
-    frame = error.__traceback__ and error.__traceback__.tb_next
+    # Without the frames down to this package's last one, with which every traceback begins.
+    frame = walk = error.__traceback__
+    while walk is not None:
+        if walk.tb_frame.f_code.co_filename == __file__:
+            frame = walk.tb_next
+        walk = walk.tb_next
     text = "".join(traceback.format_exception(type(error), error, frame))
     sys.stderr.write(text)
     _flush()
-    return failure(type(error).__name__, str(error), text)
+    try:
+        message = str(error)
+    except Exception:
+        message = "(its message can't be had)"
+    return failure(type(error).__name__, message, text, **(decision or {}))
 
 
 def _flush() -> None:
