@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -55,10 +56,17 @@ def test_what_is_no_event_is_a_dead_letter_that_says_why(client: Client) -> None
         "not JSON: Expecting property name": b"{" + mark.encode(),
         "not a CloudEvent: the JSON is not an object": json.dumps([mark]).encode(),
         "not a CloudEvent: specversion": json.dumps({"hello": mark}).encode(),
-        "not a CloudEvent: time": message(time="yesterday"),
+        "'yesterday' is not an RFC 3339 time": message(time="yesterday"),
         "wrong region": message(region="busan"),
         "more than 524288": message(data={"image": "x" * 600_000}),
-        "maximum recursion depth": nested(100_000),
+        "nested too deep": nested(100_000),
+        "sequence must be an integer": message(sequence="9" * 5000),
+        "integer string conversion": message(data="HERE").replace(b'"HERE"', b"9" * 5000),
+        "not a CloudEvent: time: ": message(time="9999-12-31T23:59:59-23:59"),
+        "begins with a byte order mark": b"\xef\xbb\xbf" + message(),
+        "not UTF-8": json.dumps({"hello": mark}).encode("utf-16"),
+        "not a CloudEvent: id has the character U+000A": message(id=f"{mark}\n[forged] a line"),
+        "NaN is not JSON": message(data=math.nan),
     }
     known = {letter["id"] for letter in letters("seoul")}
     for sent in wrong.values():
@@ -97,9 +105,21 @@ def test_the_same_event_again_is_handled_once(client: Client, probe: str, publis
 
 
 @pytest.mark.usefixtures("seoul_stays_up")
+def test_nobody_answers_for_an_event_of_quality_0_and_it_is_handled(
+    client: Client, probe: str, publisher: Publisher, heard: Heard
+) -> None:
+    first = drill("seoul", type=DONE)
+    publisher.publish(first)
+    publisher.wait(first, 60)
+    event = drill("seoul", type=DONE)
+    client.mqtt.publish(event_topic(event), event.to_json(), qos=0)
+    until("it is handled", lambda: heard.of(event, ReceiptState.SUCCEEDED), 60)
+
+
+@pytest.mark.usefixtures("seoul_stays_up")
 def test_odd_ids_are_ids(probe: str, publisher: Publisher) -> None:
     mark = secrets.token_hex(4)
-    ids = ["../../etc/passwd", "가 나\n다", "'; DEL *\r\n", "{}{function}%s%00", "x" * 240, "\u202e\x00🚒", "a/b#+$SYS"]
+    ids = ["../../etc/passwd", "가 나 다", "'; DEL *", "{}{function}%s%00", "x" * 240, "\u202e🚒", "a/b#+$SYS"]
     events = [
         Event(**{name: getattr(made, name) for name in Event.__slots__} | {"id": f"{mark}{id}"})
         for id in ids
