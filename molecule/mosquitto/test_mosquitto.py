@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import socket
 import ssl
 import threading
@@ -24,8 +23,9 @@ Wait = Callable[[Callable[[], bool], float], None]
 class Client:
     """An MQTT 5 client with a persistent session that remembers what it received."""
 
-    def __init__(self, site: Site, host: str, name: str, topics: list[str], client_id: str) -> None:
+    def __init__(self, site: Site, host: str, name: str, topics: list[str], client_id: str, clean: bool) -> None:
         self.received: list[tuple[str, bytes, bool]] = []
+        self.lost = 0
         self.refused: dict[int, str] = {}
         self.answered = threading.Event()
         self._topics = topics
@@ -37,9 +37,11 @@ class Client:
             (message.topic, message.payload, message.retain)
         )
         self.mqtt.on_publish = self._published
+        self.mqtt.on_disconnect = self._lost
         session = Properties(PacketTypes.CONNECT)
         session.SessionExpiryInterval = 600
-        self.mqtt.connect(site.hosts[host], PORT, clean_start=False, properties=session)
+        start = mqtt.MQTT_CLEAN_START_FIRST_ONLY if clean else False
+        self.mqtt.connect(site.hosts[host], PORT, clean_start=start, properties=session)
         self.mqtt.loop_start()
         assert self.answered.wait(10), f"{name} got no answer from {host}"
 
@@ -49,9 +51,10 @@ class Client:
         else:
             self.answered.set()
 
-    def _published(
-        self, _c: object, _u: object, mid: int, code: mqtt.ReasonCode, _p: object
-    ) -> None:
+    def _lost(self, *_: object) -> None:
+        self.lost += 1
+
+    def _published(self, _c: object, _u: object, mid: int, code: mqtt.ReasonCode, _p: object) -> None:
         if code.is_failure:
             self.refused[mid] = str(code)
 
@@ -76,18 +79,29 @@ class Client:
 Connect = Callable[..., Client]
 
 
+def _kept(connect: Connect) -> Client:
+    """The gateway of Seoul with a session that is new, and that its broker keeps over a restart.
+
+    Mosquitto forgets those of clients whose last connection began them anew.
+    """
+    connect("seoul-cp", "gateway.seoul")
+    return connect("seoul-cp", "gateway.seoul", "events/seoul/#", clean=False)
+
+
 @pytest.fixture
 def connect(site: Site) -> Iterator[Connect]:
-    """Connects a client to a host's broker by the name of its certificate."""
-    made: list[Client] = []
+    """Connects a client to a host's broker by the name of its certificate, which has one session there."""
+    made: dict[tuple[str, str, str], Client] = {}
 
-    def opened(host: str, name: str, *topics: str, client_id: str | None = None) -> Client:
-        client = Client(site, host, name, list(topics), client_id or secrets.token_hex(8))
-        made.append(client)
+    def opened(host: str, name: str, *topics: str, client_id: str = "", clean: bool = True) -> Client:
+        if before := made.pop((host, name, client_id), None):
+            before.close()
+        client = Client(site, host, name, list(topics), client_id, clean)
+        made[host, name, client_id] = client
         return client
 
     yield opened
-    for client in made:
+    for client in made.values():
         client.close()
 
 
@@ -98,6 +112,7 @@ def bridges_stand(connect: Connect, eventually: Wait) -> None:
         topic = f"$SYS/broker/connection/bridge.{bridge}/state"
         watch = connect(host, "operator", topic)
         eventually(lambda w=watch, t=topic: w.payloads(t)[-1:] == [b"1"], 20)  # type: ignore[misc]
+        watch.close()
 
 
 def _handshake(site: Site, name: str | None, version: ssl.TLSVersion) -> bytes:
@@ -124,9 +139,7 @@ def test_a_client_needs_a_certificate_and_tls_1_3(site: Site) -> None:
 
 def test_nothing_else_listens(site: Site) -> None:
     listening = site.run("seoul-cp", "ss -Hltnp | grep mosquitto").split()
-    assert [word for word in listening if word.endswith(":8883")] == [
-        f"{site.hosts['seoul-cp']}:8883"
-    ]
+    assert [word for word in listening if word.endswith(":8883")] == [f"{site.hosts['seoul-cp']}:8883"]
     assert site.run("seoul-cp", "ss -Hltnup | grep -c mosquitto").strip() == "1"
 
 
@@ -191,22 +204,69 @@ def test_bridges_carry_events_out_and_receipts_home(connect: Connect, eventually
     edge.publish("health/seoul/gateway", b"", retain=True)
 
 
-def test_a_bridge_writes_what_its_region_may_tell(connect: Connect) -> None:
-    bridge = connect("central-cp", "bridge.seoul", "events/#", "receipts/#")
-    assert bridge.publish("receipts/seoul/3", b"done") is None
-    for topic in ("receipts/busan/3", "health/busan/gateway", "events/seoul/cam/accident"):
-        assert bridge.publish(topic, b"forged") == "Not authorized"
-    bridge = connect("seoul-cp", "bridge.central")
-    assert bridge.publish("events/busan/cam/accident", b"forged") == "Not authorized"
-    assert bridge.publish("receipts/seoul/3", b"forged") == "Not authorized"
+def test_a_bridge_writes_what_its_region_may_tell(site: Site, connect: Connect) -> None:
+    for away, host, name, fine, wrong in (
+        ("seoul-cp", "central-cp", "bridge.seoul", "receipts/seoul/3", ["receipts/busan/3", "health/busan/gateway"]),
+        ("central-cp", "seoul-cp", "bridge.central", "events/seoul/cam/drill", ["events/busan/cam/accident"]),
+    ):
+        # The session is the bridge's own.
+        site.run(away, "systemctl stop mosquitto")
+        try:
+            bridge = connect(host, name, "events/#", "receipts/#")
+            assert bridge.publish(fine, b"done") is None
+            for topic in (*wrong, "receipts/central/3", "events/central/cam/accident"):
+                assert bridge.publish(topic, b"forged") == "Not authorized"
+            assert bridge.received == []
+            bridge.close()
+        finally:
+            site.run(away, "systemctl start mosquitto")
 
 
-def test_a_restart_and_a_kill_keep_what_waits(
-    connect: Connect, site: Site, eventually: Wait
+@pytest.mark.parametrize("client_id", ["gateway.seoul", "bridge.central", "local.bridge.seoul.central", "exporter"])
+def test_nobody_takes_anothers_session_over(connect: Connect, eventually: Wait, client_id: str) -> None:
+    gateway = connect("seoul-cp", "gateway.seoul", "events/seoul/#")
+    centre = connect("central-cp", "operator", "receipts/seoul/#")
+    operator = connect("seoul-cp", "operator", "$SYS/broker/connection/#")
+    stranger = connect("seoul-cp", "gateway.busan", client_id=client_id, clean=False)
+    assert gateway.publish("receipts/seoul/4", b"sent on") is None
+    eventually(lambda: centre.payloads("receipts/seoul/4") == [b"sent on"], 5)
+    assert gateway.lost == 0
+    states = operator.payloads("$SYS/broker/connection/bridge.seoul.central/state")
+    assert states == [b"1"]
+    # What waits for the gateway waits for the gateway.
+    gateway.close()
+    stranger.close()
+    operator.publish("events/seoul/cam/accident", b"waits")
+    stranger = connect("seoul-cp", "gateway.busan", client_id=client_id, clean=False)
+    gateway = connect("seoul-cp", "gateway.seoul", clean=False)
+    eventually(lambda: gateway.payloads("events/seoul/cam/accident") == [b"waits"], 5)
+    assert stranger.received == []
+
+
+@pytest.mark.parametrize("broken", ["head -c $size /dev/zero", "head -c $((size / 2)) $db.good"])
+def test_a_broken_store_is_set_aside_and_the_broker_serves(
+    connect: Connect, site: Site, eventually: Wait, broken: str
 ) -> None:
-    gateway = connect(
-        "seoul-cp", "gateway.seoul", "events/seoul/#", client_id="gateway-of-the-test"
+    gateway = connect("seoul-cp", "gateway.seoul", "events/seoul/#")
+    gateway.close()
+    connect("seoul-cp", "operator").publish("events/seoul/cam/accident", bytes(10_000))
+    db = "/var/lib/mosquitto/mosquitto.db"
+    site.run(
+        "seoul-cp",
+        f"systemctl stop mosquitto && db={db} && size=$(stat -c %s $db) && cp $db $db.good && {broken} >$db"
+        " && rm $db.good && systemctl start mosquitto",
     )
+    told = site.run("seoul-cp", "journalctl --unit=mosquitto --grep='set aside as' --output=cat --lines=1")
+    kept = told.split("set aside as ")[1].split(",")[0]
+    assert kept.startswith(f"{db}.2")
+    assert site.run("seoul-cp", f"stat -c %U {kept} && rm {kept}").strip() == "mosquitto"
+    gateway = connect("seoul-cp", "gateway.seoul", "events/seoul/#")
+    connect("central-cp", "detector").publish("events/seoul/cam/accident", b"goes on")
+    eventually(lambda: gateway.payloads("events/seoul/cam/accident") == [b"goes on"], 20)
+
+
+def test_a_restart_and_a_kill_keep_what_waits(connect: Connect, site: Site, eventually: Wait) -> None:
+    gateway = _kept(connect)
     gateway.close()
     operator = connect("seoul-cp", "operator")
     operator.publish("events/seoul/cam/accident", b"before the restart")
@@ -219,7 +279,7 @@ def test_a_restart_and_a_kill_keep_what_waits(
 
     def returned() -> bool:
         with contextlib.suppress(OSError):
-            back.append(connect("seoul-cp", "gateway.seoul", client_id="gateway-of-the-test"))
+            back.append(connect("seoul-cp", "gateway.seoul", clean=False))
         return bool(back)
 
     eventually(returned, 20)
@@ -227,10 +287,8 @@ def test_a_restart_and_a_kill_keep_what_waits(
     eventually(lambda: back[0].payloads("events/seoul/cam/accident") == expected, 5)
 
 
-def test_what_is_sent_to_a_region_that_is_away_arrives_later(
-    connect: Connect, site: Site, eventually: Wait
-) -> None:
-    gateway = connect("seoul-cp", "gateway.seoul", "events/seoul/#", client_id="gateway-away")
+def test_what_is_sent_to_a_region_that_is_away_arrives_later(connect: Connect, site: Site, eventually: Wait) -> None:
+    gateway = _kept(connect)
     centre = connect("central-cp", "detector")
     site.run("seoul-cp", "systemctl stop mosquitto")
     sent = [b"%d" % number for number in range(200)]

@@ -64,12 +64,12 @@ def test_a_queue_in_lua_works(gateway: redis.Redis) -> None:
         redis.call('HSETNX', KEYS[3], 'at', now)
         redis.call('PEXPIRE', KEYS[3], 60000)
         redis.call('XADD', KEYS[4], 'MAXLEN', '~', 10, '*', 'event', ARGV[1])
-        redis.call('PUBLISH', 'bell', 'ring')
+        redis.call('PUBLISH', 'koren:bell', 'ring')
         return redis.call('ZCARD', KEYS[2])
     """
-    keys = ["q:list", "q:ready", "q:state", "q:receipts"]
+    keys = ["koren:list", "koren:ready", "koren:state", "koren:receipts"]
     with gateway.pubsub() as bell:
-        bell.subscribe("bell")
+        bell.subscribe("koren:bell")
         assert gateway.evalsha(gateway.script_load(script), len(keys), *keys, "event") == 1
         messages = [bell.get_message(timeout=2) for _ in range(2)]
         assert messages[1] and messages[1]["data"] == b"ring"
@@ -89,6 +89,14 @@ def test_a_queue_in_lua_works(gateway: redis.Redis) -> None:
         ("REPLICAOF", "127.0.0.1", "1"),
         ("MODULE", "LIST"),
         ("MONITOR",),
+        ("SWAPDB", "0", "1"),
+        ("FUNCTION", "FLUSH"),
+        ("SCRIPT", "FLUSH"),
+        ("SET", "other", "1"),
+        ("GET", "other"),
+        ("COPY", "koren:a", "other"),
+        ("PUBLISH", "other", "1"),
+        ("SUBSCRIBE", "other"),
     ],
     ids=" ".join,
 )
@@ -97,13 +105,30 @@ def test_the_gateway_does_not_administer(gateway: redis.Redis, command: tuple[st
         gateway.execute_command(*command)
 
 
-def test_a_killed_server_has_lost_nothing(
-    site: Site, gateway: redis.Redis, eventually: Wait
-) -> None:
+def test_a_script_has_the_gateways_keys_only(gateway: redis.Redis) -> None:
+    with pytest.raises(redis.exceptions.ResponseError, match="can't access at least one of the keys"):
+        gateway.eval("return redis.call('SET', 'other', '1')", 0)
+
+
+def test_a_torn_tail_is_cut_off_at_the_start_and_kept(site: Site, gateway: redis.Redis, eventually: Wait) -> None:
+    gateway.set("koren:before-the-cut", "1")
+    file = site.run("seoul-cp", "ls /var/lib/redis/appendonlydir/*.incr.aof").strip()
+    site.run(
+        "seoul-cp", f"systemctl stop redis-server && head -c 5000 /dev/zero >>{file} && systemctl start redis-server"
+    )
+    assert gateway.get("koren:before-the-cut") == b"1"
+    told = site.run("seoul-cp", "journalctl --unit=redis-server --grep='was broken at its end' --output=cat")
+    assert "cut 5000 bytes off; as it was it is /var/lib/redis/set-aside/" in told
+    assert site.run("seoul-cp", "stat -c %U:%a /var/lib/redis/appendonlydir/*.incr.aof").strip() == "redis:640"
+    gateway.delete("koren:before-the-cut")
+    site.run("seoul-cp", "rm -r /var/lib/redis/set-aside")
+
+
+def test_a_killed_server_has_lost_nothing(site: Site, gateway: redis.Redis, eventually: Wait) -> None:
     # A script that writes twice is kept as one transaction.
     script = "redis.call('RPUSH', KEYS[1], ARGV[1]); redis.call('HSET', KEYS[2], ARGV[1], 'seen')"
     for number in range(500):
-        gateway.eval(script, 2, "survives", "survives:seen", number)
+        gateway.eval(script, 2, "koren:survives", "koren:survives:seen", number)
     site.run("seoul-cp", "systemctl kill --signal=KILL redis-server")
 
     def back() -> bool:
@@ -114,17 +139,17 @@ def test_a_killed_server_has_lost_nothing(
 
     time.sleep(0.2)
     eventually(back, 20)
-    assert [int(value) for value in gateway.lrange("survives", 0, -1)] == list(range(500))
-    assert gateway.hlen("survives:seen") == 500
-    gateway.delete("survives", "survives:seen")
+    assert [int(value) for value in gateway.lrange("koren:survives", 0, -1)] == list(range(500))
+    assert gateway.hlen("koren:survives:seen") == 500
+    gateway.delete("koren:survives", "koren:survives:seen")
 
 
 def test_a_full_server_refuses_and_evicts_nothing(gateway: redis.Redis) -> None:
     piece = b"x" * (8 << 20)
     with pytest.raises(redis.exceptions.OutOfMemoryError):
         for number in range(20):
-            gateway.set(f"full:{number}", piece)
+            gateway.set(f"koren:full:{number}", piece)
     try:
-        assert gateway.exists("full:0")
+        assert gateway.exists("koren:full:0")
     finally:
-        gateway.delete(*(f"full:{number}" for number in range(20)))
+        gateway.delete(*(f"koren:full:{number}" for number in range(20)))
