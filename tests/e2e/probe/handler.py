@@ -16,14 +16,14 @@ def tell(event, data):
 
 def note(event, data):
     """Notes that it was entered, then works for a while."""
-    entries = _entered(event["event-id"])
+    entries = _entered(event["event-id"], data)
     time.sleep(data.get("work_s", 0))
     return {"entries": entries}
 
 
 def fail(event, data):
     """Fails the first so many times."""
-    entries = _entered(event["event-id"])
+    entries = _entered(event["event-id"], data)
     if len(entries) <= data["times"]:
         raise RuntimeError(f"entry {len(entries)}, and {data['times']} are to fail")
     return {"entries": entries}
@@ -66,7 +66,7 @@ def ask(event, data):
     return answers
 
 
-def _entered(id):
+def _entered(id, data):
     import json
 
     from koren_runtime import state
@@ -78,7 +78,9 @@ def _entered(id):
             noted, version = _entries(id)
             if mine in noted:
                 return noted
-            state.put(_key(id), json.dumps(noted + [mine]).encode(), version=version, expires_s=3600)
+            state.put(
+                _key(id), json.dumps(noted + [mine]).encode(), version=version, expires_s=data.get("keep_s", 3600)
+            )
             return noted + [mine]
         except state.StateError:
             time.sleep(0.2)
