@@ -1,8 +1,10 @@
 """A real Mosquitto with TLS and client certificates, and the smallest region behind it."""
 
+import contextlib
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -172,3 +174,38 @@ class Region:
         health = Health(region="seoul", part="gateway", state="up", since=utc_now())
         topic = health_topic("seoul", "gateway")
         self._client.publish(topic, health.to_json(), qos=1, retain=True)
+
+
+class SenselessBroker:
+    """A listener with the broker's certificate: accepts a client's CONNECT, then sends `packets`.
+
+    Each connection gets the next of them and is closed once the client has had it.
+    """
+
+    def __init__(self, port: int, pki: Pki, packets: list[bytes]) -> None:
+        self._packets = packets
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        files = pki.of("broker")
+        self._context.load_cert_chain(files["cert"], files["key"])
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        for packet in self._packets:
+            plain, _ = self._listener.accept()
+            with plain, self._context.wrap_socket(plain, server_side=True) as client:
+                client.settimeout(5)
+                with contextlib.suppress(OSError):
+                    client.recv(4096)
+                    client.sendall(packet)
+                    # Until the client has hung up, or has had the time to read what it got.
+                    client.settimeout(0.3)
+                    while client.recv(4096):
+                        pass
+        self._listener.close()
+
+    def wait(self, timeout_s: float) -> None:
+        """Waits until every packet was sent."""
+        self._thread.join(timeout_s)
+        assert not self._thread.is_alive(), "the client did not come back for the next packet"

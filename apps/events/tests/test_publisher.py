@@ -1,20 +1,23 @@
 """The publisher against a real broker that is stopped, killed and slow to answer."""
 
+import dataclasses
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Broker, Pki, Region, until
+from lab import Broker, Pki, Region, SenselessBroker, until
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
-from samples import accident
+from samples import CAMERA, CAR, accident
 
 from koren_events import (
     ConfigurationError,
@@ -27,6 +30,8 @@ from koren_events import (
     ReceiptTimeout,
     SpoolFull,
     SpoolInUse,
+    accident_updated,
+    receipt_topic,
 )
 
 
@@ -124,6 +129,112 @@ def test_nothing_is_lost_when_the_broker_is_killed_over_and_over(
     finally:
         region.stop()
     assert {event.id for event in events} <= set(region.seen)
+
+
+@pytest.mark.parametrize("unsent", [False, True])
+def test_after_a_brokers_loss_an_incident_comes_in_its_order(
+    settings: dict[str, Any], broker: Broker, pki: Pki, unsent: bool
+) -> None:
+    events = [accident()]
+    for _ in range(30):
+        events.append(accident_updated(events[-1], objects=[CAR]))
+    with Publisher(**settings) as publisher:
+        # The broker acknowledges some and is killed with them.
+        for event in events[:10]:
+            publisher.publish(event)
+        acknowledged(publisher, 10)
+        if not unsent:
+            publisher.publish(events[10])
+        broker.kill()
+        for event in events[10:]:
+            publisher.publish(event)
+        region = Region(broker, pki)
+        broker.start()
+        region.start()
+        try:
+            assert publisher.flush(timeout_s=20)
+        finally:
+            region.stop()
+    firsts = list(dict.fromkeys(region.seen))
+    assert firsts == [event.id for event in events]
+
+
+CONNACK = bytes([0x20, 3, 0, 0, 0])
+SENSELESS = {
+    "a topic that is no UTF-8": CONNACK + bytes([0x30, 6, 0, 2, 0xFF, 0xFE, 0, 1]),
+    "an empty topic": CONNACK + bytes([0x30, 4, 0, 0, 0, 1]),
+    "an answer to message 0": CONNACK + bytes([0x40, 2, 0, 0]),
+    "an answer without a message": CONNACK + bytes([0x40, 0]),
+    "an unknown reason": CONNACK + bytes([0x40, 4, 0, 1, 0xEE, 0]),
+    "properties cut off": CONNACK + bytes([0x32, 7, 0, 1, 0x61, 0, 1, 9, 0x26]),
+    "an unknown property": CONNACK + bytes([0x30, 6, 0, 1, 0x61, 2, 0xFF, 1]),
+    "a length of five bytes": CONNACK + bytes([0x30, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F]),
+    "a kind of packet that does not exist": CONNACK + bytes([0x00, 0]),
+    "an empty acceptance": bytes([0x20, 0]),
+    "an acceptance for an unknown reason": bytes([0x20, 3, 0, 0xEE, 0]),
+    "no MQTT at all": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+}
+
+
+def test_a_broker_that_sends_what_is_no_mqtt_does_not_end_the_publisher(
+    settings: dict[str, Any], stopped_broker: Broker, pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("koren_events.link._RECONNECT_S", (1, 1))
+    senseless = SenselessBroker(stopped_broker.port, pki, list(SENSELESS.values()))
+    with Publisher(**settings) as publisher:
+        event = accident()
+        publisher.publish(event)
+        senseless.wait(timeout_s=60)
+        assert publisher.faults >= 1
+        stopped_broker.start()
+        region = Region(stopped_broker, pki)
+        region.start()
+        try:
+            assert publisher.wait(event, timeout_s=15).id == event.id
+        finally:
+            region.stop()
+
+
+def test_a_spool_of_the_version_before_is_brought_up(settings: dict[str, Any], broker: Broker, pki: Pki) -> None:
+    camera = dataclasses.replace(CAMERA, id="카메라-1")
+    events = [accident(camera=camera)]
+    events.append(accident_updated(events[0], objects=[CAR]))
+    spool = sqlite3.connect(settings["spool"])
+    spool.executescript(
+        """
+        CREATE TABLE event (
+            place INTEGER PRIMARY KEY AUTOINCREMENT, receipt_topic TEXT NOT NULL UNIQUE,
+            region TEXT NOT NULL, topic TEXT NOT NULL, message BLOB NOT NULL,
+            sends INTEGER NOT NULL DEFAULT 0, sent_at REAL
+        );
+        PRAGMA user_version = 1;
+        """
+    )
+    for place, event in enumerate(events):
+        # It kept texts as they came, while gateways answer for the composed ones.
+        source = unicodedata.normalize("NFD", event.source)
+        spool.execute(
+            "INSERT INTO event (receipt_topic, region, topic, message, sends, sent_at) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                receipt_topic("seoul", source, event.id),
+                "seoul",
+                f"events/seoul/{source}/accident",
+                unicodedata.normalize("NFD", event.to_json().decode()).encode(),
+                1 - place,
+                time.time() if place == 0 else None,
+            ),
+        )
+    spool.commit()
+    spool.close()
+    region = Region(broker, pki)
+    region.start()
+    try:
+        with Publisher(**settings) as publisher:
+            assert publisher.spooled == 2
+            assert publisher.flush(timeout_s=10)
+    finally:
+        region.stop()
+    assert region.seen == [event.id for event in events]
 
 
 def test_a_process_killed_before_it_could_send_loses_nothing(

@@ -17,6 +17,7 @@ from koren_events.errors import (
     InvalidEvent,
     PublishRefused,
     ReceiptTimeout,
+    SpoolBroken,
     SpoolFull,
     SpoolInUse,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "ReceiptState",
     "ReceiptTimeout",
     "SeenObject",
+    "SpoolBroken",
     "SpoolFull",
     "SpoolInUse",
     "Text",

@@ -88,7 +88,7 @@ def composed(value: Any) -> Any:
             return value if value.isascii() else unicodedata.normalize("NFC", value)
         case dict():
             return {composed(name): composed(inner) for name, inner in value.items()}
-        case list():
+        case list() | tuple():
             return [composed(inner) for inner in value]
     return value
 
