@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import wording
 
-from koren_runtime import state
+from koren_runtime import Reject, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,9 +39,8 @@ _BASE32 = "234567abcdefghijklmnopqrstuvwxyz"
 class XrpcError(Exception):
     """The server refused; the message has the method, the status and what the server says."""
 
-    def __init__(self, method: str, status: int, name: str, message: str, retry_after: str) -> None:
-        later = f" (again after {retry_after} s)" if retry_after else ""
-        super().__init__(f"{method}: {status} {name}: {message}{later}")
+    def __init__(self, method: str, status: int, name: str, message: str) -> None:
+        super().__init__(f"{method}: {status} {name}: {message}")
         self.name = name
 
 
@@ -61,12 +60,13 @@ class Account:
     def report(self, incident: "Incident") -> "dict[str, Any]":
         """Makes the incident's post, or edits it; leaves it when it tells of a newer event.
 
-        Raises XrpcError, Unreachable or ValueError.
+        Raises XrpcError or Unreachable, Reject when no try can post it, RetryAfter when the server
+        says how long its rate limit lasts, ValueError for an address that can't be asked.
         """
         key = record_key(incident)
         image = incident.image
         if image and len(image.jpeg) > IMAGE_MAX_BYTES:
-            raise ValueError(
+            raise Reject(
                 f"the event's image has {len(image.jpeg)} bytes; {IMAGE_MAX_BYTES} is the most"
                 " that a post may have"
             )
@@ -93,7 +93,7 @@ class Account:
                 else:
                     # Without a commit the very same record was there already.
                     return self._result(new, texts, key, created=not old and "commit" in new)
-        raise XrpcError("putRecord", 409, "InvalidSwap", "others write this post all the time", "")
+        raise XrpcError("putRecord", 409, "InvalidSwap", "others write this post all the time")
 
     def _post(self, server: "_Server", key: str, incident: "Incident") -> "dict[str, Any] | None":
         query = {"repo": self._handle, "collection": COLLECTION, "rkey": key}
@@ -105,7 +105,7 @@ class Account:
             raise
         ours = old["value"].get(OUR_FIELD, {})
         if (ours.get("region"), ours.get("subject")) != (incident.region, incident.subject):
-            raise ValueError(f"{old['uri']} is not of incident {incident.subject!r}: {ours!r}")
+            raise Reject(f"{old['uri']} is not of incident {incident.subject!r}: {ours!r}")
         return old
 
     def _result(
@@ -292,15 +292,27 @@ class _Server:
         except ValueError:
             answer = {"message": content[:200].decode(errors="replace")}
         if response.status != 200:
-            raise XrpcError(
+            refused = XrpcError(
                 method.rpartition(".")[2],
                 response.status,
                 str(answer.get("error")),
                 str(answer.get("message")),
-                response.getheader("retry-after") or "",
             )
+            raise _later(response, refused) or refused
         found: dict[str, Any] = answer
         return found
+
+
+def _later(response: http.client.HTTPResponse, refused: XrpcError) -> Exception | None:
+    if response.status != 429:
+        return None
+    from rate_limit import wait_s
+
+    from koren_runtime import RetryAfter
+
+    reset = response.getheader("ratelimit-reset")
+    seconds = wait_s([reset], response.getheader("retry-after"))
+    return None if seconds is None else RetryAfter(seconds, str(refused))
 
 
 def _json(value: object) -> bytes:

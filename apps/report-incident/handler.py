@@ -35,7 +35,9 @@ class Misconfigured(Exception):
 def handler(event: "Mapping[str, Any]", context: "Mapping[str, Any]") -> "dict[str, Any]":
     """The function: reports the event's incident and returns what is posted.
 
-    Whatever it raises is for the gateway to try again: each step may be repeated.
+    Raises Reject when the event can't be posted however often it is tried, RetryAfter when the
+    network's rate limit says how long to wait. Whatever else it raises is for the gateway to try
+    again: each step may be repeated.
     """
     incident = Incident(event)
     result = account(os.environ.get("SNS_SECRET", SECRET)).report(incident)

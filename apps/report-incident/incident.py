@@ -1,8 +1,10 @@
 """What an event says of an incident, checked."""
 
-from binascii import Error as Base64Error
 from binascii import a2b_base64
 from datetime import datetime
+from unicodedata import normalize
+
+from koren_runtime import Reject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,10 +16,14 @@ _TYPE = "kr.koren.traffic.accident."
 _KINDS = ("detected", "updated", "cleared")
 _SEVERITIES = ("minor", "moderate", "severe")
 _WHATS = ("rear_end", "side", "head_on", "single", "unknown")
-
-
-class BadEvent(ValueError):
-    """The event is not one of an accident; the message names what is wrong with it."""
+_SEQUENCE_MAX = 2**31 - 1
+_PIXELS_MAX = 16384
+# Bluesky's record keys tell times from 1970 to 2255.
+_YEARS = (1971, 2199)
+# Neither network takes them: control characters that are no white space, and what is no character.
+_UNWANTED = dict.fromkeys(
+    (*range(9), *range(14, 28), *range(127, 133), *range(134, 160), 0xFEFF, 0xFFFE, 0xFFFF)
+)
 
 
 # Plain classes: importing `dataclasses` would add a third to this function's start.
@@ -48,6 +54,10 @@ class Incident:
         confidence: 0 to 1.
         involved: class of object to how many of it are part of the accident.
         image: None when the event has none.
+
+    Texts are in Unicode's normal form C, each on one line.
+
+    Raises Reject when the event is not one of an accident; the message names what is wrong with it.
     """
 
     def __init__(self, event: "Mapping[str, Any]") -> None:
@@ -56,7 +66,7 @@ class Incident:
         camera = _mapping(data, "camera", "data.")
         self.subject = _text(attributes, "subject")
         self.region = _text(attributes, "region")
-        self.sequence = _whole_number(attributes, "sequence")
+        self.sequence = _whole_number(attributes, "sequence", most=_SEQUENCE_MAX)
         self.kind = _choice(event, "event-type", tuple(_TYPE + kind for kind in _KINDS))[
             len(_TYPE) :
         ]
@@ -70,29 +80,31 @@ class Incident:
         self.severity = _choice(data, "severity", _SEVERITIES, "data.")
         self.confidence = _fraction(data, "confidence")
         self.involved = _involved(data.get("objects") or [])
-        self.image = _image(data["image"]) if data.get("image") else None
+        self.image = _image(_mapping(data, "image", "data.")) if data.get("image") else None
 
 
 def _get(holder: "Mapping[str, Any]", name: str, where: str = "") -> "Any":
     try:
         return holder[name]
     except KeyError:
-        raise BadEvent(f"the event has no {where}{name}") from None
+        raise Reject(f"the event has no {where}{name}") from None
 
 
 def _mapping(holder: "Mapping[str, Any]", name: str, where: str = "") -> "Mapping[str, Any]":
     value = _get(holder, name, where)
     if not isinstance(value, dict):
-        raise BadEvent(f"the event's {where}{name} is no JSON object")
+        raise Reject(f"the event's {where}{name} is no JSON object")
     return value
 
 
 def _text(holder: "Mapping[str, Any]", name: str, where: str = "") -> str:
     value = _get(holder, name, where)
-    if not isinstance(value, str) or not value.strip():
-        raise BadEvent(f"the event's {where}{name} is {value!r}, not a text")
-    # On one line: what stands in a name must not become a line of the post.
-    return " ".join(value.split())
+    if isinstance(value, str):
+        # On one line: what stands in a name must not become a line of the post.
+        text = " ".join(normalize("NFC", value).translate(_UNWANTED).split())
+        if text and not any("\ud800" <= letter <= "\udfff" for letter in text):
+            return text
+    raise Reject(f"the event's {where}{name} is {value!r:.80}, not a text")
 
 
 def _both(camera: "Mapping[str, Any]", name: str) -> dict[str, str]:
@@ -105,21 +117,24 @@ def _choice(
 ) -> str:
     value = _text(holder, name, where)
     if value not in choices:
-        raise BadEvent(f"the event's {where}{name} is {value!r}, not one of {', '.join(choices)}")
+        raise Reject(f"the event's {where}{name} is {value!r:.80}, not one of {', '.join(choices)}")
     return value
 
 
-def _whole_number(holder: "Mapping[str, Any]", name: str, where: str = "") -> int:
+def _whole_number(holder: "Mapping[str, Any]", name: str, where: str = "", *, most: int) -> int:
     value = _get(holder, name, where)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise BadEvent(f"the event's {where}{name} is {value!r}, not a number from 1 on")
-    return value
+    # To JSON 1.0 is a whole number.
+    if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= most:
+        number = int(value)
+        if number == value:
+            return number
+    raise Reject(f"the event's {where}{name} is {_shown(value)}, not a number from 1 to {most}")
 
 
 def _fraction(data: "Mapping[str, Any]", name: str) -> float:
     value = _get(data, name, "data.")
     if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise BadEvent(f"the event's data.{name} is {value!r}, not a number from 0 to 1")
+        raise Reject(f"the event's data.{name} is {_shown(value)}, not a number from 0 to 1")
     return float(value)
 
 
@@ -128,17 +143,22 @@ def _time(holder: "Mapping[str, Any]", name: str, where: str = "") -> datetime:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise BadEvent(f"the event's {where}{name} is {text!r}, not a time of RFC 3339") from None
+        raise Reject(f"the event's {where}{name} is {text!r:.80}, not a time of RFC 3339") from None
     if time.tzinfo is None:
-        raise BadEvent(f"the event's {where}{name} is {text!r}, which names no time zone")
+        raise Reject(f"the event's {where}{name} is {text!r}, which names no time zone")
+    first, last = _YEARS
+    if not first <= time.year <= last:
+        raise Reject(f"the event's {where}{name} is {text!r}, not a time from {first} to {last}")
     return time
 
 
 def _involved(objects: "Any") -> dict[str, int]:
     if not isinstance(objects, list):
-        raise BadEvent("the event's data.objects is no JSON array")
+        raise Reject("the event's data.objects is no JSON array")
     counts: dict[str, int] = {}
     for seen in objects:
+        if not isinstance(seen, dict):
+            raise Reject("one of the event's data.objects is no JSON object")
         if seen.get("involved"):
             name = _text(seen, "class", "data.objects.")
             counts[name] = counts.get(name, 0) + 1
@@ -146,14 +166,20 @@ def _involved(objects: "Any") -> dict[str, int]:
 
 
 def _image(image: "Mapping[str, Any]") -> Image:
+    base64 = _get(image, "base64", "data.image.")
     try:
-        jpeg = a2b_base64(_text(image, "base64", "data.image."), strict_mode=True)
-    except Base64Error as error:
-        raise BadEvent(f"the event's data.image.base64 is not base64: {error}") from None
+        jpeg = a2b_base64(base64, strict_mode=True)
+    except (TypeError, ValueError) as error:
+        raise Reject(f"the event's data.image.base64 is not base64: {error}") from None
     if not jpeg.startswith(b"\xff\xd8\xff"):
-        raise BadEvent("the event's data.image is no JPEG")
+        raise Reject("the event's data.image is no JPEG")
     return Image(
         jpeg,
-        _whole_number(image, "width", "data.image."),
-        _whole_number(image, "height", "data.image."),
+        _whole_number(image, "width", "data.image.", most=_PIXELS_MAX),
+        _whole_number(image, "height", "data.image.", most=_PIXELS_MAX),
     )
+
+
+def _shown(value: object) -> str:
+    # Python refuses to write out a number of thousands of digits.
+    return "too large" if isinstance(value, int) and value.bit_length() > 256 else f"{value!r:.80}"

@@ -10,9 +10,11 @@ import json
 
 import tweepy  # type: ignore[import-untyped]
 import wording
+from rate_limit import wait_s
 from requests.adapters import HTTPAdapter
+from x_length import weight
 
-from koren_runtime import state
+from koren_runtime import Reject, RetryAfter, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +30,6 @@ _TIMEOUT_S = 20.0
 # Longer than an incident's events, dead letters among them, are of any interest.
 _KEPT_S = 30 * 86400
 _UPLOAD = "https://api.twitter.com/2/media/upload"
-# Code points that count once in a post's length; all others, Hangul too, count twice.
-_SINGLE = ((0, 4351), (8192, 8205), (8208, 8223), (8242, 8247))
 
 
 class Account:
@@ -53,8 +53,18 @@ class Account:
         """Posts the incident, or that it is over; does nothing for an update, for an event that is
         reported already, and for one that comes after the incident's end.
 
-        Raises tweepy.TweepyException, requests.RequestException, StateError or ValueError.
+        Raises tweepy.TweepyException, requests.RequestException or StateError, Reject when no try
+        can post it, RetryAfter when X says how long its rate limit lasts.
         """
+        try:
+            return self._report(incident)
+        except tweepy.HTTPException as error:
+            later = _later(error)
+            if later is None:
+                raise
+            raise later from error
+
+    def _report(self, incident: "Incident") -> "dict[str, Any]":
         name = f"{incident.region}\n{incident.subject}".encode()
         key = "post-" + hashlib.sha256(name).hexdigest()[:32]
         posted = _posted(key)
@@ -76,7 +86,7 @@ class Account:
     def _once(self, key: str, incident: "Incident", *, reply_to: str | None) -> "dict[str, Any]":
         image = incident.image
         if image and len(image.jpeg) > IMAGE_MAX_BYTES:
-            raise ValueError(
+            raise Reject(
                 f"the event's image has {len(image.jpeg)} bytes; {IMAGE_MAX_BYTES} is the most"
                 " that a post may have"
             )
@@ -132,11 +142,17 @@ class Account:
         return None
 
 
-def weight(text: str) -> int:
-    """The length of a text as X counts it."""
-    return sum(
-        1 if any(first <= ord(letter) <= last for first, last in _SINGLE) else 2 for letter in text
-    )
+def _later(error: "tweepy.HTTPException") -> RetryAfter | None:
+    if error.response.status_code != 429:
+        return None
+    headers = error.response.headers
+    # Beside the limit of each call there are those of a day, which last longer.
+    resets = [headers.get("x-rate-limit-reset")]
+    for limit in ("x-app-limit-24hour", "x-user-limit-24hour"):
+        if headers.get(f"{limit}-remaining") == "0":
+            resets.append(headers.get(f"{limit}-reset"))
+    seconds = wait_s(resets, headers.get("retry-after"))
+    return None if seconds is None else RetryAfter(seconds, str(error))
 
 
 def _posted(key: str) -> "dict[str, Any] | None":

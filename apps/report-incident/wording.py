@@ -2,7 +2,7 @@
 
 A template is lines of segments with ` · ` between them, the most important first. A segment that
 names a fact which the event does not have is left out: nothing is made up. A text that is too long
-loses its last segments; its first line and tags, a line that begins with `#`, stay.
+loses its last segments; its first line and its last, the tags, stay.
 
 A placeholder is `{fact}`, `{fact:capital}` for a first letter in upper case, or `{fact:이/가}` for
 the Korean particle that the fact's last syllable asks for.
@@ -11,6 +11,7 @@ the Korean particle that the fact's last syllable asks for.
 from datetime import datetime, timedelta, timezone
 from os.path import dirname, join
 
+from graphemes import boundary
 from incident import LANGUAGES
 
 TYPE_CHECKING = False
@@ -115,18 +116,21 @@ def post(incident: "Incident", limit: int, length: "Callable[[str], int]" = len)
 def alt(incident: "Incident") -> str:
     """What the image shows, in both languages, for who can't see it."""
     parts = [_text(_fill("alt", language, facts(incident, language))) for language in LANGUAGES]
-    return "\n".join(parts)[:ALT_MAX]
+    text = "\n".join(parts)
+    return text[: boundary(text, ALT_MAX)]
 
 
 def tags(text: str) -> list[tuple[int, int, str]]:
-    """The tags in lines of tags: where each begins and ends in the text's UTF-8, and its name."""
+    """The tags of both parts: where each begins and ends in the text's UTF-8, and its name."""
     found = []
     position = 0
-    for line in text.split("\n"):
+    lines = text.split("\n")
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
         at = position
         for word in line.split(" "):
             size = len(word.encode())
-            if line.startswith("#") and word.startswith("#"):
+            # A part's last line has its tags, and no other: names may begin with the sign.
+            if not following and word.startswith("#"):
                 found.append((at, at + size, word[1:]))
             at += size + 1
         position += len(line.encode()) + 1
@@ -217,16 +221,16 @@ def _fit(ko: "_Lines", en: "_Lines", limit: int, length: "Callable[[str], int]")
 
 
 def _shorten(lines: "_Lines") -> None:
-    for index in range(len(lines) - 1, 0, -1):
-        if not lines[index][0].startswith("#"):
-            lines[index].pop()
-            if not lines[index]:
-                del lines[index]
-            return
+    if len(lines) > 2:
+        lines[-2].pop()
+        if not lines[-2]:
+            del lines[-2]
+        return
     first = lines[0][0]
     if first == "…":
         raise ValueError(f"no text is short enough with {_text(lines[1:])!r}")
-    lines[0] = [first.rstrip("…")[:-1] + "…"]
+    first = first.rstrip("…")
+    lines[0] = [first[: boundary(first, max(0, len(first) - 1))] + "…"]
 
 
 def _moment(time: datetime, language: str, since: datetime | None = None) -> str:

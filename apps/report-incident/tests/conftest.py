@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 from base64 import b64encode
@@ -8,9 +9,20 @@ from typing import Any
 import pytest
 from doubles.gateway import StateDouble
 from doubles.tls import Front
+from hypothesis import HealthCheck, settings
 from social_server import Account, SocialServer, find_or_build
 
 Event = dict[str, Any]
+
+# Nothing is left for a later run. HYPOTHESIS_PROFILE=long tries more.
+settings.register_profile(
+    "short",
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.register_profile("long", settings.get_profile("short"), max_examples=20_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 200
 

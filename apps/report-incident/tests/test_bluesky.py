@@ -12,6 +12,8 @@ from doubles.gateway import StateDouble
 from doubles.tls import Front
 from social_server import Account, SocialServer
 
+from koren_runtime import Reject
+
 CONTEXT = {"function-name": "handler", "timeout": "60", "runtime": "python3.11"}
 
 pytestmark = pytest.mark.usefixtures("on_bluesky")
@@ -251,7 +253,7 @@ def test_an_address_without_tls_is_refused(on_bluesky: Path, front: Front) -> No
 def test_an_image_above_the_limit_is_refused_before_it_is_sent(front: Front) -> None:
     too_large = JPEG + b"\0" * (bluesky.IMAGE_MAX_BYTES - len(JPEG) + 1)
 
-    with pytest.raises(ValueError, match="2000001 bytes; 2000000 is the most"):
+    with pytest.raises(Reject, match="2000001 bytes; 2000000 is the most"):
         report(make_event(subject="large", jpeg=too_large))
     assert front.requests == []
 

@@ -1,8 +1,11 @@
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 from conftest import JPEG, make_event
-from incident import BadEvent, Incident
+from incident import Incident
+
+from koren_runtime import Reject
 
 
 def test_what_an_event_says() -> None:
@@ -35,11 +38,31 @@ def test_a_name_can_not_break_a_line() -> None:
     assert Incident(event).road["en"] == "Main Street #1"
 
 
+def test_control_characters_are_left_out_of_a_name() -> None:
+    event = make_event()
+    event["data"]["camera"]["road"]["en"] = "\ufeffMain\x00 Str\x07eet"
+
+    assert Incident(event).road["en"] == "Main Street"
+
+
+def test_a_name_in_decomposed_hangul_is_composed() -> None:
+    event = make_event()
+    event["data"]["camera"]["road"]["ko"] = normalize("NFD", "강남대로")
+
+    assert Incident(event).road["ko"] == "강남대로"
+
+
+def test_a_whole_number_may_have_a_fraction_of_nothing() -> None:
+    sequence = Incident(make_event(sequence=2.0)).sequence
+
+    assert (sequence, type(sequence)) == (2, int)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
         ("extensions.subject", None, "no subject"),
-        ("extensions.sequence", "1", "sequence is '1', not a number from 1 on"),
+        ("extensions.sequence", "1", "sequence is '1', not a number from 1 to 2147483647"),
         ("extensions.sequence", True, "sequence is True"),
         ("event-type", "org.example.fire", "event-type is 'org.example.fire', not one of kr.koren"),
         ("data", "text", "data is no JSON object"),
@@ -51,7 +74,18 @@ def test_a_name_can_not_break_a_line() -> None:
         ("data.started_at", "2026-11-24T11:16:05", "names no time zone"),
         ("data.image.base64", "/9j/!", "data.image.base64 is not base64"),
         ("data.image.base64", "iVBORw0K", "no JPEG"),
+        ("data.image.base64", "가", "data.image.base64 is not base64"),
+        ("data.image.base64", 7, "data.image.base64 is not base64"),
         ("data.image.width", 0, "data.image.width is 0"),
+        ("data.image.width", 1.5, "data.image.width is 1.5"),
+        ("data.image", "text", "data.image is no JSON object"),
+        ("data.objects", ["car"], "data.objects is no JSON object"),
+        ("data.camera.name.en", "a\ud800", "data.camera.name.en is 'a.ud800', not a text"),
+        ("data.camera.name.en", "\x00\x07\ufeff", "data.camera.name.en is .*, not a text"),
+        ("data.started_at", "0001-01-01T00:00:00Z", "not a time from 1971 to 2199"),
+        ("data.started_at", "9999-12-31T23:59:59Z", "not a time from 1971 to 2199"),
+        ("extensions.sequence", 10**400, "sequence is too large"),
+        ("event-time", None, "no event-time"),
     ],
 )
 def test_what_is_wrong_is_named(path: str, value: Any, message: str) -> None:
@@ -65,5 +99,5 @@ def test_what_is_wrong_is_named(path: str, value: Any, message: str) -> None:
     else:
         place[last] = value
 
-    with pytest.raises(BadEvent, match=message):
+    with pytest.raises(Reject, match=message):
         Incident(event)

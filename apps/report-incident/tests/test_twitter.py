@@ -1,9 +1,11 @@
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import handler
 import pytest
@@ -15,7 +17,7 @@ from doubles.gateway import StateDouble
 from doubles.x import KEYS, X
 from incident import Incident
 
-from koren_runtime import state
+from koren_runtime import Reject, RetryAfter, state
 
 
 @pytest.fixture
@@ -125,6 +127,40 @@ def test_a_refusal_is_raised_and_the_next_try_posts(
     assert report(x, jpeg=None)["created"]
 
 
+def reset_in(seconds: float) -> str:
+    return str(int(time.time() + seconds))
+
+
+@pytest.mark.parametrize("jpeg", [JPEG, None], ids=["upload", "post"])
+def test_a_rate_limit_is_waited_for_as_long_as_x_says(x: X, jpeg: bytes | None) -> None:
+    x.refuse = [429]
+    x.headers = {"x-rate-limit-reset": reset_in(700)}
+    with pytest.raises(RetryAfter) as raised:
+        report(x, jpeg=jpeg)
+
+    assert 690 < raised.value.seconds <= 701
+    assert report(x, jpeg=jpeg)["created"]
+
+
+def test_a_limit_of_a_day_is_waited_for_when_it_is_used_up(x: X) -> None:
+    for remaining, least, most in (("0", 49_000, 50_001), ("9", 690, 701)):
+        x.refuse = [429]
+        x.headers = {
+            "x-rate-limit-reset": reset_in(700),
+            "x-user-limit-24hour-remaining": remaining,
+            "x-user-limit-24hour-reset": reset_in(50_000),
+        }
+        with pytest.raises(RetryAfter) as raised:
+            report(x, jpeg=None)
+        assert least < raised.value.seconds <= most
+
+
+def test_an_image_above_the_limit_is_rejected(x: X) -> None:
+    with pytest.raises(Reject, match="5242881 bytes; 5242880 is the most"):
+        report(x, jpeg=JPEG + b"\0" * (twitter.IMAGE_MAX_BYTES - len(JPEG) + 1))
+    assert x.posts == {}
+
+
 def test_a_refused_upload_is_raised(x: X) -> None:
     x.refuse = [413]
     with pytest.raises(tweepy.HTTPException, match="as the test wants it"):
@@ -154,8 +190,54 @@ def test_what_was_posted_is_kept_for_weeks(x: X, kept: StateDouble) -> None:
     assert kept.expiries_s[key] > 14 * 86400
 
 
-def test_hangul_counts_twice() -> None:
-    assert twitter.weight("a가·…") == 1 + 2 + 1 + 2
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("a가·…", 1 + 2 + 1 + 2),
+        ("강남", 2 + 2),
+        ("cafe\u0301", 4),
+        ("👾", 2),
+        ("🙋🏽", 2),
+        ("👨‍🎤", 2),
+        ("👩🏽‍⚕️", 2),
+        ("👨‍👩‍👧‍👦", 2),
+        ("🏃🏽‍♀️", 2),
+        ("❤️", 2),
+        ("1️⃣", 2),
+        ("🇰🇷🇯🇵", 2 + 2),
+        ("©", 1),
+        ("©️", 2),
+        ("https://example.com", 23),
+        ("https://example.com/very/long/path?of=a&page=" + "9" * 40, 23),
+        ("koren.kr", 23),
+        ("Koren.Kr", 23),
+        ("www.an-institute-with-a-very-long-name.kr", 23),
+        ("see https://koren.kr.", 4 + 23 + 1),
+        ("koren.kr에서", 23 + 2 + 2),
+        ("a.kr,b.com", 23 + 1 + 23),
+        ("No.1", 4),
+        ("37.4979", 7),
+    ],
+)
+def test_x_counts(text: str, length: int) -> None:
+    assert (
+        twitter.weight(normalize("NFC", text)) == twitter.weight(normalize("NFD", text)) == length
+    )
+
+
+@pytest.mark.parametrize("text", ["gangnam.zone", "http://강남.kr/", "a.zone.kr.x", "éa.fr"])
+def test_what_may_be_a_link_counts_as_one_at_least(text: str) -> None:
+    assert twitter.weight(text) >= 23
+
+
+def test_names_full_of_links_make_a_post_that_x_takes(x: X) -> None:
+    event = make_event()
+    links = {"ko": "a.kr가 " * 30, "en": "b.com " * 33}
+    event["data"]["camera"] |= {"name": links, "road": links, "direction": links}
+
+    assert x.account().report(Incident(event))["created"]
+    ((_, post),) = x.posts.items()
+    assert post["text"].count("a.kr") + post["text"].count("b.com") <= 280 // 23
 
 
 def test_the_handler_makes_the_account_that_the_secret_describes(

@@ -133,6 +133,47 @@ def test_no_text_is_longer_than_its_limit(limit: int) -> None:
     assert len(wording.post(Incident(event), limit).joined()) <= limit
 
 
+def test_a_name_that_begins_like_a_tag_is_none() -> None:
+    event = make_event()
+    event["data"]["camera"]["name"] = {"ko": "#1 카메라 " + "가" * 190, "en": "#1 Gate"}
+
+    long = wording.post(Incident(event), 1000).joined()
+    short = wording.post(Incident(event), 200).joined()
+
+    assert {tag for _, _, tag in wording.tags(long)} == {
+        "교통사고",
+        "서울",
+        "TrafficAccident",
+        "Seoul",
+    }
+    assert "#1" not in short
+
+
+@pytest.mark.parametrize(
+    "whole",
+    ["👨‍👩‍👧‍👦", "🏃🏽‍♀️", "🇰🇷", "é̂", "क्ष", "กำ", "한\u11ab", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "1️⃣"],
+)
+def test_what_readers_take_for_one_character_is_never_cut_in_two(whole: str) -> None:
+    event = make_event(jpeg=None)
+    event["data"]["camera"]["road"] = {"ko": "길", "en": whole * 20}
+    event["data"]["camera"]["direction"] = {"ko": "쪽", "en": "E"}
+
+    for limit in range(110, 300):
+        cut, ellipsis, _ = wording.post(Incident(event), limit).en.partition("…")
+        _, _, road = cut.partition("] Rear-end collision on ")
+        if ellipsis:
+            assert len(road.partition(" ")[0]) % len(whole) == 0, (limit, road)
+
+
+def test_the_description_of_an_image_is_cut_between_characters() -> None:
+    family = "👨‍👩‍👧‍👦"
+    for start in range(len(family)):
+        event = make_event()
+        event["data"]["camera"]["name"] = {"ko": "가" * start + family * 150, "en": "x"}
+        text = wording.alt(Incident(event))
+        assert len(text) <= wording.ALT_MAX and (len(text) - start) % len(family) == 0
+
+
 def test_an_impossible_limit_is_an_error() -> None:
     with pytest.raises(ValueError, match="#TrafficAccident"):
         post(limit=20)

@@ -18,7 +18,7 @@ class Front:
         self.requests: list[str] = []
         self.cut: str | None = None
         self._to = port
-        self._context = _certificate(folder)
+        self._context = certificate(folder)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -74,7 +74,7 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-def _certificate(folder: Path) -> ssl.SSLContext:
+def certificate(folder: Path) -> ssl.SSLContext:
     request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     request += ["-nodes", "-days", "2"]
     authority = ["-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.crt"]

@@ -65,13 +65,14 @@ class _Signatures(RequestValidator):  # type: ignore[misc]
 
 
 class X:
-    """`posts` and `media` have what was made; `refuse` statuses to answer with before it works;
-    with `silent` the next post is made and its answer is lost."""
+    """`posts` and `media` have what was made; `refuse` statuses to answer with, beside `headers`,
+    before it works; with `silent` the next post is made and its answer is lost."""
 
     def __init__(self) -> None:
         self.posts: dict[str, dict[str, Any]] = {}
         self.media: dict[str, dict[str, Any]] = {}
         self.refuse: list[int] = []
+        self.headers: dict[str, str] = {}
         self.silent = False
         self._ids = itertools.count(1_900_000_000_000_000_001)
         self._lock = threading.Lock()
@@ -117,11 +118,13 @@ class X:
             {name: headers[name] for name in ("Authorization",) if name in headers},
         )
         path = request.path.partition("?")[0]
+        extra: dict[str, str] = {}
         with self._lock:
             if not signed or headers["X-Signed-Host"] != "api.twitter.com":
                 status, answer = _problem(401, "Unauthorized")
             elif self.refuse:
                 status, answer = _problem(self.refuse.pop(0), "as the test wants it")
+                extra = self.headers
             elif path == "/2/media/upload":
                 status, answer = self._upload(headers["Content-Type"], body)
             elif path == "/2/media/metadata":
@@ -144,6 +147,8 @@ class X:
         request.send_response(status)
         request.send_header("Content-Type", "application/json")
         request.send_header("Content-Length", str(len(content)))
+        for name, value in extra.items():
+            request.send_header(name, value)
         request.end_headers()
         request.wfile.write(content)
 
