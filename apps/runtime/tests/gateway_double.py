@@ -307,13 +307,11 @@ class Pod:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(code))
 
-    def start(self, in_cgroup: Path | None = None, **environment: str) -> None:
-        enter = []
-        if in_cgroup is not None:
-            enter = ["/bin/sh", "-c", 'echo $$ >"$0" && exec "$@"', str(in_cgroup / "cgroup.procs")]
+    def start(self, *within: str, **environment: str) -> None:
+        """Starts its process, by the command `within` if there is one."""
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [*enter, PYTHON, "-I", "-S", START],
+                [*within, PYTHON, "-I", "-S", START],
                 env=self.environment | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -1,5 +1,6 @@
 """Processes that a function starts: they are the function's, never a second runtime."""
 
+import subprocess
 import time
 import uuid
 from collections.abc import Iterator
@@ -204,9 +205,36 @@ def test_a_module_that_forks_is_loaded_once(gateway: GatewayDouble, pod: Pod) ->
     assert gateway.words() == ["entered", "response"] * 2
 
 
+def test_a_child_in_a_session_of_its_own_ends_with_its_handler(
+    gateway: GatewayDouble, pod: Pod
+) -> None:
+    # As in a container, the runtime is the first process: it inherits what has lost its parent.
+    first = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if subprocess.run([*first, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no PID namespace can be made")
+    pod.write(
+        """\
+        import os, subprocess, time
+
+        def handle(event, context):
+            if event["data"] == "start":
+                code = "sleep 60 & sleep 60"
+                subprocess.Popen(["sh", "-c", code], start_new_session=True)
+                time.sleep(60)
+            return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+        """
+    )
+    gateway.give("start", id="i1")
+    gateway.give("count", id="i2")
+    pod.start(*first, FUNC_TIMEOUT="1")
+    assert gateway.wait_for("i1/error").body["type"] == "Timeout"
+    runtime, worker = gateway.wait_for("i2/response").body
+    assert runtime == 1 and worker > 2
+
+
 @pytest.fixture
-def small_container(pod: Pod) -> Iterator[Path]:
-    """A cgroup of 64 MiB, as a container has one, with what is given to it in `cgroup.procs`."""
+def small_container(pod: Pod) -> Iterator[list[str]]:
+    """The command that runs a command in a cgroup of 64 MiB, as a container has one."""
     own = next(
         (line for line in Path("/proc/self/cgroup").read_text().splitlines() if ":memory:" in line),
         None,
@@ -228,7 +256,8 @@ def small_container(pod: Pod) -> Iterator[Path]:
         swap = group / ("memory.swap.max" if version_2 else "memory.memsw.limit_in_bytes")
         if swap.exists():
             swap.write_text("0" if version_2 else str(64 * 2**20))
-        yield group
+        procs = str(group / "cgroup.procs")
+        yield ["/bin/sh", "-c", 'echo $$ >"$0" && exec "$@"', procs]
     finally:
         pod.kill()
         until = time.monotonic() + 5
@@ -238,7 +267,7 @@ def small_container(pod: Pod) -> Iterator[Path]:
 
 
 def test_a_handler_that_needs_more_than_its_memory_is_said_to(
-    gateway: GatewayDouble, pod: Pod, small_container: Path
+    gateway: GatewayDouble, pod: Pod, small_container: list[str]
 ) -> None:
     pod.write(
         """\
@@ -251,7 +280,7 @@ def test_a_handler_that_needs_more_than_its_memory_is_said_to(
             return "well"
         """
     )
-    pod.start(in_cgroup=small_container, FUNC_MEMORY_LIMIT="64Mi")
+    pod.start(*small_container, FUNC_MEMORY_LIMIT="64Mi")
     gateway.give("fill", id="i1")
     gateway.give("kill", id="i2")
     gateway.give("fine", id="i3")
@@ -264,7 +293,7 @@ def test_a_handler_that_needs_more_than_its_memory_is_said_to(
 
 
 def test_a_child_that_needs_more_than_its_memory_is_named(
-    gateway: GatewayDouble, pod: Pod, small_container: Path
+    gateway: GatewayDouble, pod: Pod, small_container: list[str]
 ) -> None:
     pod.write(
         """\
@@ -274,7 +303,7 @@ def test_a_child_that_needs_more_than_its_memory_is_named(
             subprocess.run([sys.executable, "-c", "b'x' * (200 * 2**20)"], check=True)
         """
     )
-    pod.start(in_cgroup=small_container, FUNC_MEMORY_LIMIT="64Mi")
+    pod.start(*small_container, FUNC_MEMORY_LIMIT="64Mi")
     gateway.give(None)
     error = gateway.wait_for("error").body
     assert error["type"] == "CalledProcessError"
@@ -282,9 +311,9 @@ def test_a_child_that_needs_more_than_its_memory_is_named(
 
 
 def test_a_module_that_needs_more_than_its_memory_is_said_to(
-    gateway: GatewayDouble, pod: Pod, small_container: Path
+    gateway: GatewayDouble, pod: Pod, small_container: list[str]
 ) -> None:
     pod.write("table = b'x' * (200 * 2**20)\ndef handle(event, context): ...")
-    pod.start(in_cgroup=small_container, FUNC_MEMORY_LIMIT="64Mi")
+    pod.start(*small_container, FUNC_MEMORY_LIMIT="64Mi")
     error = gateway.wait_for("init/error").body
     assert (error["type"], error["message"]) == ("OutOfMemory", "out of memory, limit 64Mi")

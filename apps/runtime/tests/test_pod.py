@@ -220,6 +220,7 @@ def test_a_crash_costs_one_attempt(gateway: GatewayDouble, pod: Pod, death: str,
             return "alive"
         """
     )
+    gateway.give("live", id="first")
     gateway.give("die", id="die")
     gateway.give("live", id="live")
     pod.start()

@@ -162,11 +162,35 @@ class Worker:
         if self.status is None:
             posix.kill(self.pid, _signal.SIGKILL)
             self.status = posix.waitpid(self.pid, 0)[1]
+        _end_orphans()
         self.control.close()
         posix.close(self.output)
         if posix.WIFSIGNALED(self.status):
             return f"signal {posix.WTERMSIG(self.status)}"
         return f"exit code {posix.WEXITSTATUS(self.status)}"
+
+
+def _end_orphans() -> None:
+    """Kills what a worker that has ended has left in sessions of its own.
+
+    It is this process's by then: a pod's first process inherits orphans.
+    """
+    me = posix.getpid()
+    while True:
+        try:
+            file = posix.open(f"/proc/{me}/task/{me}/children", posix.O_RDONLY | posix.O_CLOEXEC)
+        except OSError:
+            return  # a kernel without this list
+        orphans = posix.read(file, 1 << 16).split()
+        posix.close(file)
+        if not orphans:
+            return
+        for orphan in orphans:
+            try:
+                posix.kill(int(orphan), _signal.SIGKILL)
+                posix.waitpid(int(orphan), 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass  # it was reaped already
 
 
 class Supervisor:
@@ -177,10 +201,12 @@ class Supervisor:
         self._started_ms = started_ms
         self._log = Log()
         self._stopping = False
+        self._warm = False
         self._connection: Connection | None = None
         self._addresses: Addresses | None = None
         self._oom_counter: str | None = None
-        self._oom_kills: int | None = None
+        # A new container has none, and a cold start has no time to look.
+        self._oom_kills: int | None = 0
         self._answered_at = 0.0
         self._trouble = ""
         self._worker: Worker | None = None
@@ -198,6 +224,7 @@ class Supervisor:
             # Until the worker has read the event's own id.
             self._log.belongs_to(invocation.id)
             self._invoke(invocation)
+            self._warm = True
             self._log.belongs_to("-")
             self._send_log()
             if self._stopping:
@@ -242,7 +269,8 @@ class Supervisor:
         connection = self._connect()
         started = {"Koren-Started-Ms": str(self._started_ms)}
         connection.send("GET", "/v1/invocation/next", started)
-        self._count_oom_kills()
+        if self._warm:
+            self._count_oom_kills()
         until = time.monotonic() + LONG_POLL_S
         while not self._wait(until - time.monotonic(), connection):
             self._listen_while_idle()
