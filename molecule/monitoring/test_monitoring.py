@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 import ssl
+import struct
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from conftest import Site
@@ -32,9 +33,50 @@ def _query(
     with urllib.request.urlopen(url, context=context, timeout=10) as answer:
         found = json.load(answer)["data"]["result"]
     return {
-        (one["metric"].get("region", ""), one["metric"].get("instance", "")): float(one["value"][1])
-        for one in found
+        (one["metric"].get("region", ""), one["metric"].get("instance", "")): float(one["value"][1]) for one in found
     }
+
+
+def _number(value: int) -> bytes:
+    """A varint of protobuf."""
+    low, rest = value & 127, value >> 7
+    return bytes([low | 128]) + _number(rest) if rest else bytes([low])
+
+
+def _part(number: int, content: bytes) -> bytes:
+    """A field of protobuf that has a length."""
+    return _number(number << 3 | 2) + _number(len(content)) + content
+
+
+def _send(site: Site, labels: dict[str, str], at: float, value: float) -> None:
+    """Write a sample to the centre as an agent does."""
+    sample = b"\x09" + struct.pack("<d", value) + b"\x10" + _number(int(at * 1000))
+    pairs = (_part(1, key.encode()) + _part(2, text.encode()) for key, text in sorted(labels.items()))
+    message = _part(1, b"".join(_part(1, pair) for pair in pairs) + _part(2, sample))
+    # Snappy, all of it as one literal.
+    packed = _number(len(message)) + bytes([61 << 2]) + struct.pack("<H", len(message) - 1) + message
+    context = ssl.create_default_context(cafile=site.client_files("operator")[0])
+    context.load_cert_chain(*site.client_files("operator")[1:])
+    url = f"https://{site.hosts['central-cp']}:9090/api/v1/write"
+    kind = {"Content-Encoding": "snappy", "Content-Type": "application/x-protobuf"}
+    urllib.request.urlopen(urllib.request.Request(url, packed, kind), context=context, timeout=10).close()
+
+
+@pytest.fixture
+def fresh_centre(site: Site, eventually: Wait) -> Iterator[None]:
+    """The centre forgets in the end all that it has stored."""
+    yield
+    site.run(
+        "central-cp", "systemctl stop prometheus; rm -rf /var/lib/prometheus/metrics2/*; systemctl start prometheus"
+    )
+    eventually(lambda: _knows_all(site), 60)
+
+
+def _knows_all(site: Site) -> bool:
+    try:
+        return _query(site, QUERY) == dict.fromkeys(_all(site), 1.0)
+    except OSError:
+        return False
 
 
 def _all(site: Site) -> set[tuple[str, str]]:
@@ -42,9 +84,7 @@ def _all(site: Site) -> set[tuple[str, str]]:
     return {(regions[name.split("-")[0]], name) for name in site.hosts}
 
 
-def test_one_query_at_the_centre_tells_the_state_of_every_host(
-    site: Site, eventually: Wait
-) -> None:
+def test_one_query_at_the_centre_tells_the_state_of_every_host(site: Site, eventually: Wait) -> None:
     eventually(lambda: _query(site, QUERY) == dict.fromkeys(_all(site), 1.0), 40)
 
 
@@ -72,9 +112,7 @@ def test_a_node_that_its_cluster_calls_not_ready_is_down(site: Site, eventually:
     eventually(lambda: _query(site, QUERY)["seoul", "seoul-cp"] == 1, 90)
 
 
-def test_a_region_that_was_cut_off_is_unknown_and_fills_its_gap(
-    site: Site, eventually: Wait
-) -> None:
+def test_a_region_that_was_cut_off_is_unknown_and_fills_its_gap(site: Site, eventually: Wait) -> None:
     seoul = ("seoul", "seoul-cp")
     rules = (
         "add table ip cut",
@@ -92,6 +130,32 @@ def test_a_region_that_was_cut_off_is_unknown_and_fills_its_gap(
     samples = f'count_over_time(up{{job="node", instance="seoul-cp"}}[{cut_s}s])'
     expected = cut_s / INTERVAL_S - 2
     eventually(lambda: _query(site, samples, at=began + cut_s).get(seoul, 0) >= expected, 30)
+
+
+@pytest.mark.usefixtures("fresh_centre")
+def test_a_sample_dated_ahead_shuts_no_other_region_out(site: Site, eventually: Wait) -> None:
+    ahead = time.time() + 2 * 86400
+    _send(site, {"__name__": "dated_ahead", "region": "seoul"}, ahead, 1)
+    sent = time.time()
+    latest = 'timestamp(up{job="node"})'
+    eventually(lambda: min(_query(site, latest).values()) > sent, 30)
+    assert _query(site, QUERY) == dict.fromkeys(_all(site), 1.0)
+    # Also what comes late beside it.
+    _send(site, {"__name__": "late", "region": "busan"}, sent - 23 * 3600, 1)
+    assert _query(site, "late", at=sent - 23 * 3600) == {("busan", ""): 1.0}
+    alert = 'ALERTS{alertname="SampleFromTheFuture", alertstate="firing"}'
+    eventually(lambda: len(_query(site, alert)) == 1, 30)
+
+
+def test_a_file_that_was_set_aside_is_alarming(site: Site, eventually: Wait) -> None:
+    told = "/var/lib/prometheus/node-exporter/koren_redis.prom"
+    metric = 'koren_set_aside_timestamp_seconds{service="redis-server"}'
+    site.run("seoul-cp", f"echo '{metric} '$(date +%s) >{told}")
+    alert = 'ALERTS{alertname="BrokenFileSetAside"}'
+    try:
+        eventually(lambda: ("seoul", "seoul-cp") in _query(site, alert), 60)
+    finally:
+        site.run("seoul-cp", f"rm {told}")
 
 
 def test_host_services_and_clocks_are_watched(site: Site) -> None:
