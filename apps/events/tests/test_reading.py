@@ -94,6 +94,15 @@ def test_whatever_the_bytes_they_are_read_or_refused(
     check()
 
 
+@given(variants(EVENT))
+@settings(max_examples=300, deadline=None)
+def test_what_the_parser_hands_on_it_takes_unchanged(odd: bytes) -> None:
+    with contextlib.suppress(InvalidEvent):
+        event, handed_on = parse(odd)
+        assert parse(handed_on) == (event, handed_on)
+        assert type(event).from_meta(event.to_meta()) == event
+
+
 texts = st.text(st.characters(), min_size=1, max_size=300)
 names = st.sampled_from(["cam-1", "a/b", "카메라", "카메라", "a\u2028b"]) | texts
 

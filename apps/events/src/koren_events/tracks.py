@@ -113,7 +113,10 @@ class Tracks:
             track = self._tracks[key]
 
             def refusal() -> str | None:
-                return None if track.accepted else self._refusals.get(track.order, (None, None))[1]
+                # An event with a receipt is in its region: nothing of the broker matters to it.
+                if track.accepted or track.receipts:
+                    return None
+                return self._refusals.get(track.order, (None, None))[1]
 
             self._changed.wait_for(
                 lambda: len(track.receipts) > place or refusal() or self._failure,
@@ -123,8 +126,7 @@ class Tracks:
                 return track.receipts[place]
             self.check_working()
             problem = refusal()
-            # An event with a receipt is in its region: nothing of the broker matters to it.
-            if problem is not None and not track.receipts:
+            if problem is not None:
                 raise PublishRefused(problem)
             return None
 
