@@ -77,7 +77,7 @@ class Store:
         is not there.
 
         Raises StoreUnavailable, and StoreBroken when Redis holds what no script makes. Keys of a
-        wrong type are set aside then, and the script is run again before that is raised.
+        wrong type are set aside first: by the script itself, and by `mend` for one that only reads.
         """
         packed = _packed({k: v for k, v in argument.items() if v is not None})
         try:
@@ -94,8 +94,10 @@ class Store:
 
     async def command(self, *words: Argument) -> Any:
         """Runs one command. Raises as `run` does."""
-        async with _time_limit():
-            return await self.redis.execute_command(*words)  # type: ignore[no-untyped-call]
+        try:
+            return await self._execute(words)
+        except ResponseError as error:
+            return await self._again(words, error)
 
     async def commands(self, *commands: tuple[Argument, ...]) -> list[Any]:
         """Runs several in one round trip; not atomic. Raises as `run` does."""
@@ -103,7 +105,31 @@ class Store:
         for words in commands:
             pipeline.execute_command(*words)
         async with _time_limit():
-            return list(await pipeline.execute())
+            answers = list(await pipeline.execute(raise_on_error=False))
+        for place, answer in enumerate(answers):
+            if isinstance(answer, ResponseError):
+                raise_unavailable(answer)
+                answers[place] = await self._again(commands[place], answer)
+            elif isinstance(answer, Exception):
+                raise_unavailable(answer)
+                raise answer
+        return answers
+
+    async def _execute(self, words: tuple[Argument, ...]) -> Any:
+        async with _time_limit():
+            return await self.redis.execute_command(*words)  # type: ignore[no-untyped-call]
+
+    async def _again(self, words: tuple[Argument, ...], error: ResponseError) -> Any:
+        """Sets the key that the command could not read aside, and runs it again."""
+        key = next((word for word in words if str(word).startswith("koren:")), "")
+        if not key or "WRONGTYPE" not in str(error):
+            raise StoreBroken(f"Redis: {words[0]!r}: {error}") from None
+        broken = await self._mend("", key)
+        _log.error("broken data", command=words[0], problem=str(error), set_aside=broken)
+        try:
+            return await self._execute(words)
+        except ResponseError as error:
+            raise StoreBroken(f"Redis holds what {words[0]!r} can't read: {error}") from None
 
     async def check_writable(self, size_bytes: int) -> None:
         """Raises StoreUnavailable unless Redis takes a write of that size now."""
@@ -118,9 +144,9 @@ class Store:
                 await self.redis.script_load(self._text[script])
                 return await self.redis.evalsha(sha, 0, packed)
 
-    async def _mend(self, name: str) -> list[str]:
+    async def _mend(self, name: str, *keys: Argument) -> list[str]:
         try:
-            broken = await self._evaluate("mend", _packed({"name": name}))
+            broken = await self._evaluate("mend", _packed({"name": name, "keys": list(keys)}))
         except ResponseError as error:
             _log.error("broken data can't be set aside", problem=str(error))
             return []

@@ -9,15 +9,15 @@ local after = '(' .. now
 local ready, incidents = of(P.name, 'ready'), of(P.name, 'incidents')
 local next_change = -1
 for _, key in ipairs({ ready, incidents }) do
-  local first = redis.call('ZRANGEBYSCORE', key, after, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  local first = call('ZRANGEBYSCORE', key, after, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
   if first[2] and (next_change < 0 or first[2] - now < next_change) then
     next_change = first[2] - now
   end
 end
 return {
-  redis.call('ZCOUNT', ready, '-inf', now),
-  redis.call('ZCARD', of(P.name, 'leased')),
-  redis.call('ZCOUNT', ready, after, '+inf'),
-  redis.call('ZCOUNT', incidents, after, '+inf'),
+  call('ZCOUNT', ready, '-inf', now),
+  call('ZCARD', of(P.name, 'leased')),
+  call('ZCOUNT', ready, after, '+inf'),
+  call('ZCOUNT', incidents, after, '+inf'),
   next_change,
 }

@@ -16,24 +16,24 @@ if not has then
 end
 local its = its_event(has)
 its.handler_done = P.done
-local attempt = tonumber(has.attempts or 0)
+local attempt = number(has.attempts)
 if not has.handler_entered then
   attempt = attempt + 1
 end
-redis.call('ZREM', of(name, 'leased'), has.subject)
+call('ZREM', of(name, 'leased'), has.subject)
 if P.state == 'failed' then
   local invocation = of(name, 'invocation:' .. key)
   if P.counts and not has.handler_entered then
-    redis.call('HINCRBY', invocation, 'attempts', 1)
+    call('HINCRBY', invocation, 'attempts', 1)
   end
   report('failed', name, attempt, its.meta, its, { error = P.told })
-  redis.call('HDEL', invocation, 'holder', 'deadline', 'handler_entered')
-  redis.call('HDEL', 'koren:holders', has.holder)
-  redis.call('ZADD', of(name, 'ready'), now + P.delay, has.subject)
+  call('HDEL', invocation, 'holder', 'deadline', 'handler_entered')
+  call('HDEL', 'koren:holders', has.holder)
+  call('ZADD', of(name, 'ready'), now + P.delay, has.subject)
   ring('f:' .. name)
 else
   finish(name, key, has, its, attempt, P)
-  advance(name, has.subject)
+  advance(name, has.subject, key)
 end
 return cmsgpack.pack({ attempt = attempt, meta = its.meta, released = has.released or '', phases = {
   received = tonumber(its.received), activated = tonumber(its.activated),

@@ -13,9 +13,14 @@
 --    ms when it came last.
 
 local function hold(event, verdict)
+  local key = 'koren:held:' .. event.key
+  local state = call('HGET', key, 'state')
+  if state == 'held' or state == 'dismissed' then
+    return state -- a repeat of what is not remembered any more
+  end
   local bytes = #event.body + LETTER_BYTES
   while charged('held') + bytes > P.budgets.held do
-    local oldest = redis.call('ZRANGE', 'koren:dismissed', 0, 0)[1]
+    local oldest = call('ZRANGE', 'koren:dismissed', 0, 0)[1]
     if not oldest then
       break
     end
@@ -25,29 +30,31 @@ local function hold(event, verdict)
   if charged('held') + bytes > P.budgets.held then
     count_dropped('held-full', 1)
     bury(event.key, '', { reason = 'HeldFull: held events have reached their ' .. P.budgets.held
-      .. ' bytes; release or dismiss some', meta = event.meta, attempts = 0,
+      .. ' bytes; release or dismiss some, then publish it again', meta = event.meta, attempts = 0,
       received = event.received }, nil, event.body, #event.body)
+    if event.seen ~= '' then
+      call('ZREM', 'koren:seen', event.seen) -- published again it is to come in
+    end
     return 'dead-lettered'
   end
-  local key = 'koren:held:' .. event.key
-  redis.call('HSET', key, 'state', 'held', 'subject', event.subject, 'topic', event.topic,
+  call('HSET', key, 'state', 'held', 'subject', event.subject, 'topic', event.topic,
     'meta', event.meta, 'body', event.body, 'received', event.received,
     'sequence', event.sequence, 'by', '', 'bytes', bytes)
   charge('held', '', bytes)
   if verdict then
-    redis.call('HSET', key, 'state', 'dismissed', 'by', verdict)
-    redis.call('ZADD', 'koren:dismissed', now + P.keep_dismissed, event.key)
+    call('HSET', key, 'state', 'dismissed', 'by', verdict)
+    call('ZADD', 'koren:dismissed', now + P.keep_dismissed, event.key)
     return 'dismissed'
   end
-  redis.call('ZADD', 'koren:held', now + P.hold_for, event.key)
-  redis.call('RPUSH', 'koren:holding:' .. event.subject, event.key)
+  call('ZADD', 'koren:held', now + P.hold_for, event.key)
+  call('RPUSH', 'koren:holding:' .. event.subject, event.key)
   return 'held'
 end
 
 local function take_in(event)
   if event.seen ~= '' then
-    local last = redis.call('ZSCORE', 'koren:seen', event.seen)
-    redis.call('ZADD', 'koren:seen', now, event.seen)
+    local last = call('ZSCORE', 'koren:seen', event.seen)
+    call('ZADD', 'koren:seen', now, event.seen)
     if last then
       return { 'seen', tonumber(last) }
     end
@@ -59,15 +66,19 @@ local function take_in(event)
     if not letter.meta then
       return { 'gone', 0 }
     end
-    work.size = tonumber(letter.bytes or LETTER_BYTES) - LETTER_BYTES
-    if letter.event then
-      -- The event itself stays where it is; only who has a reference changes.
-      work.event = letter.event
-      spread(work, nil, event.functions)
-    else
+    work.size = math.max(0, number(letter.bytes) - LETTER_BYTES)
+    if not letter.event then
+      drop_letter(event.letter)
       spread(work, letter, event.functions)
+      return { 'new', 0 }
     end
+    -- The event itself stays where it is; only who has a reference changes. The letter makes room
+    -- first: if its event is to be a dead letter again, others need not go.
+    work.event = letter.event
+    call('HINCRBY', 'koren:event:' .. letter.event, 'refs', 1)
     drop_letter(event.letter)
+    spread(work, nil, event.functions)
+    unref(letter.event)
     return { 'new', 0 }
   end
   if event.reason ~= '' then
@@ -76,7 +87,7 @@ local function take_in(event)
     return { 'new', 0 }
   end
   if event.hold == 1 then
-    local verdict = redis.call('GET', 'koren:verdict:' .. event.subject)
+    local verdict = call('GET', 'koren:verdict:' .. event.subject)
     local by = verdict and string.match(verdict, '^released\n(.*)$')
     if not by then
       return { hold(event, verdict and string.match(verdict, '^dismissed\n(.*)$')), 0 }
@@ -93,8 +104,8 @@ local answers = {}
 for place, event in ipairs(P.events) do
   answers[place] = take_in(event)
 end
-local over = redis.call('ZCARD', 'koren:seen') - P.budgets.seen
+local over = call('ZCARD', 'koren:seen') - P.budgets.seen
 if over > 0 then
-  count_dropped('seen', redis.call('ZREMRANGEBYRANK', 'koren:seen', 0, over - 1))
+  count_dropped('seen', call('ZREMRANGEBYRANK', 'koren:seen', 0, over - 1))
 end
 return cmsgpack.pack(answers)

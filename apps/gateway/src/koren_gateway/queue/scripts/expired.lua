@@ -6,16 +6,16 @@
 
 local leases = {}
 local leased = of(P.name, 'leased')
-for _, subject in ipairs(redis.call('ZRANGEBYSCORE', leased, '-inf', now)) do
-  local key = redis.call('LINDEX', of(P.name, 'queue:' .. subject), 0)
+for _, subject in ipairs(call('ZRANGEBYSCORE', leased, '-inf', now)) do
+  local key = call('LINDEX', of(P.name, 'queue:' .. subject), 0)
   local has = key and fields(of(P.name, 'invocation:' .. key), { 'delivery', 'holder' }) or {}
   if has.holder and tonumber(has.delivery) then
     leases[#leases + 1] = { key, tonumber(has.delivery) }
   else
-    redis.call('ZREM', leased, subject)
+    call('ZREM', leased, subject)
     if key then
       -- Whatever it is, `take` sorts it out.
-      redis.call('ZADD', of(P.name, 'ready'), now, subject)
+      call('ZADD', of(P.name, 'ready'), now, subject)
     end
     count_dropped('broken', 1)
   end

@@ -9,18 +9,18 @@ local has = leased_invocation(P.name, P.key, P.delivery, false)
 if not has then
   return false
 end
-local limit = tonumber(has.deadline) + P.grace
+local limit = number(has.deadline) + P.grace
 if now > limit then
   return false
 end
-redis.call('ZADD', of(P.name, 'leased'), 'XX', math.min(now + P.lease, limit), has.subject)
+call('ZADD', of(P.name, 'leased'), 'XX', math.min(now + P.lease, limit), has.subject)
 
 local invocation = of(P.name, 'invocation:' .. P.key)
-local answer = { attempt = tonumber(has.attempts or 0) }
+local answer = { attempt = number(has.attempts) }
 -- The word may come again when its answer was lost.
 if P.entered and not has.handler_entered then
-  redis.call('HSET', invocation, 'handler_entered', P.entered)
-  answer.attempt = redis.call('HINCRBY', invocation, 'attempts', 1)
+  call('HSET', invocation, 'handler_entered', P.entered)
+  answer.attempt = call('HINCRBY', invocation, 'attempts', 1)
   local its = its_event(has)
   its.handler_entered = P.entered
   report('started', P.name, answer.attempt, its.meta, its)

@@ -12,36 +12,40 @@ for _, name in ipairs(P.known) do
 end
 
 local function bury_subject(name, subject)
-  for _, key in ipairs(redis.call('LRANGE', of(name, 'queue:' .. subject), 0, 99)) do
+  for _, key in ipairs(call('LRANGE', of(name, 'queue:' .. subject), 0, 99)) do
     local has = fields(of(name, 'invocation:' .. key), INVOCATION)
     if has.subject then
       has.event = has.event or key
       local its = its_event(has)
       local why = 'FunctionGone: function ' .. name .. ' was deleted; deploy it, then redrive'
-      finish(name, key, has, its, tonumber(has.attempts or 0),
+      finish(name, key, has, its, number(has.attempts),
         { state = 'dead-lettered', told = why,
           answered = cjson.encode({ type = 'FunctionGone', message = why, traceback = '' }) })
+    else
+      forget_invocation(name, key, has)
     end
-    redis.call('LPOP', of(name, 'queue:' .. subject))
+    call('LPOP', of(name, 'queue:' .. subject))
   end
-  if redis.call('EXISTS', of(name, 'queue:' .. subject)) == 0 then
-    redis.call('ZREM', of(name, 'ready'), subject)
-    redis.call('ZREM', of(name, 'leased'), subject)
+  call('ZREM', of(name, 'leased'), subject)
+  if call('EXISTS', of(name, 'queue:' .. subject)) == 1 then
+    call('ZADD', of(name, 'ready'), now, subject)
+  else
+    call('ZREM', of(name, 'ready'), subject)
   end
 end
 
 local buried = {}
-for _, name in ipairs(redis.call('SMEMBERS', 'koren:functions')) do
-  local since = redis.call('HGET', 'koren:gone', name)
+for _, name in ipairs(call('SMEMBERS', 'koren:functions')) do
+  local since = call('HGET', 'koren:gone', name)
   if known[name] then
     if since then
-      redis.call('HDEL', 'koren:gone', name)
+      call('HDEL', 'koren:gone', name)
     end
-  elseif not since then
-    redis.call('HSET', 'koren:gone', name, now)
+  elseif number(since) == 0 then
+    call('HSET', 'koren:gone', name, now)
   elseif now - since >= P.grace then
-    local subjects = redis.call('ZRANGE', of(name, 'ready'), 0, 9)
-    for _, subject in ipairs(redis.call('ZRANGE', of(name, 'leased'), 0, 9)) do
+    local subjects = call('ZRANGE', of(name, 'ready'), 0, 9)
+    for _, subject in ipairs(call('ZRANGE', of(name, 'leased'), 0, 9)) do
       subjects[#subjects + 1] = subject
     end
     for _, subject in ipairs(subjects) do
@@ -50,18 +54,18 @@ for _, name in ipairs(redis.call('SMEMBERS', 'koren:functions')) do
     if #subjects > 0 then
       buried[#buried + 1] = name
     else
-      redis.call('DEL', of(name, 'ready'), of(name, 'leased'), of(name, 'incidents'),
+      call('DEL', of(name, 'ready'), of(name, 'leased'), of(name, 'incidents'),
         of(name, 'activated'), of(name, 'init-error'), of(name, 'log'))
-      redis.call('HDEL', 'koren:bytes', 'queue:' .. name, 'log:' .. name)
+      charge('queue', name, -charged('queue:' .. name))
+      call('HDEL', 'koren:bytes', 'log:' .. name)
       if now - since >= P.state_for then
-        for _, key in ipairs(redis.call('ZRANGE', of(name, 'states'), 0, -1)) do
-          redis.call('DEL', of(name, 'state:' .. key))
+        for _, key in ipairs(call('ZRANGE', of(name, 'states'), 0, -1)) do
+          call('DEL', of(name, 'state:' .. key))
         end
         charge('state', name, -charged('state:' .. name))
-        redis.call('DEL', of(name, 'states'), of(name, 'state-bytes'))
-        redis.call('HDEL', 'koren:bytes', 'state:' .. name)
-        redis.call('HDEL', 'koren:gone', name)
-        redis.call('SREM', 'koren:functions', name)
+        call('DEL', of(name, 'states'), of(name, 'state-bytes'))
+        call('HDEL', 'koren:gone', name)
+        call('SREM', 'koren:functions', name)
       end
     end
   end

@@ -1,7 +1,8 @@
 -- What every script begins with: its argument `P` (MessagePack, named fields; each script says which),
 -- the time `now` in ms, and the steps that several scripts take.
 --
--- What is kept, by key (<fn>: a function's name):
+-- What is kept, by key (<fn>: a function's name); what is of another type is set aside as
+-- koren:broken:<ms>:<key> when it is met:
 --   koren:seen                        sorted set: 16 bytes of an event's key, by ms when it last came
 --   koren:event:<event>               hash of an event with work or dead letters left: body, meta (JSON
 --                                     of its attributes), received (ms), refs (invocations and letters)
@@ -48,36 +49,102 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 local LETTER_BYTES = 600 -- what a dead letter takes beside its body
 local INVOCATION_BYTES = 500
+local BROKEN_KEPT = 14 * 24 * 3600 * 1000
 
 local function of(name, part)
   return 'koren:fn:' .. name .. ':' .. part
 end
 
+-- A whole number as it is kept; 0 for whatever is none.
+local function number(value)
+  local is = tonumber(value)
+  if is and is > -2 ^ 53 and is < 2 ^ 53 then
+    return math.floor(is)
+  end
+  return 0
+end
+
+-- Finds a function's subjects again by their queues, after `ready` or `leased` was lost. What a pod
+-- has in hand it keeps for as long as it may.
+local function find_subjects(name)
+  local prefix, cursor = of(name, 'queue:'), '0'
+  repeat
+    local answer = redis.call('SCAN', cursor, 'MATCH', prefix .. '*', 'COUNT', 1000, 'TYPE', 'list')
+    cursor = answer[1]
+    for _, queue in ipairs(answer[2]) do
+      local subject = string.sub(queue, #prefix + 1)
+      local first = of(name, 'invocation:' .. redis.call('LINDEX', queue, 0))
+      local deadline = redis.pcall('HGET', first, 'holder') and redis.pcall('HGET', first, 'deadline')
+      if type(deadline) == 'string' then
+        redis.pcall('ZADD', of(name, 'leased'), 'NX', number(deadline), subject)
+      else
+        redis.pcall('ZADD', of(name, 'ready'), 'NX', now, subject)
+      end
+    end
+  until cursor == '0'
+end
+
+-- Puts a key of a type that no script makes out of the way.
+local function set_aside(key)
+  local kept = 'koren:broken:' .. now .. ':' .. key
+  redis.call('RENAME', key, kept)
+  redis.call('PEXPIRE', kept, BROKEN_KEPT)
+  if key ~= 'koren:dropped' then
+    redis.pcall('HINCRBY', 'koren:dropped', 'broken', 1)
+  end
+  local name, part = string.match(key, '^koren:fn:([^:]+):(%a+)$')
+  if part == 'ready' or part == 'leased' then
+    find_subjects(name)
+  end
+end
+
+-- Runs a command. What stands in its way is set aside (a key of another type) or forgotten (a count
+-- that is no number): broken data stop nothing that they do not belong to, and no script half-way.
+local function call(...)
+  local answer = redis.pcall(...)
+  if type(answer) ~= 'table' or not answer.err then
+    return answer
+  end
+  local command, key, field = ...
+  if string.find(answer.err, 'WRONGTYPE', 1, true) then
+    set_aside(key)
+  elseif command == 'HINCRBY' then
+    redis.call('HDEL', key, field)
+  end
+  return redis.call(...)
+end
+
 local function ring(what)
-  redis.call('PUBLISH', 'koren:bell', what)
+  call('PUBLISH', 'koren:bell', what)
+end
+
+local function add_to(account, bytes)
+  if call('HINCRBY', 'koren:bytes', account, bytes) <= 0 then
+    call('HDEL', 'koren:bytes', account)
+  end
 end
 
 local function charge(account, name, bytes)
-  redis.call('HINCRBY', 'koren:bytes', account, bytes)
+  add_to(account, bytes)
   if name ~= '' then
-    redis.call('HINCRBY', 'koren:bytes', account .. ':' .. name, bytes)
+    add_to(account .. ':' .. name, bytes)
   end
 end
 
 local function charged(account)
-  return tonumber(redis.call('HGET', 'koren:bytes', account) or 0)
+  return number(call('HGET', 'koren:bytes', account))
 end
 
 local function count_dropped(what, number)
   if number > 0 then
-    redis.call('HINCRBY', 'koren:dropped', what, number)
+    call('HINCRBY', 'koren:dropped', what, number)
   end
 end
 
 -- A hash's fields as a table; what is missing is nil.
 local function fields(key, names)
   local found = {}
-  for place, value in ipairs(redis.call('HMGET', key, unpack(names))) do
+  for place, value in ipairs(call('HMGET', key, unpack(names))) do
     if value then
       found[names[place]] = value
     end
@@ -94,25 +161,26 @@ local function report(state, name, attempt, meta, its, more)
   for field, value in pairs(more or {}) do
     words[#words + 1], words[#words + 2] = field, value
   end
-  redis.call('XADD', unpack(words))
+  call('XADD', unpack(words))
 end
 
 local function unref(event)
   local key = 'koren:event:' .. event
-  if redis.call('HINCRBY', key, 'refs', -1) <= 0 then
-    redis.call('DEL', key)
+  if call('HINCRBY', key, 'refs', -1) <= 0 then
+    call('DEL', key)
   end
 end
 
 local function drop_letter(id)
   local has = fields('koren:dead:' .. id, { 'function', 'event', 'bytes' })
-  redis.call('DEL', 'koren:dead:' .. id)
-  local there = redis.call('ZREM', 'koren:dead', id)
-  local name = has['function'] or ''
+  call('DEL', 'koren:dead:' .. id)
+  local there = call('ZREM', 'koren:dead', id)
+  -- The name also begins the id, for when nothing else is left of the letter.
+  local name = has['function'] or string.match(id, '^([^.]+)%.') or ''
   if name ~= '' then
-    redis.call('ZREM', of(name, 'dead'), id)
+    call('ZREM', of(name, 'dead'), id)
   end
-  charge('dead', name, -tonumber(has.bytes or 0))
+  charge('dead', name, -number(has.bytes))
   if has.event then
     unref(has.event)
   end
@@ -123,13 +191,13 @@ end
 local function trim_letters(index, account, limit)
   local dropped = 0
   while charged(account) > limit do
-    local oldest = redis.call('ZRANGE', index, 0, 0)[1]
+    local oldest = call('ZRANGE', index, 0, 0)[1]
     if not oldest then
-      redis.call('HDEL', 'koren:bytes', account)
+      call('HDEL', 'koren:bytes', account)
       break
     end
     drop_letter(oldest)
-    redis.call('ZREM', index, oldest)
+    call('ZREM', index, oldest)
     dropped = dropped + 1
   end
   count_dropped('dead-letters', dropped)
@@ -138,21 +206,21 @@ end
 -- Makes a dead letter. `body` is nil when it keeps the event that `event` names, of which it has a
 -- reference already.
 local function bury(id, name, letter, event, body, size)
-  if redis.call('EXISTS', 'koren:dead:' .. id) == 1 then
+  if call('EXISTS', 'koren:dead:' .. id) == 1 then
     drop_letter(id)
   end
   local bytes = size + LETTER_BYTES
-  redis.call('HSET', 'koren:dead:' .. id, 'function', name, 'reason', letter.reason, 'meta', letter.meta,
+  call('HSET', 'koren:dead:' .. id, 'function', name, 'reason', letter.reason, 'meta', letter.meta,
     'attempts', letter.attempts, 'received', letter.received, 'time', now, 'bytes', bytes)
   if event then
-    redis.call('HSET', 'koren:dead:' .. id, 'event', event)
+    call('HSET', 'koren:dead:' .. id, 'event', event)
   else
-    redis.call('HSET', 'koren:dead:' .. id, 'body', body)
+    call('HSET', 'koren:dead:' .. id, 'body', body)
   end
-  redis.call('ZADD', 'koren:dead', now, id)
+  call('ZADD', 'koren:dead', now, id)
   charge('dead', name, bytes)
   if name ~= '' then
-    redis.call('ZADD', of(name, 'dead'), now, id)
+    call('ZADD', of(name, 'dead'), now, id)
     trim_letters(of(name, 'dead'), 'dead:' .. name, P.budgets.dead_function)
   end
   trim_letters('koren:dead', 'dead', P.budgets.dead)
@@ -169,8 +237,8 @@ local function leased_invocation(name, key, delivery, only_expired)
   end
   has.event = has.event or key
   if only_expired then
-    local ends = redis.call('ZSCORE', of(name, 'leased'), has.subject)
-    if not ends or tonumber(ends) > now then
+    local ends = call('ZSCORE', of(name, 'leased'), has.subject)
+    if not ends or number(ends) > now then
       return nil
     end
   end
@@ -186,12 +254,24 @@ local function its_event(has)
   return its
 end
 
--- Takes the first event of a subject out of its queue; the next one is due now.
-local function advance(name, subject)
+-- Forgets an invocation and what belongs to it alone.
+local function forget_invocation(name, key, has)
+  call('DEL', of(name, 'invocation:' .. key))
+  charge('queue', name, -number(has.bytes))
+  if has.holder then
+    call('HDEL', 'koren:holders', has.holder)
+  end
+  if has.event then
+    unref(has.event)
+  end
+end
+
+-- Takes an event out of its subject's queue; the next one is due now.
+local function advance(name, subject, key)
   local queue = of(name, 'queue:' .. subject)
-  redis.call('LPOP', queue)
-  if redis.call('EXISTS', queue) == 1 then
-    redis.call('ZADD', of(name, 'ready'), now, subject)
+  call('LREM', queue, 1, key)
+  if call('EXISTS', queue) == 1 then
+    call('ZADD', of(name, 'ready'), now, subject)
   end
 end
 
@@ -201,8 +281,8 @@ local function finish(name, key, has, its, attempt, verdict)
   local keeps = false
   if has.once == '1' then
     local outcome = 'koren:outcome:' .. key
-    redis.call('HSET', outcome, 'state', verdict.state, field, verdict.answered)
-    redis.call('PEXPIRE', outcome, P.outcome_kept)
+    call('HSET', outcome, 'state', verdict.state, field, verdict.answered)
+    call('PEXPIRE', outcome, P.outcome_kept)
     ring('o:' .. key)
   elseif verdict.state == 'dead-lettered' then
     keeps = true
@@ -213,14 +293,14 @@ local function finish(name, key, has, its, attempt, verdict)
   end
   report(verdict.state, name, attempt, its.meta, its, { [field] = told })
   if has.closes == '1' then
-    redis.call('ZREM', of(name, 'incidents'), has.subject)
-    redis.call('SET', of(name, 'closed:' .. has.subject), has.sequence or '', 'PX', P.seen_for)
+    call('ZREM', of(name, 'incidents'), has.subject)
+    call('SET', of(name, 'closed:' .. has.subject), has.sequence or '', 'PX', P.seen_for)
   end
-  redis.call('DEL', of(name, 'invocation:' .. key))
+  call('DEL', of(name, 'invocation:' .. key))
   if has.holder then
-    redis.call('HDEL', 'koren:holders', has.holder)
+    call('HDEL', 'koren:holders', has.holder)
   end
-  local bytes = tonumber(has.bytes or 0)
+  local bytes = number(has.bytes)
   charge('queue', name, -bytes)
   if keeps then
     bury(name .. '.' .. key, name,
@@ -238,29 +318,29 @@ end
 local function put(work, wish)
   local name, subject = wish.name, work.subject
   local invocation = of(name, 'invocation:' .. work.key)
-  if redis.call('EXISTS', invocation) == 1 then
+  if call('EXISTS', invocation) == 1 then
     return false, 'twice'
   end
   local bytes = work.size + INVOCATION_BYTES
   if charged('queue:' .. name) + bytes > P.budgets.queue_function then
     return false, 'full'
   end
-  redis.call('SADD', 'koren:functions', name)
-  redis.call('HSET', invocation, 'subject', subject, 'event', work.event, 'once', work.once,
+  call('SADD', 'koren:functions', name)
+  call('HSET', invocation, 'subject', subject, 'event', work.event, 'once', work.once,
     'call', work.call, 'closes', wish.closes, 'sequence', work.sequence, 'bytes', bytes,
     'released', work.released, 'delivery', 0, 'attempts', 0)
   charge('queue', name, bytes)
-  redis.call('HINCRBY', 'koren:event:' .. work.event, 'refs', 1)
-  if redis.call('RPUSH', of(name, 'queue:' .. subject), work.key) == 1 then
-    redis.call('ZADD', of(name, 'ready'), now, subject)
+  call('HINCRBY', 'koren:event:' .. work.event, 'refs', 1)
+  if call('RPUSH', of(name, 'queue:' .. subject), work.key) == 1 then
+    call('ZADD', of(name, 'ready'), now, subject)
   end
-  redis.call('ZREMRANGEBYSCORE', of(name, 'incidents'), '-inf', now)
+  call('ZREMRANGEBYSCORE', of(name, 'incidents'), '-inf', now)
   if wish.opens == 1 then
     -- An opening that comes after its own incident's end (a repeat that was held up) is work, but
     -- opens nothing.
-    local closed = redis.call('GET', of(name, 'closed:' .. subject))
-    if not closed or (tonumber(work.sequence) or 0) > (tonumber(closed) or 0) then
-      redis.call('ZADD', of(name, 'incidents'), 'NX', now + wish.limit, subject)
+    local closed = call('GET', of(name, 'closed:' .. subject))
+    if not closed or number(work.sequence) > number(closed) then
+      call('ZADD', of(name, 'incidents'), 'NX', now + wish.limit, subject)
     end
   end
   return true
@@ -272,9 +352,9 @@ local function spread(work, event, wishes)
   local key = 'koren:event:' .. work.event
   local refused = false
   if event then
-    redis.call('HSET', key, 'body', event.body, 'meta', event.meta, 'received', event.received)
+    call('HSET', key, 'body', event.body, 'meta', event.meta, 'received', event.received)
   end
-  redis.call('HINCRBY', key, 'refs', 1)
+  call('HINCRBY', key, 'refs', 1)
   for _, wish in ipairs(wishes) do
     local put_in, why = put(work, wish)
     if put_in then
@@ -286,8 +366,8 @@ local function spread(work, event, wishes)
         local its = fields(key, { 'meta', 'received' })
         local reason = 'QueueFull: the queue of ' .. wish.name .. ' has reached its '
           .. P.budgets.queue_function .. ' bytes; mend or scale the function, then redrive'
-        redis.call('HINCRBY', key, 'refs', 1)
-        redis.call('SADD', 'koren:functions', wish.name)
+        call('HINCRBY', key, 'refs', 1)
+        call('SADD', 'koren:functions', wish.name)
         bury(wish.name .. '.' .. work.key, wish.name,
           { reason = reason, meta = its.meta, attempts = 0, received = its.received },
           work.event, nil, work.size)
@@ -299,28 +379,41 @@ local function spread(work, event, wishes)
   return refused
 end
 
+local function forget_held(key)
+  local bytes = number(call('HGET', 'koren:held:' .. key, 'bytes'))
+  call('DEL', 'koren:held:' .. key)
+  call('ZREM', 'koren:dismissed', key)
+  call('ZREM', 'koren:held', key)
+  charge('held', '', -bytes)
+end
+
 local function dismiss(subject, by, keep_for)
-  local keys = redis.call('LRANGE', 'koren:holding:' .. subject, 0, -1)
+  local keys = call('LRANGE', 'koren:holding:' .. subject, 0, -1)
   local ids = {}
   for _, key in ipairs(keys) do
     local held = fields('koren:held:' .. key, { 'meta', 'received' })
-    redis.call('ZREM', 'koren:held', key)
+    call('ZREM', 'koren:held', key)
     if held.meta then
-      redis.call('HSET', 'koren:held:' .. key, 'state', 'dismissed', 'by', by)
-      redis.call('ZADD', 'koren:dismissed', now + keep_for, key)
+      call('HSET', 'koren:held:' .. key, 'state', 'dismissed', 'by', by)
+      call('ZADD', 'koren:dismissed', now + keep_for, key)
       report('dismissed', '', 0, held.meta, held)
       ids[#ids + 1] = held.meta
+    else
+      forget_held(key)
     end
   end
-  redis.call('DEL', 'koren:holding:' .. subject)
-  redis.call('SET', 'koren:verdict:' .. subject, 'dismissed\n' .. by, 'PX', P.seen_for)
+  call('DEL', 'koren:holding:' .. subject)
+  call('SET', 'koren:verdict:' .. subject, 'dismissed\n' .. by, 'PX', P.seen_for)
   return ids
 end
 
-local function forget_held(key)
-  local bytes = tonumber(redis.call('HGET', 'koren:held:' .. key, 'bytes') or 0)
-  redis.call('DEL', 'koren:held:' .. key)
-  redis.call('ZREM', 'koren:dismissed', key)
-  redis.call('ZREM', 'koren:held', key)
-  charge('held', '', -bytes)
+-- Forgets a function's state that has expired, some of it.
+local function forget_states(name)
+  local index, sizes = of(name, 'states'), of(name, 'state-bytes')
+  for _, old in ipairs(call('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', 0, 100)) do
+    charge('state', name, -number(call('HGET', sizes, old)))
+    call('HDEL', sizes, old)
+    call('ZREM', index, old)
+    call('DEL', of(name, 'state:' .. old))
+  end
 end

@@ -5,16 +5,16 @@
 
 local stream, account = of(P.name, 'log'), 'log:' .. P.name
 local bytes = #P.text + 100
-redis.call('SADD', 'koren:functions', P.name)
-redis.call('XADD', stream, '*', 'pod', P.pod, 'text', P.text, 'bytes', bytes)
-redis.call('HINCRBY', 'koren:bytes', account, bytes)
+call('SADD', 'koren:functions', P.name)
+call('XADD', stream, '*', 'pod', P.pod, 'text', P.text, 'bytes', bytes)
+add_to(account, bytes)
 while charged(account) > P.limit do
-  local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  local oldest = call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
   if not oldest then
-    redis.call('HDEL', 'koren:bytes', account)
+    call('HDEL', 'koren:bytes', account)
     break
   end
-  redis.call('XDEL', stream, oldest[1])
-  redis.call('HINCRBY', 'koren:bytes', account, -tonumber(oldest[2][6] or 0))
+  call('XDEL', stream, oldest[1])
+  add_to(account, -number(oldest[2][6]))
 end
 return 1

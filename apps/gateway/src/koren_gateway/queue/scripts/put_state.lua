@@ -11,19 +11,14 @@ if P.invocation and not leased_invocation(P.name, P.invocation, P.delivery, fals
 end
 local key = of(P.name, 'state:' .. P.key)
 local index, sizes = of(P.name, 'states'), of(P.name, 'state-bytes')
-for _, old in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', 0, 100)) do
-  charge('state', P.name, -tonumber(redis.call('HGET', sizes, old) or 0))
-  redis.call('HDEL', sizes, old)
-  redis.call('ZREM', index, old)
-  redis.call('DEL', of(P.name, 'state:' .. old))
-end
-local tag = redis.call('HGET', key, 'tag')
+forget_states(P.name)
+local tag = call('HGET', key, 'tag')
 local condition = P.condition
 if (condition == '*' and tag) or (condition ~= '' and condition ~= '*' and condition ~= tag) then
   return { 'changed', '' }
 end
 local bytes = #P.key + #P.value + 250
-local more = bytes - tonumber(redis.call('HGET', sizes, P.key) or 0)
+local more = bytes - number(call('HGET', sizes, P.key))
 if more > 0 and (charged('state:' .. P.name) + more > P.budgets.state_function
     or charged('state') + more > P.budgets.state) then
   count_dropped('state-full', 1)
@@ -34,15 +29,15 @@ local new = string.format('%x', clock[1] * 1000000 + clock[2])
 if new == tag then
   new = new .. '+'
 end
-redis.call('SADD', 'koren:functions', P.name)
-redis.call('HSET', key, 'value', P.value, 'tag', new)
-redis.call('HSET', sizes, P.key, bytes)
+call('SADD', 'koren:functions', P.name)
+call('HSET', key, 'value', P.value, 'tag', new)
+call('HSET', sizes, P.key, bytes)
 charge('state', P.name, more)
 if P.expires == 0 then
-  redis.call('PERSIST', key)
-  redis.call('ZADD', index, '+inf', P.key)
+  call('PERSIST', key)
+  call('ZADD', index, '+inf', P.key)
 else
-  redis.call('PEXPIRE', key, P.expires)
-  redis.call('ZADD', index, now + P.expires, P.key)
+  call('PEXPIRE', key, P.expires)
+  call('ZADD', index, now + P.expires, P.key)
 end
 return { 'written', new }

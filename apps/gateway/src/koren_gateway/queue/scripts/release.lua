@@ -6,19 +6,29 @@
 -- Returns 1, or 0 when the subject's held events are not these any more.
 
 local holding = 'koren:holding:' .. P.subject
-local keys = redis.call('LRANGE', holding, 0, -1)
-if #keys ~= #P.events then
+local waiting = {}
+for _, key in ipairs(call('LRANGE', holding, 0, -1)) do
+  local held = fields('koren:held:' .. key, { 'subject', 'meta', 'body', 'sequence' })
+  if held.subject and held.meta then
+    waiting[#waiting + 1] = { key = key, held = held }
+  else
+    call('LREM', holding, 0, key)
+    forget_held(key)
+    count_dropped('broken', 1)
+  end
+end
+if #waiting ~= #P.events then
   return 0
 end
-for place, key in ipairs(keys) do
-  if key ~= P.events[place].key then
+for place, its in ipairs(waiting) do
+  if its.key ~= P.events[place].key then
     return 0
   end
 end
-for _, event in ipairs(P.events) do
-  local held = fields('koren:held:' .. event.key, { 'meta', 'body', 'sequence' })
+for place, its in ipairs(waiting) do
+  local held, event = its.held, P.events[place]
   forget_held(event.key)
-  if held.meta and held.body then
+  if held.body then
     held.received = now
     report('received', '', 0, held.meta, held)
     if #event.functions == 0 then
@@ -26,8 +36,10 @@ for _, event in ipairs(P.events) do
     end
     spread({ key = event.key, subject = P.subject, event = event.key, size = #held.body,
       sequence = held.sequence or '', once = 0, call = 0, released = P.by }, held, event.functions)
+  else
+    count_dropped('broken', 1)
   end
 end
-redis.call('DEL', holding)
-redis.call('SET', 'koren:verdict:' .. P.subject, 'released\n' .. P.by, 'PX', P.seen_for)
+call('DEL', holding)
+call('SET', 'koren:verdict:' .. P.subject, 'released\n' .. P.by, 'PX', P.seen_for)
 return 1

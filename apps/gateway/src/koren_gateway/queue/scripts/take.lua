@@ -13,38 +13,48 @@ local ready = of(name, 'ready')
 
 local function lease(subject, key, has, event)
   local invocation = of(name, 'invocation:' .. key)
-  local delivery = redis.call('HINCRBY', invocation, 'delivery', 1)
+  local delivery = call('HINCRBY', invocation, 'delivery', 1)
   local deadline = now + P.timeout
   -- Only what this event brought about is a phase of it, not how a pod that was there came to be.
   local phases = {}
   local received = tonumber(event.received)
   phases.received = received
-  redis.call('HSET', invocation, 'holder', P.holder, 'deadline', deadline)
+  call('HSET', invocation, 'holder', P.holder, 'deadline', deadline)
   for phase, ms in pairs({
-    activated = tonumber(redis.call('GET', of(name, 'activated')) or nil) or 0,
+    activated = number(call('GET', of(name, 'activated'))),
     pod_started = P.started or 0,
   }) do
     if received and ms >= received then
-      redis.call('HSET', invocation, phase, ms)
+      call('HSET', invocation, phase, ms)
       phases[phase] = ms
     end
   end
-  redis.call('ZADD', of(name, 'leased'), math.min(now + P.lease, deadline + P.grace), subject)
-  redis.call('HSET', 'koren:holders', P.holder, name .. '\n' .. key .. '\n' .. delivery)
+  call('ZADD', of(name, 'leased'), math.min(now + P.lease, deadline + P.grace), subject)
+  call('HSET', 'koren:holders', P.holder, name .. '\n' .. key .. '\n' .. delivery)
   return cmsgpack.pack({
     state = 'taken', key = key, delivery = delivery, deadline = deadline, body = event.body,
     meta = event.meta, phases = phases, released = has.released or '',
-    more = redis.call('ZCOUNT', ready, '-inf', now),
+    more = call('ZCOUNT', ready, '-inf', now),
   })
 end
 
-redis.call('DEL', of(name, 'init-error'))
-local held = redis.call('HGET', 'koren:holders', P.holder)
+call('DEL', of(name, 'init-error'))
+local held = call('HGET', 'koren:holders', P.holder)
+if held then
+  local its_name, its_key, delivery = string.match(held, '^([%w%-]+)\n([%w%-]+)\n(%d+)$')
+  local has = its_name and leased_invocation(its_name, its_key, delivery, false)
+  if not has or has.holder ~= P.holder then
+    -- Nothing would ever end it.
+    call('HDEL', 'koren:holders', P.holder)
+    count_dropped('broken', 1)
+    held = nil
+  end
+end
 if held then
   return cmsgpack.pack({ state = 'held', held = held })
 end
 while true do
-  local first = redis.call('ZRANGE', ready, 0, 0, 'WITHSCORES')
+  local first = call('ZRANGE', ready, 0, 0, 'WITHSCORES')
   if not first[1] then
     return cmsgpack.pack({ state = 'none', due = -1 })
   end
@@ -53,17 +63,16 @@ while true do
     return cmsgpack.pack({ state = 'none', due = due - now })
   end
   local subject = first[1]
-  redis.call('ZREM', ready, subject)
-  local key = redis.call('LINDEX', of(name, 'queue:' .. subject), 0)
+  call('ZREM', ready, subject)
+  local key = call('LINDEX', of(name, 'queue:' .. subject), 0)
   if key then
-    local has = fields(of(name, 'invocation:' .. key), { 'subject', 'event', 'released', 'bytes' })
+    local has = fields(of(name, 'invocation:' .. key), { 'subject', 'event', 'released', 'bytes', 'holder' })
     local event = fields('koren:event:' .. (has.event or key), { 'body', 'meta', 'received' })
     if has.subject and event.body and event.meta then
       return lease(subject, key, has, event)
     end
-    redis.call('DEL', of(name, 'invocation:' .. key))
-    charge('queue', name, -tonumber(has.bytes or 0))
+    forget_invocation(name, key, has)
     count_dropped('broken', 1)
-    advance(name, subject)
+    advance(name, subject, key)
   end
 end

@@ -1,29 +1,34 @@
 #!lua flags=allow-oom
--- Forgets what is too old or beyond its budget: dead letters, held events, memory of what was seen.
+-- Forgets what is too old or beyond its budget: dead letters, held events, state,
+-- memory of what was seen.
 -- At most some hundreds at a time.
 --
 -- P: budgets, dead_for (ms), seen_for (ms), keep_dismissed (ms), receipts_kept
 -- Returns how many events were dismissed because nobody released them.
 
-local old = redis.call('ZRANGEBYSCORE', 'koren:dead', '-inf', now - P.dead_for, 'LIMIT', 0, 200)
+local old = call('ZRANGEBYSCORE', 'koren:dead', '-inf', now - P.dead_for, 'LIMIT', 0, 200)
 for _, id in ipairs(old) do
   drop_letter(id)
 end
 count_dropped('dead-letters-by-age', #old)
 trim_letters('koren:dead', 'dead', P.budgets.dead)
 
-redis.call('ZREMRANGEBYSCORE', 'koren:seen', '-inf', now - P.seen_for)
+call('ZREMRANGEBYSCORE', 'koren:seen', '-inf', now - P.seen_for)
+
+for _, name in ipairs(call('SMEMBERS', 'koren:functions')) do
+  forget_states(name)
+end
 
 local late = 0
-for _, key in ipairs(redis.call('ZRANGEBYSCORE', 'koren:held', '-inf', now, 'LIMIT', 0, 50)) do
-  local subject = redis.call('HGET', 'koren:held:' .. key, 'subject')
+for _, key in ipairs(call('ZRANGEBYSCORE', 'koren:held', '-inf', now, 'LIMIT', 0, 50)) do
+  local subject = call('HGET', 'koren:held:' .. key, 'subject')
   if subject then
     late = late + #dismiss(subject, '', P.keep_dismissed)
   else
-    redis.call('ZREM', 'koren:held', key)
+    call('ZREM', 'koren:held', key)
   end
 end
-for _, key in ipairs(redis.call('ZRANGEBYSCORE', 'koren:dismissed', '-inf', now, 'LIMIT', 0, 200)) do
+for _, key in ipairs(call('ZRANGEBYSCORE', 'koren:dismissed', '-inf', now, 'LIMIT', 0, 200)) do
   forget_held(key)
 end
 return late

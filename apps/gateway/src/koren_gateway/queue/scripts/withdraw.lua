@@ -8,13 +8,14 @@ local has = fields(of(P.name, 'invocation:' .. P.key), { 'subject', 'holder', 'e
 if not has.subject or has.holder then
   return 0
 end
-local queue = of(P.name, 'queue:' .. has.subject)
-redis.call('LREM', queue, 1, P.key)
-if redis.call('EXISTS', queue) == 0 then
-  redis.call('ZREM', of(P.name, 'ready'), has.subject)
+local queue, ready = of(P.name, 'queue:' .. has.subject), of(P.name, 'ready')
+if call('LINDEX', queue, 0) == P.key then
+  call('ZADD', ready, 'XX', now, has.subject) -- it may have waited for this one's next attempt
 end
-redis.call('DEL', of(P.name, 'invocation:' .. P.key))
-charge('queue', P.name, -tonumber(has.bytes or 0))
-unref(has.event or P.key)
+call('LREM', queue, 1, P.key)
+if call('EXISTS', queue) == 0 then
+  call('ZREM', ready, has.subject)
+end
+forget_invocation(P.name, P.key, has)
 ring('f:' .. P.name)
 return 1
