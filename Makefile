@@ -16,7 +16,7 @@ $(VENV)/.ready: requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.PHONY: venv bundle up verify demo test lint unit bench bench-events bench-site bench-nfv docs reset
+.PHONY: venv bundle up verify demo test test-long fuzz soak lint unit bench bench-events bench-peers bench-site bench-nfv docs reset
 venv: $(VENV)/.ready ## Make the virtual environment, Go toolchain included
 
 bundle: venv ## Build what the hosts get, or find it built; ARGS='-e bundle_archive_to=FILE' writes it as one archive
@@ -37,8 +37,17 @@ lint: venv ## Check style and types
 unit: venv ## Test the decisions, without a site
 	tests/run unit
 
-test: venv ## Lint, unit tests and a site from nothing, removed at the end
+test: venv ## Lint, unit tests and a site from nothing, removed at the end; scenarios whose inputs have passed are left out
 	tests/run
+
+test-long: venv ## All of that whatever has passed before, with a soak of the site, and fuzzing; takes hours
+	KOREN_TEST_ALL=1 KOREN_TEST_DEADLINE_S= KOREN_TEST_SOAK=1 tests/run all fuzz
+
+fuzz: venv ## Try generated input for long
+	tests/run fuzz
+
+soak: venv ## Load the running site with mixed traffic and faults for an hour; the last line is JSON
+	tests/run soak
 
 bench: bench-events ## Measure the running site: events, and what it takes when idle
 	$(VENV)/bin/python -m pytest -q -o python_files='bench_idle.py' tests/e2e
@@ -46,6 +55,9 @@ bench: bench-events ## Measure the running site: events, and what it takes when 
 bench-events: venv ## Measure an event's way: from zero, warm, under load; the last line is JSON
 	KOREN_BENCH_OUT=.state/bench-events.json $(VENV)/bin/python -m pytest -q -o python_files='bench_events.py' tests/e2e
 	@cat .state/bench-events.json
+
+bench-peers: venv ## Measure Knative Serving beside ours in the running site's cluster; the last line is JSON
+	tests/run bench-peers
 
 bench-site: venv ## Measure a site of its own from nothing, its further runs, a worker gone and back, and what it takes when idle
 	tests/run bench-site

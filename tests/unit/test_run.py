@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tests/run, with programs that stand in for what it calls: what is run in which order, and what it says in the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[2]
+SCENARIOS = ("base", "default", "nfv", "openstack", "redis")
+# What tests/run waits for in the output of a playbook, and what it looks for.
+PLAYBOOK = """
+changed=0
+case "$*" in
+  *inventory-without-busan*)
+    echo 'Initialise the control plane'
+    [ -e "$STATE/cut" ] || { touch "$STATE/cut"; exec /bin/sleep 60; }
+    ;;
+  'site.yml -e site_name='*' -e site_net=10.94')
+    [ -e "$STATE/added" ] || changed=1
+    touch "$STATE/added"
+    ;;
+esac
+echo "busan-cp : ok=9 changed=$changed"
+"""
+FAILING = '[ "$(basename "$0") $*" != "${FAILING-}" ]\n'
+
+
+@dataclass
+class Checkout:
+    """A checkout of stand-ins; `ran` are the lines of what the last run called."""
+
+    folder: Path
+
+    @property
+    def ran(self) -> list[str]:
+        return (self.folder / ".state/calls").read_text().splitlines()
+
+    def run(self, *steps: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        state = self.folder / ".state"
+        shutil.rmtree(state, ignore_errors=True)
+        (state / "bundle").mkdir(parents=True)
+        (state / "bundle/apt").symlink_to("/nowhere/apt/0123")
+        known = {name: value for name, value in os.environ.items() if name not in ("CI",) and "KOREN" not in name}
+        cache = self.folder.parent / "cache"
+        return subprocess.run(
+            ["bash", "tests/run", *steps],
+            cwd=self.folder,
+            env=known | {"XDG_CACHE_HOME": str(cache), "STATE": str(state)} | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    def places(self, *calls: str) -> list[int]:
+        return [next(number for number, line in enumerate(self.ran) if line.startswith(call)) for call in calls]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    folder = tmp_path / "checkout"
+    programs = folder / ".venv/bin"
+    programs.mkdir(parents=True)
+    (folder / "tests").mkdir()
+    for name in ("run", "steps.py"):
+        shutil.copy(REPO / "tests" / name, folder / "tests")
+    for name in SCENARIOS:
+        (folder / "molecule" / name).mkdir(parents=True)
+        (folder / "molecule" / name / "molecule.yml").write_text("---\n")
+    for app in ("events", "gateway", "runtime", "faas", "detector", "scenes", "report-incident"):
+        (folder / "apps" / app).mkdir(parents=True)
+    (folder / "inventories/local").mkdir(parents=True)
+    (folder / "inventories/local/hosts.yml").write_text("seoul-w1: {}\nbusan: {}\n")
+    for name in ("apps/report-incident", "apps/report-incident/tests", "bundle/clips"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / "requirements.txt").write_text("x\n")
+    (folder / "requirements.txt").write_text("pytest==1\n")
+    (folder / ".gitignore").write_text("/.state/\n/.venv/\n")
+    called = 'echo "$(basename "$0") $*" >>"$STATE/calls"\n'
+    quiet = {
+        "sleep": "",
+        "pkill": "",
+        "podman": "",
+        "dpkg-deb": "",
+        "sha256sum": "cat >/dev/null; echo 0000000000000000",
+    }
+    stand_ins = quiet | {
+        "dpkg-query": "echo installed",
+        "ansible-playbook": called + PLAYBOOK,
+        "python": f'[ "$2" != pytest ] || {{ echo "python $*" >>"$STATE/calls"; exit 0; }}\nexec {sys.executable} "$@"',
+    }
+    for name in ("molecule", "pytest", "yamllint", "ruff", "mypy", "ansible-lint", "antsibull-changelog"):
+        stand_ins[name] = called + FAILING
+    for name, text in stand_ins.items():
+        (programs / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (programs / name).chmod(0o755)
+    for name in ("functions", "scenes"):
+        environment = tmp_path / f"cache/koren-faas/environments/{name}-0000000000000000"
+        (environment / "bin").mkdir(parents=True)
+        (environment / ".ready").touch()
+        shutil.copy(programs / "python", environment / "bin")
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    return Checkout(folder)
+
+
+def test_what_matters_most_is_first_and_the_figures_are_on_a_line_of_their_own(checkout: Checkout) -> None:
+    done = checkout.run()
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].endswith(" passed, 0 failed, 0 skipped")
+    assert done.stdout.splitlines()[-1].split()[0].isdigit()
+    reset, shared, openstack, nfv = checkout.places(
+        "ansible-playbook playbooks/reset.yml",
+        "molecule test --all --exclude openstack --exclude nfv",
+        "molecule test --scenario-name openstack",
+        "molecule test --scenario-name nfv",
+    )
+    assert reset < min(shared, openstack) and openstack < nfv
+    assert max(checkout.places("ruff", "python -m pytest")) < reset
+
+
+def test_a_scenario_whose_inputs_have_passed_is_not_run_again(checkout: Checkout) -> None:
+    checkout.run()
+    again = checkout.run()
+
+    assert again.returncode == 0
+    assert "Not run again, as nothing has changed since they passed:" in again.stdout
+    assert again.stdout.splitlines()[-1].endswith(" passed, 0 failed, 4 skipped")
+    assert not any(line.startswith("molecule") for line in checkout.ran)
+    assert checkout.places("ruff", "python -m pytest", "ansible-playbook playbooks/verify.yml"), "these always run"
+
+    (checkout.folder / "molecule/redis/converge.yml").write_text("changed\n")
+    changed = checkout.run()
+    assert changed.stdout.splitlines()[-1].endswith(" passed, 0 failed, 3 skipped")
+    assert "molecule test --all --exclude openstack --exclude nfv --exclude base" in checkout.ran
+
+    assert checkout.run(KOREN_TEST_ALL="1").stdout.splitlines()[-1].endswith(" 0 failed, 0 skipped")
+
+
+def test_a_step_that_is_asked_for_by_name_is_always_run(checkout: Checkout) -> None:
+    checkout.run("nfv")
+    checkout.run("nfv", KOREN_TEST_DEADLINE_S="0")
+
+    assert checkout.ran == ["molecule test --scenario-name nfv"]
+
+
+def test_what_there_is_no_time_for_is_named(checkout: Checkout) -> None:
+    late = checkout.run(KOREN_TEST_DEADLINE_S="0")
+
+    assert late.returncode == 0
+    (told,) = [line for line in late.stdout.splitlines() if line.startswith("NOT RUN for want of time: ")]
+    assert set(told.split(": ")[1].split()) == {f"molecule/{name}" for name in SCENARIOS if name != "default"}
+    assert late.stdout.splitlines()[-1].endswith(" passed, 0 failed, 4 skipped")
+    assert not any(line.startswith("molecule") for line in checkout.ran)
+    assert checkout.places("ruff", "ansible-playbook playbooks/verify.yml"), "these always run"
+
+
+def test_only_where_ci_runs_it_there_is_a_deadline_by_itself(checkout: Checkout) -> None:
+    record = checkout.folder.parent / "cache/koren-faas/passed/molecule-redis/earlier.json"
+    record.parent.mkdir(parents=True)
+    record.write_text('{"seconds": 100000, "pace_s": 0.1}')
+
+    assert "NOT RUN for want of time: molecule/redis\n" in checkout.run(CI="true").stdout
+    assert "NOT RUN" not in checkout.run(CI="true", KOREN_TEST_DEADLINE_S="").stdout
+    assert "NOT RUN" not in checkout.run(KOREN_TEST_ALL="1").stdout
+
+
+def test_a_scenario_that_fails_leaves_no_record_and_its_hosts_go(checkout: Checkout) -> None:
+    failing = "molecule test --all --exclude openstack --exclude nfv"
+    failed = checkout.run("molecule", FAILING=failing)
+
+    assert failed.returncode == 1
+    assert failed.stdout.splitlines()[-1] == "0 passed, 1 failed, 0 skipped"
+    assert checkout.ran == [failing, "molecule destroy --all"]
+    again = checkout.run()
+    assert failing in checkout.ran and again.returncode == 0
+
+
+def test_what_fails_beside_is_found(checkout: Checkout) -> None:
+    failed = checkout.run(FAILING="molecule test --scenario-name openstack")
+
+    assert failed.returncode == 1
+    assert failed.stdout.splitlines()[-1].split(", ")[1:] == ["1 failed", "0 skipped"]
+    assert "molecule destroy --scenario-name openstack" in checkout.ran
+    assert "molecule test --scenario-name nfv" not in checkout.ran
