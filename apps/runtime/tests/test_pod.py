@@ -24,7 +24,6 @@ MODULES = {
     "_warnings",
     "_weakref",
     "abc",
-    "binascii",
     "builtins",
     "codecs",
     "encodings",
