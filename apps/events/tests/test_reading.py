@@ -27,7 +27,7 @@ from koren_events import (
     receipt_topic,
     validate,
 )
-from koren_events.times import format_time, parse_time
+from koren_events.times import format_ms, format_time, from_ms, parse_time, to_milliseconds
 
 MOMENT = datetime(2026, 11, 24, 10, 15, tzinfo=UTC)
 RECEIPT = Receipt(
@@ -130,6 +130,19 @@ def test_a_text_is_a_moment_or_a_value_error(text: str) -> None:
     with contextlib.suppress(ValueError):
         moment = parse_time(text)
         assert parse_time(format_time(moment)) == moment
+
+
+@given(st.datetimes(timezones=st.just(UTC)).map(to_milliseconds))
+def test_a_moment_in_milliseconds_is_the_same_moment(moment: datetime) -> None:
+    unix_ms = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    assert from_ms(unix_ms) == moment
+    assert format_ms(unix_ms) == format_time(moment)
+
+
+@pytest.mark.parametrize("unix_ms", [10**15, -(10**15), 10**30])
+def test_milliseconds_beyond_the_calendar_are_a_value_error(unix_ms: int) -> None:
+    with pytest.raises(ValueError, match="years 1 to 9999"):
+        format_ms(unix_ms)
 
 
 class Undecided(tzinfo):

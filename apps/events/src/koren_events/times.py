@@ -1,9 +1,11 @@
 """RFC 3339 times in UTC with milliseconds, as every message carries them."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def utc_now() -> datetime:
@@ -42,10 +44,16 @@ def parse_time(text: object) -> datetime:
 
 
 def from_ms(unix_ms: int) -> datetime:
-    """The moment of a Unix time in milliseconds, in UTC."""
-    return datetime.fromtimestamp(unix_ms / 1000, UTC)
+    """The moment of a Unix time in milliseconds, in UTC.
+
+    Raises ValueError outside the years 1 to 9999.
+    """
+    try:
+        return _EPOCH + timedelta(milliseconds=unix_ms)
+    except OverflowError:
+        raise ValueError(f"{unix_ms} ms is outside the years 1 to 9999") from None
 
 
 def format_ms(unix_ms: int) -> str:
-    """A Unix time in milliseconds as messages carry it."""
+    """A Unix time in milliseconds as messages carry it. Raises ValueError as `from_ms` does."""
     return format_time(from_ms(unix_ms))
