@@ -42,8 +42,8 @@ COMMON = (
 )
 # What names another part: a role, a playbook or another scenario. Inventories are left out, since they name all.
 FOLLOWED = ("roles/", "playbooks/", "molecule/", "site.yml", "ansible.cfg", ".config/")
-# These take what inventories list.
-TAKES_ALL_OF_BUNDLE = ("roles/containerd/", "roles/bundle/", "roles/cluster_check/")
+# These hand on the whole bundle.
+TAKE_THE_BUNDLE = ("roles/bundle/", "roles/functions/", "roles/site_state/")
 # Before a step was ever seen to pass, in seconds on a machine of PACE_S.
 FIRST_GUESS_S = {"molecule/openstack": 480.0, "molecule/nfv": 300.0}
 OTHER_GUESS_S = 90.0
@@ -128,12 +128,15 @@ def inputs(repo: Path, step: str, files: Sequence[str]) -> list[str]:
 
 
 def components(repo: Path, files: Iterable[str], built: Iterable[str]) -> list[str]:
-    """Those of the bundle's components that the files name, or all of them where lists from elsewhere are taken."""
+    """Those of the bundle's components that the files name on a line about the bundle, all where it is handed on."""
     files = list(files)
-    if any(name.startswith(TAKES_ALL_OF_BUNDLE) for name in files):
+    if any(name.startswith(TAKE_THE_BUNDLE) for name in files):
         return sorted(built)
-    text = "\n".join(_text(repo / name) for name in files if name.startswith(FOLLOWED))
-    words = set(re.findall(r"[\w-]+", text))
+    words: set[str] = set()
+    for name in files:
+        if name.startswith(FOLLOWED):
+            for line in _text(repo / name).splitlines():
+                words |= set(re.findall(r"[\w-]+", line)) if "bundle" in line else set()
     # Every host is made of these.
     return sorted(name for name in built if name in words or name in ("apt", "host-image"))
 
@@ -208,11 +211,9 @@ def passed(pairs: Sequence[str], seconds: float, records: Records, pace: float) 
 
 
 def _names(text: str) -> set[str]:
-    found = set()
-    for name in re.findall(r"koren\.faas\.(\w+)", text):
-        found |= {f"roles/{name}", f"playbooks/{name}.yml"}
-    found |= {f"roles/{name}" for name in re.findall(r"\broles/(\w+)", text)}
-    found |= {f"playbooks/{name}.yml" for name in re.findall(r"(?:playbooks/|import_playbook: )([\w-]+)\.yml", text)}
+    found = {f"roles/{name}" for name in re.findall(r"(?:koren\.faas\.|\broles/)(\w+)", text)}
+    playbooks = re.findall(r"(?:playbooks/|import_playbook: *(?:koren\.faas\.)?)([\w-]+)", text)
+    found |= {f"playbooks/{name}.yml" for name in playbooks}
     found |= {f"molecule/{name}" for name in re.findall(r"(?:molecule|\.\.)/([\w-]+)/", text)}
     found |= {f"apps/{name}" for name in re.findall(r"\b(?:apps/|import koren_|from koren_)([\w-]+)", text)}
     return found

@@ -98,6 +98,7 @@ def checkout(tmp_path: Path) -> Checkout:
     }
     for name in ("molecule", "pytest", "yamllint", "ruff", "mypy", "ansible-lint", "antsibull-changelog"):
         stand_ins[name] = called + FAILING
+    stand_ins["pytest"] += """[ -z "${KOREN_BENCH_OUT-}" ] || echo '{"lost": 0}' >"$KOREN_BENCH_OUT"\n"""
     for name, text in stand_ins.items():
         (programs / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
         (programs / name).chmod(0o755)
@@ -190,3 +191,21 @@ def test_what_fails_beside_is_found(checkout: Checkout) -> None:
     assert failed.stdout.splitlines()[-1].split(", ")[1:] == ["1 failed", "0 skipped"]
     assert "molecule destroy --scenario-name openstack" in checkout.ran
     assert "molecule test --scenario-name nfv" not in checkout.ran
+
+
+@pytest.mark.parametrize(("step", "file"), [("soak", "soak.py"), ("bench-peers", "bench_peers.py")])
+def test_a_step_about_the_running_site_ends_with_its_figures(checkout: Checkout, step: str, file: str) -> None:
+    done = checkout.run(step)
+
+    assert done.stdout.splitlines()[-1] == '{"lost": 0}'
+    assert checkout.ran == [f"pytest -q -o python_files={file} tests/e2e"]
+
+
+def test_long_tests_run_all_that_has_passed_and_a_soak_and_fuzzing(checkout: Checkout) -> None:
+    checkout.run("molecule", "openstack", "nfv")
+    long = checkout.run("all", "fuzz", CI="true", KOREN_TEST_ALL="1", KOREN_TEST_DEADLINE_S="", KOREN_TEST_SOAK="1")
+
+    assert long.stdout.splitlines()[-1].endswith(" 0 failed, 0 skipped"), long.stdout
+    soak, reset = checkout.places("pytest -q -o python_files=soak.py", "ansible-playbook playbooks/reset.yml")
+    assert soak < reset, "the soak is of the site that the run made"
+    assert checkout.ran.count("python -m pytest -q -m fuzz or hypothesis tests") == 5

@@ -128,10 +128,17 @@ def test_the_components_that_are_named_count(repo: Path) -> None:
     assert key(repo, "sns", etcd="e2") != key(repo, "sns")
 
 
-def test_a_role_that_takes_what_inventories_list_depends_on_all_components(repo: Path) -> None:
-    write(repo, {"roles/containerd/tasks/main.yml": "- run\n", "roles/redis/tasks/main.yml": "koren.faas.containerd\n"})
+def test_a_scenario_that_hands_the_bundle_on_depends_on_all_of_it(repo: Path) -> None:
+    write(repo, {"roles/functions/tasks/main.yml": "- run\n", "roles/redis/tasks/main.yml": "koren.faas.functions\n"})
 
     assert key(repo, "redis", gateway="g2") != key(repo, "redis")
+
+
+def test_what_roles_take_from_the_bundle_is_named_on_the_line_that_says_so() -> None:
+    for path in (REPO / "roles").rglob("*.yml"):
+        for line in path.read_text().splitlines():
+            if "bundle_push_components:" in line and path.parent.name == "tasks":
+                assert "[" in line, path
 
 
 def test_every_role_that_a_scenario_of_the_project_names_is_an_input() -> None:
