@@ -36,8 +36,9 @@ options:
     default: []
   source:
     description:
-      - File or folder with the code. A single file becomes the handler's module, whatever its name.
-      - Of a folder all files are taken but hidden ones, byte-code, and the folder C(tests).
+      - File, folder or archive (V(.zip), V(.tar.gz), V(.tar.bz2) or V(.tar.xz)) with the code. A single
+        file becomes the handler's module, whatever its name.
+      - Of a folder, or an archive of one, all files are taken but hidden ones, byte-code, and the folder C(tests).
     type: path
   handler:
     description: What is called, as C(module.function).
@@ -49,6 +50,14 @@ options:
   dependencies:
     description: Requirements file; installed as wheels into the image.
     type: path
+  packages:
+    description:
+      - Debian packages that the image has beside the runtime's, each C(name) or C(name=version). What
+        they need comes with them. Their installation scripts do not run.
+      - This machine's C(apt-get) fetches them.
+    type: list
+    elements: str
+    default: []
   topic:
     description:
       - MQTT topic filter whose events the function gets, below C(events/<region>/). C({region}) in
@@ -67,6 +76,10 @@ options:
     description: CPU that is requested, as a Kubernetes quantity. It is no limit.
     type: str
     default: 100m
+  tmp_size:
+    description: What C(/tmp) may hold, as a Kubernetes quantity. A pod that writes more is evicted.
+    type: str
+    default: 64Mi
   min_scale:
     description: Least pods in one region.
     type: int
@@ -169,6 +182,7 @@ AS_THEY_ARE = (
     "timeout_s",
     "memory",
     "cpu",
+    "tmp_size",
     "min_scale",
     "max_scale",
     "target",
@@ -184,6 +198,7 @@ def description(params: dict[str, Any]) -> dict[str, Any]:
     return {option: params[option] for option in AS_THEY_ARE} | {
         "source": as_path(params["source"]),
         "dependencies": as_path(params["dependencies"]),
+        "packages": tuple(params["packages"]),
         "secrets": tuple(params["secrets"]),
         "env": {key: str(value) for key, value in params["env"].items()},
     }
@@ -200,10 +215,12 @@ def main() -> None:
             "handler": {"type": "str"},
             "runtime": {"type": "str", "default": "python3.11"},
             "dependencies": {"type": "path"},
+            "packages": {"type": "list", "elements": "str", "default": []},
             "topic": {"type": "str"},
             "timeout_s": {"type": "int", "default": 180},
             "memory": {"type": "str", "default": "256Mi"},
             "cpu": {"type": "str", "default": "100m"},
+            "tmp_size": {"type": "str", "default": "64Mi"},
             "min_scale": {"type": "int", "default": 0},
             "max_scale": {"type": "int", "default": 10},
             "target": {"type": "int", "default": 1},

@@ -58,7 +58,9 @@ functions:
     handler: {description: What is called., type: str}
     runtime: {description: The runtime., type: str}
     dependencies: {description: Lines of the requirements in the image., type: list, elements: str}
-    status: {description: C(0/0 IDLE) or C(1/1 READY) or C(0/1 NOT READY)., type: str}
+    packages: {description: Debian packages that the image has beside the runtime's., type: list, elements: str}
+    status: {description: "C(0/0 IDLE), C(1/1 READY), C(0/1 NOT READY) or C(REFUSED).", type: str}
+    problem: {description: "Why the region's gateway refuses it, null when it does not.", type: str}
     replicas: {description: Pods that there are., type: int}
     ready: {description: Pods that run., type: int}
     image: {description: Name of the image with its tag., type: str}
@@ -67,6 +69,7 @@ functions:
     timeout_s: {description: Seconds that the handler may take., type: int}
     memory: {description: Requested memory and its limit., type: str}
     cpu: {description: Requested CPU., type: str}
+    tmp_size: {description: What C(/tmp) may hold., type: str}
     min_scale: {description: Least pods., type: int}
     max_scale: {description: Most pods., type: int}
     target: {description: Incidents with work that one pod is to look after., type: int}
@@ -76,6 +79,17 @@ functions:
     opens: {description: Event type that opens an incident., type: str}
     closes: {description: Event type that closes an incident., type: str}
     incident_limit_s: {description: Seconds that an incident is open at most., type: int}
+refused:
+  description: Deployments with a function's label that are no function, by name, then region.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name: {description: The Deployment's name., type: str}
+    namespace: {description: The Kubernetes namespace., type: str}
+    region: {description: The region., type: str}
+    status: {description: C(REFUSED)., type: str}
+    problem: {description: Why it is no function., type: str}
 unreachable:
   description: Region that did not tell, to the reason.
   returned: success
@@ -99,12 +113,14 @@ def main() -> None:
     faas = need_library(module)
     name = module.params["name"]
     try:
-        found = faas.ls(load_site(module), [name] if name else [], module.params["regions"])
+        names = [name] if name else []
+        found = faas.ls(load_site(module), names, module.params["regions"], judged=True)
     except faas.FaasError as error:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=False,
         functions=[one.as_dict() for one in found.functions],
+        refused=[one.as_dict() for one in found.refused],
         unreachable={region: str(error) for region, error in found.unreachable.items()},
     )
 

@@ -16,6 +16,7 @@ PODS = "/api/v1/namespaces/functions/pods"
 GATEWAY_PODS = "/api/v1/namespaces/koren-faas/pods"
 GATEWAY = "/api/v1/namespaces/koren-faas/services/https:gateway:functions/proxy/v1"
 _DEPLOYMENTS = "/apis/apps/v1/namespaces/functions/deployments"
+_EVENTS = "/api/v1/namespaces/functions/events"
 _TOKEN = "token-of-faas-caller"
 
 Answer = tuple[int, Any]
@@ -27,15 +28,25 @@ class ApiServer:
     Attributes:
         objects: path to object.
         letters: dead letters of the gateway behind it, by id.
+        held: held events of that gateway, by id.
+        kept: what that gateway keeps of pods' output; None is one that has no such API.
+        refused: Deployments that it refuses; None when it does not answer.
         metrics: what that gateway's pod tells Prometheus.
+        leaving: path of an object that is being deleted to how often it is still seen.
         watched: events for who watches pods; None ends the watch.
         output: pod name to lines of its output, for who reads logs.
+        events: Kubernetes' events.
         asked: requests that changed something, in order.
     """
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, Any]] = {}
         self.letters: dict[str, dict[str, Any]] = {}
+        self.held: dict[str, dict[str, Any]] = {}
+        self.kept: list[dict[str, Any]] | None = []
+        self.refused: list[dict[str, Any]] | None = []
+        self.events: list[dict[str, Any]] = []
+        self.leaving: dict[str, int] = {}
         self.metrics = ""
         self.watched: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.output: dict[str, list[str]] = {}
@@ -107,12 +118,18 @@ class ApiServer:
         if path == GATEWAY_PODS:
             running = {"metadata": {"name": "gateway-1"}, "status": {"phase": "Running"}}
             return 200, {"items": [running]}
+        if path == _EVENTS:
+            return 200, {"items": self.events}
         if path in (PODS, _DEPLOYMENTS):
             inside = [one for at, one in self.objects.items() if at.startswith(f"{path}/")]
-            return 200, {"items": inside}
+            return 200, {"items": [one for one in inside if _selected(one, query)]}
         return self._object(method, path, query, body)
 
     def _object(self, method: str, path: str, query: dict[str, str], body: Any) -> Answer:
+        if path in self.leaving:
+            self.leaving[path] -= 1
+            if self.leaving[path] < 0:
+                del self.leaving[path], self.objects[path]
         before = self.objects.get(path)
         if method == "PATCH":
             after = {**body, "metadata": dict(body["metadata"])}
@@ -130,19 +147,53 @@ class ApiServer:
         return 200, before
 
     def _gateway(self, method: str, path: str, query: dict[str, str]) -> Answer:
+        if path == "/functions":
+            if self.refused is None:
+                return 503, {"error": "no endpoints available"}
+            return 200, {"region": "here", "functions": [], "refused": self.refused}
+        if path.endswith("/log") and self.kept is not None:
+            return 200, {"region": "here", "log": self.kept}
         if path == "/dead-letters":
             wanted = query.get("function")
-            shown = [
-                {key: value for key, value in letter.items() if key != "message"}
-                for letter in self.letters.values()
-                if wanted in (None, letter["function"])
-            ]
-            return 200, {"region": "here", "dead_letters": shown}
-        id = path.removeprefix("/dead-letters/").removesuffix("/redrive")
-        if id not in self.letters:
-            return 404, {"error": f"there is no dead letter {id}"}
+            shown = [one for one in self.letters.values() if wanted in (None, one["function"])]
+            return 200, _page(shown, "dead_letters", query)
+        if path == "/held":
+            return 200, _page(list(self.held.values()), "held", query)
+        place, id, verb = [*path.split("/", 2)[1:], ""][:3]
+        for ending in ("/redrive", "/release", "/dismiss"):
+            if id.endswith(ending):
+                id, verb = id.removesuffix(ending), ending[1:]
+        kept = {"dead-letters": self.letters, "held": self.held}.get(place, {})
+        if id not in kept:
+            return 404, {"error": f"there is no {path}"}
         if method == "GET":
-            return 200, self.letters[id]
+            return 200, kept[id]
         self.asked.append(f"{method} {path}")
-        del self.letters[id]
-        return 202, {}
+        if place == "dead-letters":
+            del kept[id]
+            return 202, {}
+        if kept[id]["state"] != "held":
+            return 409, {"error": f"{id} is not held any more"}
+        subject = kept[id]["event"]["subject"]
+        same = [key for key, one in kept.items() if one["event"]["subject"] == subject]
+        events = [kept.pop(key)["event"]["id"] for key in same]
+        done = {"release": "released", "dismiss": "dismissed"}[verb]
+        return 202, {done: events, "subject": subject}
+
+
+def _selected(one: dict[str, Any], query: dict[str, str]) -> bool:
+    label, equals, value = query["labelSelector"].partition("=")
+    has = one["metadata"].get("labels", {})
+    return label in has and (not equals or has[label] == value)
+
+
+def _page(content: list[dict[str, Any]], key: str, query: dict[str, str]) -> dict[str, Any]:
+    """A page as the gateway gives it; its cursor is a number here."""
+    limit, begin = int(query.get("limit", "100")), int(query.get("after", "0"))
+    assert 1 <= limit <= 1000
+    shown = [
+        {name: value for name, value in one.items() if name != "message"}
+        for one in content[begin : begin + limit]
+    ]
+    following = str(begin + limit) if begin + limit < len(content) else None
+    return {"region": "here", key: shown, "next": following}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -60,6 +61,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(library, place)
 
+    (root / "sbin").mkdir()
+    shutil.copy("/sbin/ldconfig", root / "sbin/ldconfig")
+    (root / "etc").mkdir(exist_ok=True)
+    shutil.copy("/etc/ld.so.conf", root / "etc/ld.so.conf")
+
     runtime = root / "opt/koren/koren_runtime/state.py"
     runtime.parent.mkdir(parents=True)
     runtime.write_text("get = put = None\n")
@@ -78,6 +84,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     finally:
         _buildah("rm", container)
     shutil.rmtree(root)
+    there = {"Package": "libbase1", "Version": "1.0", "Architecture": "all"}
+    (folder / "runtime/dpkg-status").write_text(
+        _stanza(there | {"Status": "install ok installed", "Maintainer": "nobody"})
+    )
     yield folder
     # What the builds pulled into this machine's storage.
     subprocess.run(
@@ -239,6 +249,59 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     return folder
+
+
+@pytest.fixture
+def debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Debian mirror of a library with its data, for apt alone to see."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        pytest.skip("this is no Debian")
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (library,) = Path("/lib").glob("*-linux-gnu/libz.so.1")
+    place = f"usr{library.parent}"
+    alternative = "libBrokenLocale.so.1"
+    files = {f"{place}/libwave.so.1": library}
+    files[f"{place}/wave/{alternative}"] = library.with_name(alternative)
+    packages = [
+        _deb(mirror, "libwave1", "libbase1 (>= 1.0), wave-data", files),
+        _deb(mirror, "wave-data", "", {"usr/share/wave/notes": library}),
+    ]
+    (mirror / "Packages").write_text("".join(packages))
+    sources = tmp_path / "sources.list"
+    sources.write_text(f"deb [trusted=yes] file:{mirror} ./\n")
+    config = tmp_path / "apt.conf"
+    config.write_text(f'Dir::Etc::sourcelist "{sources}";\nDir::Etc::sourceparts "/dev/null";\n')
+    monkeypatch.setenv("APT_CONFIG", str(config))
+    return mirror
+
+
+def _deb(mirror: Path, name: str, needs: str, files: dict[str, Path]) -> str:
+    root = mirror / name
+    for path, content in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(content, root / path)
+    # A link into this machine's files, as packages have them, and what nobody reads in a pod.
+    (root / f"usr/share/man/{name}").mkdir(parents=True)
+    (root / "usr/share/man" / name / "x.1").touch()
+    (root / f"usr/share/{name}.link").symlink_to("/etc/hostname")
+    (root / "DEBIAN").mkdir()
+    fields = {"Package": name, "Version": "1.2", "Architecture": "all", "Maintainer": "nobody"}
+    fields |= {"Depends": needs} if needs else {}
+    (root / "DEBIAN/control").write_text(_stanza(fields | {"Description": "for tests"}))
+    archive = mirror / f"{name}_1.2_all.deb"
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "--build", str(root), str(archive)],
+        check=True,
+        capture_output=True,
+    )
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    place = {"Filename": f"./{archive.name}", "Size": str(archive.stat().st_size)}
+    return _stanza(fields | place | {"SHA256": digest}) + "\n"
+
+
+def _stanza(fields: dict[str, str]) -> str:
+    return "".join(f"{key}: {value}\n" for key, value in fields.items())
 
 
 def _wheel(folder: Path, name: str, version: str, code: str, needs: str = "") -> None:

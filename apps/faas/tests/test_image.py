@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from koren_faas import BuildError, Function, FunctionError, NotReadyError, Site
 from koren_faas.image import Image, build, forget_old, plan
+from koren_faas.source import unpacked
 
 Make = Callable[..., Function]
 HANDLER = "def handler(event, context):\n    return event\n"
@@ -82,7 +86,10 @@ def test_what_is_not_pinned_is_said(site: Site, make: Make, wheels: Path) -> Non
 
 
 def test_a_handler_sees_the_environment_it_will_have(site: Site, make: Make) -> None:
-    _build(site, make("import os\nos.environ['WORD']\n" + HANDLER, env={"WORD": "x"}))
+    env = {"WORD": "$HOME $(A) $$", "A": "b"}
+    _build(
+        site, make("import os\nassert os.environ['WORD'] == '$HOME $(A) $$'\n" + HANDLER, env=env)
+    )
 
 
 def test_a_handler_finds_what_the_runtime_brings(site: Site, make: Make) -> None:
@@ -93,6 +100,89 @@ def test_a_module_may_read_its_secrets_when_it_is_imported(site: Site, make: Mak
     code = "KEY = open('/run/secrets/sns/key').read()\n" + HANDLER
     _, said = _build(site, make(code, secrets=("sns",)))
     assert any("needs its region" in line and "/run/secrets/sns/key" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [
+        ("import ctypes\nctypes.CDLL('libwave.so.9')\n", "'apt-file search libwave.so.9'"),
+        (
+            "raise ImportError('libGL.so.1: cannot open shared object file: No such file')\n",
+            "lacks: libGL.so.1: cannot open shared object file",
+        ),
+        (
+            "try:\n    import ctypes\n    ctypes.CDLL('libwave.so.9')\n"
+            "except OSError as error:\n    raise RuntimeError('no sound') from error\n",
+            "lacks: libwave.so.9",
+        ),
+        ("raise ImportError('/x.so: undefined symbol: deflate')\n", "built for Debian 12"),
+        ("raise OSError('sndfile library not found')\n", "lacks: sndfile library not found"),
+    ],
+)
+def test_a_system_library_that_is_missing_is_named_with_the_remedy(
+    site: Site, make: Make, code: str, named: str
+) -> None:
+    with pytest.raises(FunctionError) as error:
+        _build(site, make(code + HANDLER))
+    assert named in str(error.value)
+    assert "--packages" in str(error.value)
+    assert not list(site.images.rglob("*.*"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["ConnectionRefusedError(111, 'Connection refused')", "type('Away', (OSError,), {})('sns')"],
+)
+def test_a_module_may_need_a_peer_of_its_region(site: Site, make: Make, error: str) -> None:
+    _, said = _build(site, make(f"raise {error}\n" + HANDLER))
+    assert any("needs its region" in line for line in said)
+
+
+def test_debian_packages_are_in_the_image_with_what_they_need(
+    site: Site, make: Make, debian: Path
+) -> None:
+    host = os.stat("/etc/hostname").st_mode
+    code = (
+        "import ctypes.util, os\n"
+        "assert ctypes.CDLL('libwave.so.1').zlibVersion\n"
+        "ctypes.CDLL('libBrokenLocale.so.1')\n"
+        "assert ctypes.util.find_library('BrokenLocale')\n"
+        "assert os.path.getsize('/usr/share/wave/notes')\n"
+        "assert not os.path.exists('/usr/share/man')\n"
+        "assert os.path.islink('/lib')\n"
+    )
+    function = make(code + HANDLER, packages=("libwave1",))
+    image, said = _build(site, function)
+    assert any("Installing Debian packages libwave1" in line for line in said)
+    assert os.stat("/etc/hostname").st_mode == host
+    # Other packages make another image; the order in which they are named does not.
+    both = make(code + HANDLER, packages=("wave-data=1.2", "libwave1"))
+    turned = make(code + HANDLER, packages=("libwave1", "wave-data=1.2"))
+    assert plan(site, both)[0] == plan(site, turned)[0] != image
+    _build(site, both)
+
+
+@pytest.mark.parametrize("package", ["libwav.1", "libwave1-", "libwave1=7"])
+def test_a_package_that_is_not_to_be_had_is_named(
+    site: Site, make: Make, debian: Path, package: str
+) -> None:
+    with pytest.raises(BuildError, match=r"Debian packages .* can't be had: there is no libwav"):
+        _build(site, make(HANDLER, packages=(package,)))
+    assert not list(site.images.rglob("*.*"))
+
+
+def test_an_archive_s_code_is_in_the_image(site: Site, make: Make, tmp_path: Path) -> None:
+    folder = make("from words import WORD\n" + HANDLER)
+    assert folder.source is not None
+    (folder.source / "words.py").write_text("WORD = 1\n")
+    packed = shutil.make_archive(str(tmp_path / "code"), "xztar", folder.source)
+    function = replace(folder, source=Path(packed))
+    with unpacked(function) as content:
+        image, source = plan(site, function, content)
+        build(site, function, image, source, lambda line: None)
+    assert "function/words.py" in _files(image)
+    # The same code makes the same image, however it comes.
+    assert plan(site, folder)[0] == image
 
 
 @pytest.mark.parametrize(

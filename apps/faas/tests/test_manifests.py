@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
+
+import pytest
 
 from koren_faas import Function
 from koren_faas.manifests import for_function, for_namespace, from_deployment, image_of
@@ -97,6 +100,40 @@ def test_a_pod_has_no_more_rights_than_it_needs() -> None:
     assert "ingress" not in policy
 
 
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("$(HOME)", "$$(HOME)"),
+        ("$$", "$$$"),
+        ("a$b$", "a$b$"),
+        ("$$$(A) $$(B", "$$$$$$(A) $$$$(B"),
+        ("$$$x", "$$$$$x"),
+    ],
+)
+def test_dollars_in_the_environment_arrive_unchanged(value: str, written: str) -> None:
+    function = Function(name="a", handler="a.b", env={"WORD": value})
+    deployment = _objects(function)["Deployment"]
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    assert {"name": "WORD", "value": written} in container["env"]
+    assert _as_kubelet(written) == value
+    assert from_deployment(deployment) == function
+
+
+def _as_kubelet(value: str) -> str:
+    """What a container gets of a value, of which no `$(NAME)` names a variable."""
+    return re.sub(r"\$(\$|\([^)]*\))", lambda m: "$" if m[1] == "$" else "expanded", value)
+
+
+def test_the_size_of_tmp_and_packages_are_kept() -> None:
+    function = Function(
+        name="a", handler="a.b", tmp_size="1Gi", packages=("libgl1", "libmagic1=1:5.44-3")
+    )
+    deployment = _objects(function)["Deployment"]
+    (tmp,) = (v for v in deployment["spec"]["template"]["spec"]["volumes"] if v["name"] == "tmp")
+    assert tmp["emptyDir"] == {"sizeLimit": "1Gi"}
+    assert from_deployment(deployment) == function
+
+
 def test_secrets_are_files_below_run_secrets() -> None:
     pod = _objects()["Deployment"]["spec"]["template"]["spec"]
     mounts = {m["mountPath"]: m["name"] for m in pod["containers"][0]["volumeMounts"]}
@@ -120,3 +157,6 @@ def test_keda_scales_from_zero_to_the_limit() -> None:
 def test_callers_may_call_and_nothing_else_of_kubernetes() -> None:
     role = next(one for one in for_namespace() if one["kind"] == "Role")
     assert {group for rule in role["rules"] for group in rule["apiGroups"]} == {"faas.koren.kr"}
+    allowed = {resource: rule["verbs"] for rule in role["rules"] for resource in rule["resources"]}
+    assert "logs" in allowed["functions"]
+    assert allowed["heldevents"] == ["list", "get", "release", "dismiss"]

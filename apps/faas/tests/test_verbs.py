@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from api_server import ApiServer
 from click.testing import CliRunner, Result
 
-from koren_faas import Site
+from koren_faas import Site, deployment
 from koren_faas.cli import main
 
 SCALED = "/apis/keda.sh/v1alpha1/namespaces/functions/scaledobjects/hello"
@@ -67,6 +68,132 @@ def test_a_function_that_would_not_start_touches_no_region(
     assert result.exit_code == 1
     assert named in result.stderr
     assert [server.asked for server in servers.values()] == [[], [], []]
+
+
+def _twin(server: ApiServer) -> dict[str, Any]:
+    """Another Deployment with the label of hello."""
+    twin: dict[str, Any] = copy.deepcopy(server.objects[DEPLOYED])
+    twin["metadata"]["name"] = "twin"
+    server.objects[DEPLOYED.replace("hello", "twin")] = twin
+    return twin
+
+
+def test_a_label_that_another_deployment_has_is_refused_before_anything_changed(
+    live_site: Site, servers: Servers
+) -> None:
+    _twin(servers["busan"])
+    result = _faas(live_site, "function", "update", "hello", "--timeout", "7")
+    assert result.exit_code == 1
+    assert "twin in busan" in result.stderr
+    assert "nothing was changed" in result.stderr
+    assert [server.asked for server in servers.values()] == [[], [], []]
+    assert (
+        _faas(
+            live_site, "function", "update", "hello", "--timeout", "7", "--region", "seoul"
+        ).exit_code
+        == 0
+    )
+
+
+def test_a_deploy_with_a_label_in_use_builds_nothing(
+    live_site: Site, servers: Servers, bundle: Path, tmp_path: Path
+) -> None:
+    described = json.loads((live_site.dir / "site.json").read_text())
+    (live_site.dir / "site.json").write_text(json.dumps(described | {"bundle": str(bundle)}))
+    (tmp_path / "hello.py").write_text("def handler(event, context): ...\n")
+    _twin(servers["busan"])
+    result = _faas(
+        live_site,
+        *("function", "deploy", "hello", "--runtime", "python3.11", "--handler", "hello.handler"),
+        *("--from-file", str(tmp_path / "hello.py")),
+    )
+    assert result.exit_code == 1
+    assert "twin in busan" in result.stderr
+    assert [server.asked for server in servers.values()] == [[], [], []]
+    assert not live_site.images.exists()
+
+
+def test_what_is_no_function_is_shown_with_the_reason(live_site: Site, servers: Servers) -> None:
+    seoul = servers["seoul"]
+    _twin(seoul)
+    seoul.objects[DEPLOYED.replace("hello", "broken")] = {
+        "metadata": {"name": "broken", "labels": {"faas.koren.kr/function": "broken"}}
+    }
+    seoul.refused = [{"deployment": "twin", "problem": "hello is Deployment hello's"}]
+    listed = _faas(live_site, "function", "ls")
+    assert listed.exit_code == 0, listed.output
+    rows = {(row[0], row[-1]): row for row in _rows(listed)}
+    assert set(rows) == {
+        *(("hello", region) for region in ("busan", "seoul")),
+        *((name, "seoul") for name in ("broken", "twin")),
+    }
+    assert "REFUSED" in rows["twin", "seoul"] and "REFUSED" in rows["broken", "seoul"]
+    assert "REFUSED" not in rows["hello", "seoul"]
+    assert "Deployment twin is refused: hello is Deployment hello's" in listed.stderr
+    as_json = json.loads(_faas(live_site, "function", "ls", "twin", "-o", "json").stdout)
+    assert (as_json[0]["status"], as_json[0]["problem"]) == (
+        "REFUSED",
+        "hello is Deployment hello's",
+    )
+    called = _faas(live_site, "function", "call", "broken", "--region", "seoul")
+    assert (called.exit_code, "does not describe a function" in called.stderr) == (1, True)
+    described = _faas(live_site, "function", "describe", "twin")
+    assert described.exit_code == 0, described.output
+    assert "hello is Deployment hello's" in described.stdout
+
+
+def test_a_function_that_its_gateway_refuses_says_so(live_site: Site, servers: Servers) -> None:
+    servers["seoul"].refused = [{"deployment": "hello", "problem": "twin was there before"}]
+    described = _faas(live_site, "function", "describe", "hello", "--region", "seoul")
+    assert "REFUSED" in described.stdout and "twin was there before" in described.stdout
+    # A gateway that is away keeps nobody from seeing what is deployed.
+    servers["seoul"].refused = None
+    listed = _faas(live_site, "function", "ls")
+    assert (listed.exit_code, len(_rows(listed))) == (0, 2)
+    assert "Warning: the gateway does not say" in listed.stderr
+
+
+def test_a_deploy_waits_for_what_a_delete_left_behind(live_site: Site, servers: Servers) -> None:
+    seoul = servers["seoul"]
+    left = seoul.objects[SCALED]
+    left["metadata"] |= {"deletionTimestamp": "2026-11-28T01:02:03Z", "uid": "before"}
+    seoul.leaving[SCALED] = 2
+    change = ("function", "update", "hello", "--timeout", "7", "--region", "seoul")
+    done = _faas(live_site, *change)
+    assert done.exit_code == 0, done.output
+    assert "waiting for ScaledObject hello" in done.stderr
+    assert "uid" not in seoul.objects[SCALED]["metadata"]
+
+
+def test_a_deploy_says_what_holds_it_up_and_what_helps(
+    live_site: Site, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployment, "_GONE_TIMEOUT_S", 0.1)
+    seoul = servers["seoul"]
+    seoul.objects[SCALED]["metadata"] |= {
+        "deletionTimestamp": "2026-11-28T01:02:03Z",
+        "finalizers": ["finalizer.keda.sh"],
+    }
+    result = _faas(live_site, "function", "update", "hello", "--timeout", "7", "--region", "seoul")
+    assert result.exit_code == 1
+    for part in ("ScaledObject hello", "finalizer.keda.sh", "operator", "patch scaledobject hello"):
+        assert part in result.stderr
+    assert seoul.asked == []
+
+
+def test_an_update_keeps_packages_and_takes_new_ones_with_a_source_only(
+    live_site: Site, servers: Servers
+) -> None:
+    change = ("function", "update", "hello", "--region", "seoul")
+    alone = _faas(live_site, *change, "--packages", "libgl1")
+    assert (alone.exit_code, "give the source with them" in alone.stderr) == (1, True)
+    assert servers["seoul"].asked == []
+    notes = _annotations(servers["seoul"])
+    notes["faas.koren.kr/packages"] = "libgl1 libmagic1"
+    assert _faas(live_site, *change, "--tmp-size", "1Gi").exit_code == 0
+    shown = json.loads(_faas(live_site, "function", "describe", "hello", "-o", "json").stdout)
+    assert [one["packages"] for one in shown] == [[], ["libgl1", "libmagic1"]]
+    assert [one["tmp_size"] for one in shown] == ["64Mi", "1Gi"]
 
 
 # trigger mqtt
@@ -282,6 +409,100 @@ def test_a_region_that_is_away_is_told_and_the_others_are_shown(
     assert _faas(live_site, "dlq", "purge", "--all").exit_code == 1
     assert letters["seoul"].asked == []
     assert _faas(live_site, "dlq", "redrive", "hello.1").exit_code == 0
+
+
+def test_dead_letters_come_by_page(live_site: Site, servers: Servers) -> None:
+    servers["seoul"].letters = {
+        f"hello.{n}": _letter(f"hello.{n}", "hello", "no answer") | {"bytes": 900}
+        for n in range(2500)
+    }
+    listed = _faas(live_site, "dlq", "list")
+    assert [row[0] for row in _rows(listed)] == [f"hello.{n}" for n in range(100)]
+    assert "seoul has more than 100: show them with --limit or --all" in listed.stderr
+    some = _faas(live_site, "dlq", "list", "--limit", "1500", "-o", "json")
+    assert [one["id"] for one in json.loads(some.stdout)] == [f"hello.{n}" for n in range(1500)]
+    everything = _faas(live_site, "dlq", "list", "--all")
+    assert (len(_rows(everything)), everything.stderr) == (2500, "")
+    assert _faas(live_site, "dlq", "list", "--limit", "2500").stderr == ""
+    assert _faas(live_site, "dlq", "list", "--limit", "0").exit_code == 2
+    # Who names one, or all, means those behind the first page too.
+    assert "900" in _faas(live_site, "dlq", "show", "hello.2400").stdout
+    assert "2500 dead letters purged" in _faas(live_site, "dlq", "purge", "--all").stderr
+
+
+# event
+
+
+def _held(id: str, subject: str, **more: Any) -> dict[str, Any]:
+    event = {"id": f"event-of-{id}", "source": "cctv", "type": "accident", "subject": subject}
+    return {
+        "id": id,
+        "state": "held",
+        "received": "2026-11-28T01:02:03Z",
+        "until": "2026-11-29T01:02:03Z",
+        "by": None,
+        "event": event | {"time": None},
+        "bytes": 17,
+        "message": {"id": f"event-of-{id}", "data": {"severity": "severe"}},
+        **more,
+    }
+
+
+@pytest.fixture
+def waiting(servers: Servers) -> Servers:
+    """Two held events of one incident and one of another in seoul, one dismissed in busan."""
+    found = (_held("s/1", "i-1"), _held("s-2", "i-1"), _held("s-3", "i-2"))
+    servers["seoul"].held = {one["id"]: one for one in found}
+    gone = _held("b-1", "i-9", state="dismissed", by="kim", until=None)
+    servers["busan"].held = {"b-1": gone}
+    return servers
+
+
+def test_held_events_are_listed_and_shown(live_site: Site, waiting: Servers) -> None:
+    listed = _faas(live_site, "event", "held")
+    assert listed.exit_code == 0, listed.output
+    head = "ID STATE RECEIVED UNTIL BY EVENT TYPE SUBJECT REGION"
+    assert " ".join(listed.stdout.splitlines()[0].split()) == head
+    assert [(row[0], row[1], row[-2], row[-1]) for row in _rows(listed)] == [
+        ("b-1", "dismissed", "i-9", "busan"),
+        ("s/1", "held", "i-1", "seoul"),
+        ("s-2", "held", "i-1", "seoul"),
+        ("s-3", "held", "i-2", "seoul"),
+    ]
+    as_json = json.loads(_faas(live_site, "event", "held", "-o", "json").stdout)
+    assert (as_json[0]["by"], as_json[1]["event"]["subject"]) == ("kim", "i-1")
+    part = _faas(live_site, "event", "held", "--limit", "2")
+    assert (len(_rows(part)), "seoul has more than 2" in part.stderr) == (3, True)
+    one = _faas(live_site, "event", "held", "s/1")
+    assert '"severity": "severe"' in one.stdout and "seoul" in one.stdout
+    missing = _faas(live_site, "event", "held", "s-9")
+    assert (missing.exit_code, "no held event s-9" in missing.stderr) == (1, True)
+
+
+def test_held_events_are_released_and_dismissed_by_subject(
+    live_site: Site, waiting: Servers
+) -> None:
+    # Both are of one incident: the second goes with the first.
+    done = _faas(live_site, "event", "release", "s/1", "s-2")
+    assert done.exit_code == 0, done.output
+    assert "seoul: 2 held events of i-1 released" in done.stderr
+    assert waiting["seoul"].asked == ["POST /held/s/1/release"]
+    gone = _faas(live_site, "event", "dismiss", "s-3")
+    assert "seoul: 1 held event of i-2 dismissed" in gone.stderr
+    again = _faas(live_site, "event", "release", "b-1")
+    assert (again.exit_code, "not held any more" in again.stderr) == (1, True)
+
+
+def test_nothing_is_released_when_one_is_not_there(live_site: Site, waiting: Servers) -> None:
+    wrong = _faas(live_site, "event", "release", "s-3", "s-9")
+    assert (wrong.exit_code, "no held event s-9" in wrong.stderr) == (1, True)
+    assert _faas(live_site, "event", "dismiss").exit_code == 2
+    assert waiting["seoul"].asked == []
+    # It may be in a region that is away, which then is told of instead.
+    waiting["busan"].close()
+    away = _faas(live_site, "event", "dismiss", "b-1")
+    assert (away.exit_code, "busan" in away.stderr) == (1, True)
+    assert _faas(live_site, "event", "dismiss", "s-3").exit_code == 0
 
 
 # function top

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from koren_faas.errors import FaasError, RegionError, SiteError
-from koren_faas.gateway import Gateway
+from koren_faas.gateway import Gateway, pages
 from koren_faas.kube import Kube
 from koren_faas.regions import attempt, everywhere
 from koren_faas.site import Region, Site
@@ -30,6 +30,7 @@ class DeadLetter:
         attempts: how often it was tried.
         time: when it became a dead letter.
         event: id, source, type, subject and time of the event; None when it is no event at all.
+        bytes: size of its message; None where the gateway does not say.
     """
 
     region: str
@@ -39,6 +40,7 @@ class DeadLetter:
     attempts: int
     time: str
     event: Mapping[str, Any] | None
+    bytes: int | None
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain data, for machines."""
@@ -52,29 +54,42 @@ class Letters:
     Attributes:
         letters: by region, oldest first.
         unreachable: regions that did not tell, with the reason.
+        more: names of regions that have more than were asked for.
     """
 
     letters: tuple[DeadLetter, ...]
     unreachable: Mapping[str, FaasError]
+    more: tuple[str, ...]
 
 
-def dead_letters(site: Site, function: str | None = None, regions: Iterable[str] = ()) -> Letters:
+def dead_letters(
+    site: Site,
+    function: str | None = None,
+    regions: Iterable[str] = (),
+    *,
+    limit: int | None = None,
+) -> Letters:
     """The dead letters of all regions, unless some are named. A region may be cut off.
 
     Args:
         function: only those of this function.
+        limit: at most so many of a region, the oldest; None means all.
 
     Raises:
         SiteError: a region does not exist.
     """
 
-    def one(region: Region) -> list[DeadLetter]:
-        query = {"function": function} if function else None
-        answer = json.loads(_gateway(site, region).request("GET", _PATH, query=query))
-        return [_letter(region.name, letter) for letter in answer["dead_letters"]]
+    def one(region: Region) -> tuple[list[DeadLetter], bool]:
+        query = {"function": function} if function else {}
+        found, more = pages(_gateway(site, region), _PATH, "dead_letters", query, limit)
+        return [_letter(region.name, letter) for letter in found], more
 
     done, errors = attempt(site.pick(regions), one)
-    return Letters(tuple(letter for name in sorted(done) for letter in done[name]), errors)
+    return Letters(
+        letters=tuple(letter for name in sorted(done) for letter in done[name][0]),
+        unreachable=errors,
+        more=tuple(name for name in sorted(done) if done[name][1]),
+    )
 
 
 def dead_letter(site: Site, id: str, regions: Iterable[str] = ()) -> dict[str, Any]:
@@ -166,6 +181,7 @@ def _letter(region: str, content: Mapping[str, Any]) -> DeadLetter:
         attempts=content["attempts"],
         time=content["time"],
         event=content["event"],
+        bytes=content.get("bytes"),
     )
 
 

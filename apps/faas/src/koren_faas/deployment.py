@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from koren_faas import image as images
@@ -14,18 +15,25 @@ from koren_faas import manifests
 from koren_faas.change import Difference, Result, compare, join
 from koren_faas.errors import FaasError, FunctionError, NotDeployedError, RegionError, SiteError
 from koren_faas.function import Function
+from koren_faas.gateway import Gateway
 from koren_faas.image import Image, Progress
 from koren_faas.kube import FIELD_MANAGER, Kube
 from koren_faas.nodes import Node
 from koren_faas.regions import attempt, everywhere
 from koren_faas.registry import Registry
 from koren_faas.site import Region, Site
+from koren_faas.source import unpacked
 
 T = TypeVar("T")
+F = TypeVar("F", "Deployed", "Refused")
+
+REFUSED = "REFUSED"
+"""Status of a Deployment that a region's gateway does not take for a function."""
 
 _READY_TIMEOUT_S = 60.0
 _READY_STEP_S = 0.5
 _LEAVE_S = 5.0
+_GONE_TIMEOUT_S = 60.0
 _NODES_AT_ONCE = 8
 _DEPLOYMENTS = f"/apis/apps/v1/namespaces/{manifests.NAMESPACE}/deployments"
 
@@ -41,6 +49,7 @@ class Deployed:
         requirements: lines of the requirements that its image has.
         replicas: pods that there are.
         ready: pods that run.
+        problem: why the region's gateway does not take it for a function; None when it does.
     """
 
     region: str
@@ -49,10 +58,18 @@ class Deployed:
     requirements: tuple[str, ...]
     replicas: int
     ready: int
+    problem: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.function.name
 
     @property
     def status(self) -> str:
-        """`0/0 IDLE`, `1/1 READY` or `0/1 NOT READY`."""
+        """`0/0 IDLE`, `1/1 READY`, `0/1 NOT READY` or `REFUSED`."""
+        if self.problem is not None:
+            return REFUSED
         if self.replicas == 0:
             return "0/0 IDLE"
         word = "READY" if self.ready > 0 else "NOT READY"
@@ -68,7 +85,9 @@ class Deployed:
             "handler": function.handler,
             "runtime": function.runtime,
             "dependencies": list(self.requirements),
+            "packages": list(function.packages),
             "status": self.status,
+            "problem": self.problem,
             "replicas": self.replicas,
             "ready": self.ready,
             "image": self.image,
@@ -77,6 +96,7 @@ class Deployed:
             "timeout_s": function.timeout_s,
             "memory": function.memory,
             "cpu": function.cpu,
+            "tmp_size": function.tmp_size,
             "min_scale": function.min_scale,
             "max_scale": function.max_scale,
             "target": function.target,
@@ -90,16 +110,50 @@ class Deployed:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """A Deployment with a function's label that is no function.
+
+    Attributes:
+        region: the region's name.
+        name: the Deployment's.
+        problem: why it is none.
+    """
+
+    region: str
+    name: str
+    problem: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain data, for machines."""
+        return {
+            "name": self.name,
+            "namespace": manifests.NAMESPACE,
+            "region": self.region,
+            "status": REFUSED,
+            "problem": self.problem,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
     """Functions that were found.
 
     Attributes:
         functions: by name, then region.
         unreachable: regions that did not tell, with the reason.
+        refused: Deployments that are no function, by name, then region.
+        unjudged: regions whose gateway did not say what it refuses, with the reason.
     """
 
     functions: tuple[Deployed, ...]
     unreachable: Mapping[str, FaasError]
+    refused: tuple[Refused, ...] = ()
+    unjudged: Mapping[str, FaasError] = field(default_factory=dict)
+
+    @property
+    def all(self) -> list[Deployed | Refused]:
+        """Functions, then what is refused."""
+        return [*self.functions, *self.refused]
 
 
 def deploy(
@@ -147,7 +201,8 @@ def update(
 
     Raises:
         NotDeployedError: a region does not have the function.
-        FunctionError: there is a new source, but its requirements are not named.
+        FunctionError: there is a new source, but its requirements are not named; or packages
+            without a source.
         FaasError: as for `deploy`.
     """
     found = placed(site, name, regions)
@@ -157,31 +212,89 @@ def update(
             f"function {name!r} has requirements ({', '.join(requirements)}): name their file"
             " together with the new source, or an empty one"
         )
+    if "packages" in changes and "source" not in changes:
+        raise FunctionError(
+            f"function {name!r}: packages are part of the image: give the source with them"
+        )
+    if "source" in changes:
+        # One image for all; its requirements may need the packages.
+        changes = {"packages": found[0].function.packages, **changes}
     wanted = {site.regions[one.region]: replace(one.function, **changes) for one in found}
     spec = next(iter(wanted.values()))
     return _deploy(site, spec, wanted, check, on_progress)
 
 
-def ls(site: Site, names: Collection[str] = (), regions: Iterable[str] = ()) -> Listing:
+def ls(
+    site: Site, names: Collection[str] = (), regions: Iterable[str] = (), *, judged: bool = False
+) -> Listing:
     """Find functions, in all regions unless some are named. A region may be cut off.
 
     Args:
         names: the functions; none means all.
+        judged: ask the regions' gateways too which Deployments they refuse.
 
     Raises:
         SiteError: a region does not exist.
     """
+    unjudged: dict[str, FaasError] = {}
 
-    def one(region: Region) -> list[Deployed]:
-        items = Kube(region, site.kubeconfig).list(_DEPLOYMENTS, manifests.LABEL)
-        return [_deployed(region.name, item) for item in items]
+    def one(region: Region) -> tuple[list[Deployed], list[Refused]]:
+        kube = Kube(region, site.kubeconfig)
+        items = kube.list(_DEPLOYMENTS, manifests.LABEL)
+        problems = {}
+        if judged:
+            try:
+                problems = _refused(kube)
+            except RegionError as error:
+                unjudged[region.name] = error
+        return _sorted_out(region.name, items, problems)
+
+    def chosen(found: Iterable[F]) -> tuple[F, ...]:
+        kept = [one for one in found if not names or one.name in names]
+        return tuple(sorted(kept, key=lambda one: (one.name, one.region)))
 
     done, errors = attempt(site.pick(regions), one)
-    found = [
-        one for part in done.values() for one in part if not names or one.function.name in names
-    ]
-    found.sort(key=lambda one: (one.function.name, one.region))
-    return Listing(tuple(found), errors)
+    return Listing(
+        functions=chosen(one for functions, _ in done.values() for one in functions),
+        unreachable=errors,
+        refused=chosen(one for _, refused in done.values() for one in refused),
+        unjudged=unjudged,
+    )
+
+
+def _refused(kube: Kube) -> dict[str, str]:
+    """Deployment to why the region's gateway takes it for no function."""
+    answer = json.loads(Gateway(kube).request("GET", "/functions"))
+    return {one["deployment"]: one["problem"] for one in answer.get("refused", ())}
+
+
+def _sorted_out(
+    region: str, items: Iterable[Mapping[str, Any]], problems: Mapping[str, str]
+) -> tuple[list[Deployed], list[Refused]]:
+    """Functions, and Deployments that have a function's label and are none.
+
+    Args:
+        problems: what the gateway refuses; it has the last word.
+    """
+    functions: list[Deployed] = []
+    refused: list[Refused] = []
+    names = {item["metadata"]["name"] for item in items}
+    for item in items:
+        name, label = item["metadata"]["name"], item["metadata"]["labels"][manifests.LABEL]
+        problem = problems.get(name)
+        try:
+            one = _deployed(region, item)
+        except NotDeployedError as error:
+            refused.append(Refused(region, name, problem or str(error)))
+            continue
+        if label != name and label in names:
+            problem = (
+                problem or f"Deployment {label} is the function {label}, which its label names"
+            )
+            refused.append(Refused(region, name, problem))
+        else:
+            functions.append(replace(one, problem=problem))
+    return functions, refused
 
 
 def placed(site: Site, name: str, regions: Iterable[str] = ()) -> tuple[Deployed, ...]:
@@ -193,13 +306,34 @@ def placed(site: Site, name: str, regions: Iterable[str] = ()) -> tuple[Deployed
     """
     wanted = list(regions)
     listing = ls(site, [name], wanted)
+    _demand(site, listing, name, wanted, {one.region for one in listing.functions})
+    return listing.functions
+
+
+def described(site: Site, name: str, regions: Iterable[str] = ()) -> Listing:
+    """The function in each of these regions, or in each that has it, with what is refused.
+
+    Raises:
+        NotDeployedError: a named region has neither it nor a refused Deployment of its name, or
+            none has.
+        RegionError: a region did not answer, so that nobody knows.
+    """
+    wanted = list(regions)
+    listing = ls(site, [name], wanted, judged=True)
+    found = {one.region for one in listing.all}
+    _demand(site, listing, name, wanted, found)
+    return listing
+
+
+def _demand(
+    site: Site, listing: Listing, name: str, wanted: Collection[str], found: Collection[str]
+) -> None:
     if listing.unreachable:
         raise RegionError("\n".join(str(error) for error in listing.unreachable.values()))
-    missing = set(wanted) - {one.region for one in listing.functions}
-    if missing or not listing.functions:
+    missing = set(wanted) - set(found)
+    if missing or not found:
         place = ", ".join(sorted(missing)) or f"any region of site {site.name}"
         raise NotDeployedError(f"function {name!r} is not in {place}; see 'faas function ls'")
-    return listing.functions
 
 
 def get(kube: Kube, name: str) -> Deployed:
@@ -284,15 +418,26 @@ def _named(api_version: str, kind: str, name: str) -> dict[str, Any]:
 
 
 def _deployed(region: str, deployment: Mapping[str, Any]) -> Deployed:
+    """The function that a Deployment describes.
+
+    Raises:
+        NotDeployedError: it describes none.
+    """
     status = deployment.get("status", {})
-    return Deployed(
-        region=region,
-        function=manifests.from_deployment(deployment),
-        image=manifests.image_of(deployment),
-        requirements=manifests.requirements_of(deployment),
-        replicas=status.get("replicas", 0),
-        ready=status.get("readyReplicas", 0),
-    )
+    try:
+        return Deployed(
+            region=region,
+            function=manifests.from_deployment(deployment),
+            image=manifests.image_of(deployment),
+            requirements=manifests.requirements_of(deployment),
+            replicas=status.get("replicas", 0),
+            ready=status.get("readyReplicas", 0),
+        )
+    except (FunctionError, LookupError, StopIteration, TypeError, ValueError) as error:
+        name = deployment["metadata"]["name"]
+        raise NotDeployedError(
+            f"Deployment {name} in {region} does not describe a function: {error!r}"
+        ) from error
 
 
 def _image_difference(where: str, before: str, after: str) -> Difference:
@@ -312,9 +457,11 @@ def _deploy(
     kubes = {region.name: Kube(region, site.kubeconfig) for region in wanted}
     registries = {region.name: Registry(site, region) for region in wanted}
     image = None
-    if spec.source is not None:
-        image, source = images.plan(site, spec)
-        if not check:
+    with unpacked(spec) as folder:
+        if spec.source is not None:
+            image, source = images.plan(site, spec, folder)
+        _demand_labels(kubes, list(wanted), spec.name)
+        if image is not None and not check:
             images.build(site, spec, image, source, on_progress)
 
     def one(region: Region) -> list[Difference]:
@@ -337,6 +484,8 @@ def _place(
     check: bool,
     on_progress: Progress,
 ) -> list[Difference]:
+    if not check:
+        _await_deleted(kube, function, on_progress)
     before = kube.get(_named("apps/v1", "Deployment", function.name))
     previous = manifests.image_of(before) if before is not None else None
     if image is not None:
@@ -428,6 +577,61 @@ def _hand_over_replicas(kube: Kube, manifest: Mapping[str, Any], replicas: int) 
         },
         manager=f"{FIELD_MANAGER}-birth",
     )
+
+
+def _demand_labels(kubes: Mapping[str, Kube], regions: Sequence[Region], name: str) -> None:
+    """Refuse a function whose label another Deployment has: only one of them would get events."""
+
+    def twins(region: Region) -> list[str]:
+        found = kubes[region.name].list(_DEPLOYMENTS, f"{manifests.LABEL}={name}")
+        return [other for one in found if (other := one["metadata"]["name"]) != name]
+
+    # A region that is cut off is told of later: it does not keep the others from the function.
+    done, _ = attempt(regions, twins)
+    places = [f"{', '.join(others)} in {region}" for region, others in done.items() if others]
+    if places:
+        raise FunctionError(
+            f"function {name!r}: another Deployment has its label {manifests.LABEL}={name}"
+            f" ({'; '.join(places)}): delete that one or its label, or choose another name;"
+            " nothing was changed"
+        )
+
+
+def _await_deleted(kube: Kube, function: Function, on_progress: Progress) -> None:
+    """Wait until what a delete left behind is gone: what is applied to it would go with it."""
+    kinds = [*manifests.for_namespace(), *(_named(*kind, function.name) for kind in _KINDS)]
+    for kind in kinds:
+
+        def leaving(kind: Mapping[str, Any] = kind) -> dict[str, Any] | None:
+            found = kube.get(kind)
+            return found if found and "deletionTimestamp" in found["metadata"] else None
+
+        if leaving() is None:
+            continue
+        what = f"{kind['kind']} {kind['metadata']['name']}"
+        on_progress(f"{kube.region}: waiting for {what}, which is being deleted, to be gone")
+        if _until(lambda leaving=leaving: leaving() is None, _GONE_TIMEOUT_S):  # type: ignore[misc]
+            continue
+        found = leaving()
+        if found is not None:
+            raise RegionError(_hanging(kube, what, found))
+
+
+def _hanging(kube: Kube, what: str, found: Mapping[str, Any]) -> str:
+    since = found["metadata"]["deletionTimestamp"]
+    finalizers = found["metadata"].get("finalizers") or ()
+    problem = f"{kube.region}: {what} is being deleted since {since} and does not go"
+    if not finalizers:
+        return f"{problem}; deploy again when it has gone"
+    held = f"{problem}: the finalizer {', '.join(finalizers)} holds it"
+    by_keda = any("keda" in finalizer for finalizer in finalizers)
+    remedy = "see that KEDA's operator runs (namespace keda), " if by_keda else ""
+    kind, name = what.split()
+    command = (
+        f"kubectl --context {kube.context} -n {manifests.NAMESPACE} patch {kind.lower()} {name}"
+        ' --type merge -p \'{"metadata":{"finalizers":null}}\''
+    )
+    return f"{held}; {remedy}or take the finalizer away, then deploy again: {command}"
 
 
 def _demand_secrets(kube: Kube, function: Function) -> None:

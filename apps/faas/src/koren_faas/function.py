@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from koren_faas.debian import PACKAGE
 from koren_faas.errors import FunctionError
 
 RUNTIMES = ("python3.11",)
@@ -25,6 +26,7 @@ _DAY_S = 86400
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SECRET = re.compile(r"[a-z0-9]([-a-z0-9]{0,54}[a-z0-9])?")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_SIZE = re.compile(r"0*[1-9][0-9]*(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?")
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 _RESERVED_ENV = re.compile(r"MOD_NAME|FUNC_.*|KOREN_.*")
 
@@ -37,14 +39,17 @@ class Function:
         name: DNS label, also the name of its service account, which is its identity.
         handler: `module.function`; the module may be dotted.
         runtime: one of `RUNTIMES`.
-        source: file or folder with the code; None keeps the image that a region has.
+        source: file, folder or archive with the code; None keeps the image that a region has.
         dependencies: requirements file, installed into the image.
+        packages: Debian packages that the image has beside the runtime's, each `name` or
+            `name=version`.
         topic: MQTT topic filter whose events the function gets, below `events/<region>/`;
             `{region}` stands for the region's name. None: only calls start it.
         trigger: name of that trigger; None is the function's own name.
         timeout_s: seconds that the handler may take for one event.
         memory: Kubernetes quantity; requested, and the limit.
         cpu: Kubernetes quantity; requested, not a limit: throttling would slow each start.
+        tmp_size: Kubernetes quantity; what `/tmp` may hold. A pod that writes more is evicted.
         min_scale: least pods in one region.
         max_scale: most pods in one region.
         target: incidents with work that one pod is to look after; one more pod for each more.
@@ -64,11 +69,13 @@ class Function:
     runtime: str = "python3.11"
     source: Path | None = None
     dependencies: Path | None = None
+    packages: tuple[str, ...] = ()
     topic: str | None = None
     trigger: str | None = None
     timeout_s: int = 180
     memory: str = "256Mi"
     cpu: str = "100m"
+    tmp_size: str = "64Mi"
     min_scale: int = 0
     max_scale: int = 10
     target: int = 1
@@ -128,9 +135,14 @@ def _problems(f: Function) -> list[str]:
         )
     if f.dependencies is not None and f.source is None:
         problems.append("dependencies are part of the image: give the source with them")
+    for package in f.packages:
+        if not PACKAGE.fullmatch(package):
+            problems.append(f"{package!r} can't be a Debian package; libgomp1 is, or name=version")
     for option, quantity in (("memory", f.memory), ("cpu", f.cpu)):
         if not _QUANTITY.fullmatch(quantity):
             problems.append(f"Wrong format of the {option} value: {quantity!r}; 256Mi or 500m is")
+    if not _SIZE.fullmatch(f.tmp_size):
+        problems.append(f"Wrong format of the tmp-size value: {f.tmp_size!r}; 64Mi or 1Gi is")
     for option, number in (
         ("timeout", f.timeout_s),
         ("max-scale", f.max_scale),

@@ -15,6 +15,8 @@ NAMESPACE = "koren-faas"
 _API = f"/api/v1/namespaces/{NAMESPACE}/services/https:gateway:functions/proxy/v1"
 _TOKEN_LIFE_S = 600
 _READ_TIMEOUT_S = 30.0
+# The most that one answer holds.
+_PAGE = 1000
 
 
 class Gateway:
@@ -69,3 +71,28 @@ class Gateway:
             )
         )
         return str(answer["status"]["token"])
+
+
+def pages(
+    gateway: Gateway, path: str, key: str, query: Mapping[str, str], limit: int | None
+) -> tuple[list[dict[str, Any]], bool]:
+    """What a list of the Function API holds, page by page, and whether there is more.
+
+    Args:
+        key: of the list in each answer.
+        limit: at most so many; None means all.
+
+    Raises:
+        RegionError: the gateway refused or did not answer.
+    """
+    found: list[dict[str, Any]] = []
+    after: str | None = None
+    while True:
+        left = _PAGE if limit is None else min(_PAGE, limit - len(found))
+        asked = {**query, "limit": str(left), **({} if after is None else {"after": after})}
+        answer = json.loads(gateway.request("GET", path, query=asked))
+        page: list[dict[str, Any]] = answer[key]
+        found += page
+        after = answer.get("next")
+        if after is None or len(found) == limit:
+            return found, after is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+from koren_faas import debian
 from koren_faas.errors import BuildError, FunctionError, NotReadyError
 from koren_faas.function import Function
 from koren_faas.site import Site
@@ -29,11 +31,17 @@ _CHECK_TIMEOUT_S = 60
 _BUILDAH_TIMEOUT_S = 300
 
 _MARK = "koren-faas-check:"
+# What the loader of shared libraries says of one that it can't have. Python raises it as an
+# ImportError, and as an OSError without a number where ctypes was asked.
+_LOADER = (
+    "cannot open shared object file|version `.*' not found|undefined symbol|invalid ELF header"
+    "|wrong ELF class|file too short|static TLS block|failed to map segment|executable stack"
+)
 # Runs in the image, as the pod's user and without a network, and loads the handler as the runtime
 # does. What only a region can give (its secrets, a peer) ends the import with an OSError, which
-# tells nothing about the code.
+# tells nothing about the code; a library that is not there is missed in each region alike.
 _CHECK = f"""
-import importlib, json, os, signal, sys, time, traceback
+import importlib, json, os, re, signal, sys, time, traceback
 def too_long(*_):
     raise SystemExit("the import took more than {_CHECK_TIMEOUT_S} s")
 signal.signal(signal.SIGALRM, too_long)
@@ -45,15 +53,29 @@ sys.path.append(packages)
 if any(name.endswith(".pth") for name in os.listdir(packages)):
     import site
     site.addsitedir(packages)
+def library(error):
+    plain = type(error) is OSError
+    while error is not None:
+        for line in str(error).splitlines():
+            if re.search({_LOADER!r}, line) or plain and re.search(r"\\blibrar(y|ies)\\b", line):
+                return line.strip()
+        error = error.__cause__ or error.__context__
+def explained(error):
+    if isinstance(error, OSError) and error.errno is not None:
+        return {{"unsure": str(error)}}
+    missed = library(error)
+    if missed:
+        return {{"problem": "library", "missed": missed}}
+    if isinstance(error, OSError):
+        return {{"unsure": str(error)}}
+    if isinstance(error, ModuleNotFoundError):
+        return {{"problem": "missing", "missing": error.name}}
+    return {{"problem": "import", "trace": traceback.format_exc(limit=-3)}}
 begin, said = time.monotonic(), {{"problem": None}}
 try:
     loaded = importlib.import_module(module)
-except OSError as error:
-    said["unsure"] = str(error)
-except ModuleNotFoundError as error:
-    said |= {{"problem": "missing", "missing": error.name}}
-except BaseException:
-    said |= {{"problem": "import", "trace": traceback.format_exc(limit=-3)}}
+except BaseException as error:
+    said |= explained(error)
 else:
     if not callable(getattr(loaded, entry, None)):
         names = [n for n, v in vars(loaded).items() if callable(v) and n[0] != "_"]
@@ -61,6 +83,7 @@ else:
 said["import_s"] = time.monotonic() - begin
 print("\\n{_MARK}" + json.dumps(said))
 """
+_SONAME = re.compile(r"(\S+\.so[.0-9]*): cannot open shared object file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +106,17 @@ class Image:
         return self.name.rpartition(":")[0]
 
 
-def plan(site: Site, function: Function) -> tuple[Image, Source]:
+def plan(site: Site, function: Function, unpacked: Path | None = None) -> tuple[Image, Source]:
     """The image that the function's source makes, and that source, without making anything.
+
+    Args:
+        unpacked: folder with the content of that source while it is an archive.
 
     Raises:
         FunctionError: the source can't be accepted.
         NotReadyError: the bundle has no image of the runtime.
     """
-    source = read(function)
+    source = read(function, unpacked)
     tag = source.digest(_base_digest(site))
     image = Image(
         name=f"{repository(function.name)}:{tag}",
@@ -114,7 +140,8 @@ def build(
     """Make the image, unless its archive is there, and check that its handler loads.
 
     Raises:
-        BuildError: a requirement can't be had as a wheel, or a tool failed.
+        BuildError: a requirement can't be had as a wheel, or a package from Debian, or a tool
+            failed.
         FunctionError: the handler does not import, or its function is not there.
     """
     if image.archive.exists():
@@ -126,6 +153,8 @@ def build(
         archive = image.archive.with_suffix(f".{os.getpid()}.part")
         try:
             with _container(site) as container:
+                if source.packages:
+                    _add_packages(site, source, container, Path(scratch) / "debian", on_progress)
                 _buildah("add", "--quiet", "--chown", "0:0", container, str(root), "/")
                 _check(function, source, container, on_progress)
                 on_progress(f"Writing {image.name}")
@@ -173,6 +202,29 @@ def _base_digest(site: Site) -> str:
         raise NotReadyError(f"{archive} is not an OCI archive: {error}") from error
 
 
+def _add_packages(
+    site: Site, source: Source, container: str, scratch: Path, on_progress: Progress
+) -> None:
+    status = site.bundle / "runtime" / "dpkg-status"
+    if not status.exists():
+        raise NotReadyError(f"{status} does not exist: build the bundle, it tells what is in it")
+    on_progress(f"Installing Debian packages {', '.join(source.packages)}")
+    scratch.mkdir()
+    root = debian.unpack(source.packages, status, scratch)
+    _make_readable(root)
+    for path in sorted(root.iterdir()):
+        # Each by itself: /lib is a link in some images, which is to stay one.
+        _buildah("add", "--quiet", "--chown", "0:0", container, str(path), f"/{path.name}")
+    _buildah("run", "--network", "none", "--user", "0:0", container, "--", "/sbin/ldconfig")
+
+
+def _make_readable(root: Path) -> None:
+    """Let everyone read: neither the umask of whoever deploys nor a package keeps the pod from it."""
+    for entry in [root, *root.rglob("*")]:
+        if not entry.is_symlink():
+            entry.chmod(0o755 if entry.is_dir() or os.access(entry, os.X_OK) else 0o644)
+
+
 def _lay_out(function: Function, source: Source, root: Path, on_progress: Progress) -> None:
     code = root / "function"
     packages = code / "site-packages"
@@ -193,9 +245,7 @@ def _lay_out(function: Function, source: Source, root: Path, on_progress: Progre
     command += ["-s", str(root), "-p", "/", str(code)]
     # Packages bring files that are not for this Python; the handler itself is checked later.
     _run(command, _PIP_TIMEOUT_S)
-    # The umask of whoever deploys is not to show in the image, nor keep the pod from reading.
-    for entry in [root, *root.rglob("*")]:
-        entry.chmod(0o755 if entry.is_dir() or os.access(entry, os.X_OK) else 0o644)
+    _make_readable(root)
 
 
 def _install(function: Function, requirements: Path, target: Path, python: str) -> None:
@@ -265,12 +315,28 @@ def _problem(function: Function, source: Source, result: Mapping[str, Any]) -> s
             f"{function.module} imports {result['missing']}, which is neither in {function.source}"
             f" nor installed: add its package to {place}"
         )
+    if result["problem"] == "library":
+        return _library_problem(function, result["missed"])
     if result["problem"] == "import":
         return f"{function.module} does not import:\n{result['trace'].rstrip()}"
     if result["problem"] == "entry":
         names = ", ".join(result["names"]) or "no function"
         return f"{function.module} has no function {function.entry}; it has: {names}"
     return None
+
+
+def _library_problem(function: Function, missed: str) -> str:
+    problem = f"{function.module} needs a system library that its image lacks: {missed}"
+    named = _SONAME.search(missed)
+    if named:
+        return (
+            f"{problem}\nName the Debian package that has it with --packages:"
+            f" 'apt-file search {named[1]}' finds it"
+        )
+    return (
+        f"{problem}\nName the Debian package that has it with --packages, or take a release of"
+        " the requirement that is built for Debian 12"
+    )
 
 
 @contextmanager

@@ -41,6 +41,7 @@ class Kube:
 
     def __init__(self, region: Region, kubeconfig: Path) -> None:
         self.region = region.name
+        self.context = region.context
         settings = client.Configuration()
         # An unreachable region is told at once; what is to be tried again, the user knows.
         settings.retries = False

@@ -6,6 +6,7 @@ The gateway reads the Deployment's label and annotations: they are its registry 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ API_GROUP = "faas.koren.kr"
 LABEL = f"{API_GROUP}/function"
 AUDIENCE = "gateway"
 USER_ID = 65532
+TMP = "tmp"
+"""Volume that is /tmp in a function's pods."""
 
 _MANAGED = {"app.kubernetes.io/managed-by": "faas"}
 # With every dot of it, so that the resolver asks once: see ndots below.
@@ -32,6 +35,7 @@ _SETTLE_S = 1
 _STOP_S = 5 + _SETTLE_S
 _TOPIC = f"{API_GROUP}/topic"
 _REQUIREMENTS = f"{API_GROUP}/dependencies"
+_PACKAGES = f"{API_GROUP}/packages"
 
 
 def for_namespace() -> list[Manifest]:
@@ -56,12 +60,17 @@ def for_namespace() -> list[Manifest]:
                 {
                     "apiGroups": [API_GROUP],
                     "resources": ["functions"],
-                    "verbs": ["invoke", "list"],
+                    "verbs": ["invoke", "list", "logs"],
                 },
                 {
                     "apiGroups": [API_GROUP],
                     "resources": ["deadletters"],
                     "verbs": ["list", "get", "redrive", "delete"],
+                },
+                {
+                    "apiGroups": [API_GROUP],
+                    "resources": ["heldevents"],
+                    "verbs": ["list", "get", "release", "dismiss"],
                 },
             ],
         },
@@ -108,14 +117,20 @@ def from_deployment(deployment: Mapping[str, Any]) -> Function:
         topic=notes.get(_TOPIC),
         trigger=notes.get(f"{API_GROUP}/trigger"),
         timeout_s=int(notes[f"{API_GROUP}/timeout-s"]),
+        packages=tuple(notes.get(_PACKAGES, "").split()),
         memory=container["resources"]["limits"]["memory"],
         cpu=container["resources"]["requests"]["cpu"],
+        tmp_size=next(v["emptyDir"]["sizeLimit"] for v in pod["volumes"] if v["name"] == TMP),
         min_scale=int(notes.get(f"{API_GROUP}/min-scale", 0)),
         max_scale=int(notes[f"{API_GROUP}/max-scale"]),
         target=int(notes.get(f"{API_GROUP}/target", 1)),
         max_attempts=int(notes[f"{API_GROUP}/max-attempts"]),
         secrets=tuple(v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v),
-        env={v["name"]: v.get("value", "") for v in container["env"] if v["name"] not in fixed},
+        env={
+            variable["name"]: _expanded(variable.get("value", ""))
+            for variable in container["env"]
+            if variable["name"] not in fixed
+        },
         opens=notes.get(f"{API_GROUP}/opens"),
         closes=notes.get(f"{API_GROUP}/closes"),
         incident_limit_s=int(notes[f"{API_GROUP}/incident-limit-s"]),
@@ -181,6 +196,7 @@ def _annotations(function: Function, requirements: tuple[str, ...]) -> dict[str,
         f"{API_GROUP}/closes": function.closes,
         f"{API_GROUP}/incident-limit-s": str(function.incident_limit_s),
         _REQUIREMENTS: "\n".join(requirements) or None,
+        _PACKAGES: " ".join(sorted(set(function.packages))) or None,
     }
     return {key: value for key, value in notes.items() if value is not None}
 
@@ -197,6 +213,15 @@ def _environment(
         "KOREN_GATEWAY": _GATEWAY,
     }
     return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _escaped(value: str) -> str:
+    """A variable's value as it arrives unchanged: the kubelet expands `$(NAME)`, and `$$` to `$`."""
+    return re.sub(r"\$(?=[$(])", "$$", value)
+
+
+def _expanded(value: str) -> str:
+    return value.replace("$$", "$")
 
 
 def _deployment(function: Function, image: str, requirements: tuple[str, ...]) -> Manifest:
@@ -219,7 +244,7 @@ def _deployment(function: Function, image: str, requirements: tuple[str, ...]) -
 
 def _pod(function: Function, image: str) -> dict[str, Any]:
     volumes: list[dict[str, Any]] = [
-        {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
+        {"name": TMP, "emptyDir": {"sizeLimit": function.tmp_size}},
         {
             "name": "token",
             "projected": {
@@ -236,7 +261,7 @@ def _pod(function: Function, image: str) -> dict[str, Any]:
         },
     ]
     mounts: list[dict[str, Any]] = [
-        {"name": "tmp", "mountPath": "/tmp"},
+        {"name": TMP, "mountPath": "/tmp"},
         {"name": "token", "mountPath": _TOKEN_PATH, "readOnly": True},
     ]
     for secret in function.secrets:
@@ -247,7 +272,9 @@ def _pod(function: Function, image: str) -> dict[str, Any]:
     environment = _environment(
         function.module, function.entry, function.runtime, function.timeout_s, function.memory
     )
-    environment += [{"name": key, "value": function.env[key]} for key in sorted(function.env)]
+    environment += [
+        {"name": key, "value": _escaped(function.env[key])} for key in sorted(function.env)
+    ]
     return {
         "serviceAccountName": function.name,
         "automountServiceAccountToken": False,

@@ -13,7 +13,9 @@ import yaml
 from koren_faas import manifests
 from koren_faas.change import Difference
 from koren_faas.dead_letters import DeadLetter
-from koren_faas.deployment import Deployed
+from koren_faas.deployment import REFUSED, Deployed, Refused
+from koren_faas.endings import Ending
+from koren_faas.held import HeldEvent
 from koren_faas.triggers import Trigger
 from koren_faas.usage import Usage
 
@@ -43,8 +45,8 @@ def plain(content: Any, form: str) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip()
 
 
-def listing(functions: Sequence[Deployed], *, wide: bool) -> str:
-    """Functions as a table, a line each."""
+def listing(functions: Sequence[Deployed], refused: Sequence[Refused] = (), *, wide: bool) -> str:
+    """Functions as a table, a line each, then what is refused."""
     rows: list[tuple[str, ...]] = [_HEAD + (_HEAD_WIDE if wide else ())]
     for one in functions:
         function = one.function
@@ -61,11 +63,27 @@ def listing(functions: Sequence[Deployed], *, wide: bool) -> str:
             env = ", ".join(f"{key}={value}" for key, value in sorted(function.env.items()))
             row += (function.topic or "", function.memory, env, one.image)
         rows.append(row)
+    for other in refused:
+        row = (other.name, manifests.NAMESPACE, "", "", "", REFUSED, other.region)
+        rows.append(row + ("",) * (len(rows[0]) - len(row)))
     return _columns(rows)
 
 
-def description(one: Deployed) -> str:
-    """All of one deployed function, a line each."""
+def refusal(one: Refused) -> str:
+    """A Deployment that is no function, a line each."""
+    return _columns(
+        [
+            ("Name:", one.name),
+            ("Namespace:", manifests.NAMESPACE),
+            ("Region:", one.region),
+            ("Status:", REFUSED),
+            ("Problem:", one.problem),
+        ]
+    )
+
+
+def description(one: Deployed, endings: Sequence[Ending] = ()) -> str:
+    """All of one deployed function, a line each, and why its pods ended last."""
     function = one.function
     incident = ""
     if function.opens:
@@ -86,9 +104,13 @@ def description(one: Deployed) -> str:
         ("Secrets:", ", ".join(function.secrets)),
         ("Memory:", function.memory),
         ("CPU:", function.cpu),
+        ("Tmp:", function.tmp_size),
         ("Dependencies:", ", ".join(one.requirements)),
+        ("Packages:", ", ".join(function.packages)),
         ("Image:", one.image),
         ("Status:", one.status),
+        *((("Problem:", one.problem),) if one.problem else ()),
+        *(("Ended:", f"{ending.time}  {ending.pod}: {ending.why}") for ending in endings),
     ]
     return _columns(rows)
 
@@ -143,7 +165,6 @@ def dead_letters(letters: Sequence[DeadLetter]) -> str:
 
 def dead_letter(letter: Mapping[str, Any]) -> str:
     """All of one dead letter, its message last."""
-    event = letter["event"] or {}
     rows = [
         ("ID:", letter["id"]),
         ("Region:", letter["region"]),
@@ -151,14 +172,51 @@ def dead_letter(letter: Mapping[str, Any]) -> str:
         ("Reason:", _short(letter["reason"])),
         ("Attempts:", str(letter["attempts"])),
         ("Time:", letter["time"]),
-        *((f"Event {key}:", event.get(key) or "") for key in ("id", "source", "type", "subject")),
+        *((("Bytes:", str(letter["bytes"])),) if letter.get("bytes") is not None else ()),
+        *_about(letter["event"]),
     ]
     parts = [_columns(rows)]
     if "\n" in letter["reason"].strip():
         parts.append(letter["reason"].strip())
-    message = letter.get("message", letter.get("message_base64"))
-    parts.append(plain(message, "json"))
+    parts.append(_message(letter))
     return "\n\n".join(parts)
+
+
+def held_events(events: Sequence[HeldEvent]) -> str:
+    """Held events, a line each."""
+    rows: list[tuple[str, ...]] = [
+        ("ID", "STATE", "RECEIVED", "UNTIL", "BY", "EVENT TYPE", "SUBJECT", "REGION")
+    ]
+    for one in events:
+        event = one.event or {}
+        about = (event.get("type") or "", event.get("subject") or "")
+        row = (one.id, one.state, one.received, one.until or "", one.by or "")
+        rows.append((*row, *about, one.region))
+    return _columns(rows)
+
+
+def held_event(held: Mapping[str, Any]) -> str:
+    """All of one held event, its message last."""
+    rows = [
+        ("ID:", held["id"]),
+        ("Region:", held["region"]),
+        ("State:", held["state"]),
+        ("Received:", held["received"]),
+        ("Until:", held["until"] or ""),
+        ("By:", held["by"] or ""),
+        ("Bytes:", str(held["bytes"])),
+        *_about(held["event"]),
+    ]
+    return f"{_columns(rows)}\n\n{_message(held)}"
+
+
+def _about(event: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    keys = ("id", "source", "type", "subject")
+    return [(f"Event {key}:", (event or {}).get(key) or "") for key in keys]
+
+
+def _message(content: Mapping[str, Any]) -> str:
+    return plain(content.get("message", content.get("message_base64")), "json")
 
 
 def diff(changes: Iterable[Difference]) -> str:

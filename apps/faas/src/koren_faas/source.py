@@ -6,10 +6,13 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from koren_faas.archive import KINDS, is_archive, unpack
 from koren_faas.errors import FunctionError
 from koren_faas.function import Function
 
@@ -28,27 +31,34 @@ class Source:
         files: path below /function to the file on this machine.
         requirements: the requirement lines without comments and hashes.
         requirements_file: the file they come from, None without any.
+        packages: Debian packages, in order.
     """
 
     files: Mapping[PurePosixPath, Path]
     requirements: tuple[str, ...]
     requirements_file: Path | None
+    packages: tuple[str, ...] = ()
 
     def digest(self, base: str) -> str:
         """Tag of the image that this source makes on the runtime image of digest `base`."""
         total = hashlib.sha256(f"{_LAYOUT}\n{base}\n".encode())
         if self.requirements_file is not None:
             total.update(_file_sha256(self.requirements_file).encode() + b"\n")
+        if self.packages:
+            total.update(f"{' '.join(self.packages)}\n".encode())
         for path in sorted(self.files):
             total.update(f"{path}\0{_file_sha256(self.files[path])}\n".encode())
         return total.hexdigest()[:20]
 
 
-def read(function: Function) -> Source:
+def read(function: Function, unpacked: Path | None = None) -> Source:
     """Find the files of a function and check what can be seen without running them.
 
-    A single file becomes the handler's module, whatever its own name. Of a folder all files are
-    taken but hidden ones, byte-code, and the folder `tests` at its top.
+    A single file becomes the handler's module, whatever its own name. Of a folder, or an archive of
+    one, all files are taken but hidden ones, byte-code, and the folder `tests` at its top.
+
+    Args:
+        unpacked: folder with the content of the function's source, which is an archive.
 
     Raises:
         FunctionError: a file is missing, the handler's module is not there or does not parse,
@@ -57,24 +67,46 @@ def read(function: Function) -> Source:
     source = function.source
     assert source is not None
     module = PurePosixPath(*function.module.split("."))
-    if source.is_file():
+    folder = unpacked or source
+    if folder.is_file():
         files = {module.with_suffix(".py"): source}
-    elif source.is_dir():
-        files = {path: source / path for path in _walk(source)}
+    elif folder.is_dir():
+        files = {path: folder / path for path in _walk(folder)}
     else:
         raise FunctionError(f"function {function.name!r}: source {source} does not exist")
-    module_file = files.get(module.with_suffix(".py")) or files.get(module / "__init__.py")
-    if module_file is None:
+    names = (module.with_suffix(".py"), module / "__init__.py")
+    name = next((name for name in names if name in files), None)
+    if name is None:
         raise FunctionError(
             f"function {function.name!r}: handler {function.handler} needs"
             f" {module.with_suffix('.py')} in {source}"
         )
-    _parse(function, module_file)
+    _parse(function, files[name], source if folder.is_file() else source / name)
     return Source(
         files=files,
         requirements=_requirements(function),
         requirements_file=function.dependencies,
+        packages=tuple(sorted(set(function.packages))),
     )
+
+
+@contextmanager
+def unpacked(function: Function) -> Iterator[Path | None]:
+    """A folder with the content of the function's source while that is an archive, else None.
+
+    Raises:
+        FunctionError: the archive can't be taken.
+    """
+    source = function.source
+    if source is None or not source.is_file() or not is_archive(source):
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="koren-faas-") as folder:
+        try:
+            unpack(source, Path(folder))
+        except FunctionError as error:
+            raise FunctionError(f"function {function.name!r}: {error}") from None
+        yield Path(folder)
 
 
 def unpinned(requirements: tuple[str, ...], installed: Mapping[str, str]) -> list[str]:
@@ -106,12 +138,18 @@ def _walk(folder: Path) -> list[PurePosixPath]:
     return found
 
 
-def _parse(function: Function, file: Path) -> None:
+def _parse(function: Function, file: Path, shown: Path) -> None:
+    code = file.read_bytes()
     try:
-        ast.parse(file.read_bytes(), filename=str(file))
+        ast.parse(code, filename=str(shown))
     except (SyntaxError, ValueError) as error:
+        if b"\0" in code or (shown.suffix != ".py" and file == function.source):
+            raise FunctionError(
+                f"function {function.name!r}: {shown} is no Python, and no archive of it"
+                f" ({KINDS}): {error}"
+            ) from error
         line = getattr(error, "lineno", None)
-        where = f"{file}, line {line}" if line else str(file)
+        where = f"{shown}, line {line}" if line else str(shown)
         raise FunctionError(f"function {function.name!r}: {where}: {error}") from error
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -16,6 +16,14 @@ REGION = click.option(
 OUTPUT = click.option(
     "-o", "--out", type=click.Choice(["json", "yaml"]), help="Output format instead of a table."
 )
+LIMIT = click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="At most so many of each region, the oldest.",
+)
+ALL = click.option("--all", "everything", is_flag=True, help="All that there are, without a limit.")
 DRYRUN = click.option(
     "--dryrun", is_flag=True, help="Change nothing, print what would change as a diff."
 )
@@ -34,6 +42,12 @@ class Group(click.Group):
 def say(line: str) -> None:
     """Tell people, not programs: it is no part of the output."""
     click.echo(line, err=True)
+
+
+def tell_more(regions: Sequence[str], limit: int) -> None:
+    """Tell of regions of which only a part is shown."""
+    for region in regions:
+        say(f"{region} has more than {limit}: show them with --limit or --all")
 
 
 def warn(unreachable: Mapping[str, FaasError]) -> None:

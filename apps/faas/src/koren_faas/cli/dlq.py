@@ -12,7 +12,7 @@ import click
 
 from koren_faas import dead_letters as letters
 from koren_faas import show
-from koren_faas.cli.common import OUTPUT, REGION, Group, say, warn
+from koren_faas.cli.common import ALL, LIMIT, OUTPUT, REGION, Group, say, tell_more, warn
 from koren_faas.site import Site
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,15 +41,24 @@ def dlq() -> None:
 
 @click.command("list")
 @click.option("--function", metavar="NAME", help="Only those of this function.")
+@LIMIT
+@ALL
 @REGION
 @OUTPUT
 @click.pass_obj
 def list_letters(
-    site_dir: Path, function: str | None, regions: tuple[str, ...], out: str | None
+    site_dir: Path,
+    function: str | None,
+    limit: int,
+    everything: bool,
+    regions: tuple[str, ...],
+    out: str | None,
 ) -> None:
     """List dead letters, of every region unless some are named."""
-    found = letters.dead_letters(Site.load(site_dir), function, regions)
+    most = None if everything else limit
+    found = letters.dead_letters(Site.load(site_dir), function, regions, limit=most)
     click.echo(show.document(found.letters, out) if out else show.dead_letters(found.letters))
+    tell_more(found.more, limit)
     warn(found.unreachable)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,10 +12,13 @@ from typing import Any, TypeVar
 import click
 
 from koren_faas import deployment, show
+from koren_faas.archive import KINDS
 from koren_faas.calling import call
 from koren_faas.change import Result
 from koren_faas.cli.common import DRYRUN, OUTPUT, REGION, Group, say, warn
+from koren_faas.endings import endings
 from koren_faas.function import Function
+from koren_faas.kube import Kube
 from koren_faas.logs import logs
 from koren_faas.site import Site
 from koren_faas.usage import usage
@@ -24,15 +28,26 @@ F = TypeVar("F", bound=Callable[..., Any])
 _NEEDED = {"--runtime": "runtime", "--handler": "handler", "--from-file": "source"}
 
 
-def _pairs(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """KEY=VALUE, and KEY:VALUE as Kubeless takes it, to a dictionary."""
+def _pairs(
+    ctx: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str] | None:
+    """KEY=VALUE, and KEY:VALUE as Kubeless takes it, to a dictionary; None without any."""
     pairs = {}
     for value in values:
         ends = [at for at in (value.find("="), value.find(":")) if at > 0]
         if not ends:
             raise click.BadParameter(f"{value!r} is not of the form KEY=VALUE")
         pairs[value[: min(ends)]] = value[min(ends) + 1 :]
-    return pairs
+    return pairs or None
+
+
+def _words(
+    ctx: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    """Words with commas or blanks between them; None when the option is not given."""
+    if not values:
+        return None
+    return tuple(word for value in values for word in re.split(r"[\s,]+", value) if word)
 
 
 def _function_options(command: F) -> F:
@@ -52,27 +67,34 @@ def _function_options(command: F) -> F:
         click.option("--min-scale", type=int, help="Least pods in one region."),
         click.option("--timeout", "timeout_s", type=int, metavar="SECONDS",
                      help="Time that the handler may take for one event."),
+        click.option("--tmp-size", metavar="SIZE", help="What /tmp may hold, such as 1Gi: "
+                     "a pod that writes more is evicted."),
         click.option("--cpu", help="Requested CPU in cores, such as 0.5 or 500m."),
         click.option("--memory", help="Requested and most memory, such as 256Mi."),
         click.option("-e", "--env", multiple=True, callback=_pairs, metavar="KEY=VALUE",
                      help="Environment variable, may be given more than once."),
         click.option("--secret", "--secrets", "secrets", multiple=True,
+                     callback=lambda ctx, option, values: values or None,
                      help="Secret, mounted as files below /run/secrets/SECRET; "
                      "may be given more than once."),
         click.option("--topic", help="MQTT topic filter whose events the function gets; "
                      "{region} stands for the region's name."),
         click.option("-d", "--dependencies", type=file,
                      help="Requirements file, installed into the function's image."),
+        click.option("--packages", multiple=True, callback=_words, metavar="NAME[=VERSION],...",
+                     help="Debian packages, unpacked into the function's image with what they "
+                     "need; may be given more than once."),
         click.option("-r", "--runtime", help="Runtime, such as python3.11."),
         click.option("--handler", metavar="MODULE.FUNCTION", help="What is called."),
-        click.option("-f", "--from-file", "source", type=path, help="Code: a file or a folder."),
+        click.option("-f", "--from-file", "source", type=path, help="Code: a file, a folder, "
+                     f"or an archive of one ({KINDS})."),
     ):  # fmt: skip
         command = option(command)
     return command
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if value not in (None, (), {})}
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def _tell(name: str, result: Result, dryrun: bool) -> None:
@@ -135,17 +157,26 @@ def list_functions(
     site_dir: Path, names: tuple[str, ...], regions: tuple[str, ...], out: str | None
 ) -> None:
     """List functions, of every region unless some are named."""
-    found = deployment.ls(Site.load(site_dir), names, regions)
+    found = deployment.ls(Site.load(site_dir), names, regions, judged=True)
     if out in ("json", "yaml"):
-        click.echo(show.document(found.functions, out))
+        click.echo(show.document(found.all, out))
     else:
-        click.echo(show.listing(found.functions, wide=out == "wide"))
-    _missing(names, {one.function.name for one in found.functions})
+        click.echo(show.listing(found.functions, found.refused, wide=out == "wide"))
+    for one in found.all:
+        if one.problem:
+            say(f"Warning: {one.region}: Deployment {one.name} is refused: {one.problem}")
+    _tell_unjudged(found)
+    _missing(names, {one.name for one in found.all})
     warn(found.unreachable)
 
 
 function.add_command(list_functions)
 function.add_command(list_functions, "list")
+
+
+def _tell_unjudged(found: deployment.Listing) -> None:
+    for error in found.unjudged.values():
+        say(f"Warning: the gateway does not say which functions it refuses: {error}")
 
 
 def _missing(names: Collection[str], found: Collection[str]) -> None:
@@ -180,11 +211,22 @@ function.add_command(show_usage, "stats")
 @click.pass_obj
 def describe(site_dir: Path, name: str, regions: tuple[str, ...], out: str | None) -> None:
     """Show all of a function, in each region that has it."""
-    found = deployment.placed(Site.load(site_dir), name, regions)
+    site = Site.load(site_dir)
+    found = deployment.described(site, name, regions)
+    _tell_unjudged(found)
+    ends = {
+        one.region: endings(Kube(site.regions[one.region], site.kubeconfig), name)
+        for one in found.functions
+    }
     if out:
-        click.echo(show.document(found, out))
-    else:
-        click.echo("\n\n".join(show.description(one) for one in found))
+        functions = [
+            one.as_dict() | {"ended": [ending.as_dict() for ending in ends[one.region]]}
+            for one in found.functions
+        ]
+        click.echo(show.plain([*functions, *(one.as_dict() for one in found.refused)], out))
+        return
+    parts = [show.description(one, ends[one.region]) for one in found.functions]
+    click.echo("\n\n".join([*parts, *(show.refusal(one) for one in found.refused)]))
 
 
 @function.command("call")
@@ -243,11 +285,14 @@ def delete(site_dir: Path, name: str, regions: tuple[str, ...], dryrun: bool) ->
 @click.option("-f", "--follow", is_flag=True, help="Go on, also with pods that come later.")
 @click.pass_obj
 def show_logs(site_dir: Path, name: str, regions: tuple[str, ...], follow: bool) -> None:
-    """Show what a function's pods write."""
+    """Show what a function's pods wrote, those that have ended too, and why they were ended."""
     site = Site.load(site_dir)
     empty = True
-    for line in logs(site, name, regions, follow=follow):
+    for line in logs(site, name, regions, follow=follow, on_progress=say):
         empty = False
         click.echo(f"{line.region}/{line.pod}: {line.text}")
     if empty:
-        say(f"{name} is idle: no pod of it is running")
+        say(f"{name} is idle: no pod of it is running, and none wrote anything before")
+    for one in deployment.placed(site, name, regions):
+        for ending in endings(Kube(site.regions[one.region], site.kubeconfig), name):
+            say(f"{ending.region}/{ending.pod} ended at {ending.time}: {ending.why}")

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`faas event`: events that wait for a person's decision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from koren_faas import held as holding
+from koren_faas import show
+from koren_faas.cli.common import ALL, LIMIT, OUTPUT, REGION, Group, say, tell_more, warn
+from koren_faas.site import Site
+
+
+@click.group(cls=Group)
+def event() -> None:
+    """Look after held events: they start nothing until they are released."""
+
+
+@event.command("held")
+@click.argument("id", required=False)
+@LIMIT
+@ALL
+@REGION
+@OUTPUT
+@click.pass_obj
+def list_held(
+    site_dir: Path,
+    id: str | None,
+    limit: int,
+    everything: bool,
+    regions: tuple[str, ...],
+    out: str | None,
+) -> None:
+    """List held events, of every region unless some are named; with ID show all of one."""
+    site = Site.load(site_dir)
+    if id is not None:
+        event = holding.held_event(site, id, regions)
+        click.echo(show.plain(event, out) if out else show.held_event(event))
+        return
+    found = holding.held(site, regions, limit=None if everything else limit)
+    click.echo(show.document(found.events, out) if out else show.held_events(found.events))
+    tell_more(found.more, limit)
+    warn(found.unreachable)
+
+
+@event.command()
+@click.argument("ids", nargs=-1, required=True)
+@REGION
+@click.pass_obj
+def release(site_dir: Path, ids: tuple[str, ...], regions: tuple[str, ...]) -> None:
+    """Have held events handled, with all of their subject, those that come later too."""
+    _tell(holding.release(Site.load(site_dir), ids, regions), "released")
+
+
+@event.command()
+@click.argument("ids", nargs=-1, required=True)
+@REGION
+@click.pass_obj
+def dismiss(site_dir: Path, ids: tuple[str, ...], regions: tuple[str, ...]) -> None:
+    """Have held events never handled, with all of their subject, those that come later too."""
+    _tell(holding.dismiss(Site.load(site_dir), ids, regions), "dismissed")
+
+
+def _tell(done: Sequence[holding.Decision], what: str) -> None:
+    for one in done:
+        count = len(one.events)
+        of = f" of {one.subject}" if one.subject else ""
+        say(f"{one.region}: {count} held event{'s' if count != 1 else ''}{of} {what}")
