@@ -130,6 +130,43 @@ def other() -> Iterator[str]:
     faas("function", "delete", OTHER)
 
 
+@dataclass(frozen=True)
+class Identity:
+    """An operator's certificate and key. A broker keeps one connection of each."""
+
+    name: str
+    cert: Path
+    key: Path
+
+
+class Identities:
+    """The operators whom the site knows besides the first: each client of a test is another."""
+
+    def __init__(self) -> None:
+        pki = SITE_DIR / "pki"
+        self._free = [Identity(cert.stem, cert, cert.with_suffix(".key")) for cert in sorted(pki.glob("e2e-*.crt"))]
+
+    def take(self) -> Identity:
+        """One that no client has."""
+        if not self._free:
+            names = ", ".join(f'"e2e-{number}"' for number in range(1, 13))
+            pytest.fail(
+                "the site has too few operators for its tests' clients; "
+                f"""make up ARGS='-e {{"site_operators": ["operator", {names}]}}'"""
+            )
+        return self._free.pop(0)
+
+    def give_back(self, identity: Identity) -> None:
+        """Its client has ended."""
+        self._free.append(identity)
+
+
+@pytest.fixture(scope="session")
+def identities() -> Identities:
+    """The operators."""
+    return Identities()
+
+
 class Heard(list[Receipt]):
     """Every receipt that a publisher's broker has delivered, other publishers' included."""
 
@@ -143,23 +180,24 @@ class Heard(list[Receipt]):
 
 
 @pytest.fixture
-def publish_at(tmp_path: Path) -> Iterator[Publish]:
-    """Makes publishers at a broker, each with its own spool."""
-    pki = SITE_DIR / "pki"
+def publish_at(tmp_path: Path, identities: Identities) -> Iterator[Publish]:
+    """Makes publishers at a broker, each with its own spool and certificate."""
     with contextlib.ExitStack() as stack:
 
         def made(broker: str, on_receipt: Callable[[Receipt], None] | None = None) -> Publisher:
             host, _, port = broker.partition(":")
             number = time.monotonic_ns()
+            identity = identities.take()
+            stack.callback(identities.give_back, identity)
             return stack.enter_context(
                 Publisher(
                     spool=tmp_path / f"spool-{number}.sqlite",
                     client_id=f"e2e-{os.getpid()}-{number}",
                     host=host,
                     port=int(port or 8883),
-                    ca=pki / "ca.crt",
-                    cert=pki / "operator.crt",
-                    key=pki / "operator.key",
+                    ca=SITE_DIR / "pki" / "ca.crt",
+                    cert=identity.cert,
+                    key=identity.key,
                     on_receipt=on_receipt,
                 )
             )
@@ -213,18 +251,21 @@ Connect = Callable[..., Client]
 
 
 @pytest.fixture
-def connect(site: dict[str, Any]) -> Iterator[Connect]:
-    """Connects to a region's broker with a certificate and its key."""
-    made: list[Client] = []
+def connect(site: dict[str, Any], identities: Identities) -> Iterator[Connect]:
+    """Connects to a region's broker, as an operator or with a certificate and its key."""
+    with contextlib.ExitStack() as stack:
 
-    def connected(region: str, cert: Path, key: Path) -> Client:
-        made.append(Client(site["regions"][region]["broker"], cert, key))
-        return made[-1]
+        def connected(region: str, cert: Path | None = None, key: Path | None = None) -> Client:
+            if cert is None or key is None:
+                identity = identities.take()
+                stack.callback(identities.give_back, identity)
+                cert, key = identity.cert, identity.key
+            client = Client(site["regions"][region]["broker"], cert, key)
+            stack.callback(client.mqtt.loop_stop)
+            stack.callback(client.mqtt.disconnect)
+            return client
 
-    yield connected
-    for client in made:
-        client.mqtt.disconnect()
-        client.mqtt.loop_stop()
+        yield connected
 
 
 def drill(region: str, *, closes: Event | None = None, type: str = "", **data: Any) -> Event:

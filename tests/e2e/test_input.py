@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import DONE, SITE_DIR, Client, Cluster, Connect, Heard, drill, faas, letters, until
+from conftest import DONE, Client, Cluster, Connect, Heard, drill, faas, letters, until
 from test_faults import entries
 
 from koren_events import Event, Publisher, ReceiptState, event_topic
@@ -36,7 +36,7 @@ def seoul_stays_up(cluster: Callable[[str], Cluster]) -> Iterator[None]:
 @pytest.fixture
 def client(connect: Connect) -> Client:
     """An operator at Seoul's broker, who publishes what he likes."""
-    return connect("seoul", SITE_DIR / "pki" / "operator.crt", SITE_DIR / "pki" / "operator.key")
+    return connect("seoul")
 
 
 def message(**changes: Any) -> bytes:

@@ -123,8 +123,7 @@ class Courier:
     """Brings a message from the centre's broker to Seoul's."""
 
     def __init__(self, connect: Connect, kind: str) -> None:
-        operator = (SITE_DIR / "pki" / "operator.crt", SITE_DIR / "pki" / "operator.key")
-        self._centre, self._seoul = connect("central", *operator), connect("seoul", *operator)
+        self._centre, self._seoul = connect("central"), connect("seoul")
         self._topic = f"events/seoul/bench/{kind}"
         self._came, subscribed = threading.Event(), threading.Event()
         self._seoul.mqtt.on_subscribe = lambda *_: subscribed.set()
