@@ -136,9 +136,7 @@ class Intake:
                 if self._confirming:
                     await asyncio.wait(self._confirming, timeout=1.0)
                 down = Health(region=region, part=PART, state="down", since=utc_now())
-                farewell = connection.publish(
-                    health_topic(region, PART), down.to_json(), retain=True
-                )
+                farewell = connection.publish(health_topic(region, PART), down.to_json(), retain=True)
             await connection.close(farewell)
 
     def _link(self) -> Link:
@@ -159,10 +157,7 @@ class Intake:
     async def _take_in(self, connection: Connection) -> None:
         while True:
             arrivals = await connection.fetch(self._memory.budgets.batch)
-            entries = [
-                judge(arrival, self._settings.region, self._functions.wanting)
-                for arrival in arrivals
-            ]
+            entries = [judge(arrival, self._settings.region, self._functions.wanting) for arrival in arrivals]
             began = time.monotonic()
             entries, taken_in = await self._commit(entries)
             self._metrics.committed(len(entries), time.monotonic() - began)
@@ -251,9 +246,7 @@ class Intake:
                 self._metrics.phase("", "durable", event.time_ms, durable_ms)
             confirmations += [
                 connection.publish(topic, message)
-                for topic, message in intake_receipts(
-                    self._settings.region, entry, event, its, durable_ms
-                )
+                for topic, message in intake_receipts(self._settings.region, entry, event, its, durable_ms)
             ]
         return confirmations
 

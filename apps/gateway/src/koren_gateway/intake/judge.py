@@ -51,9 +51,7 @@ def _parse(arrival: Arrival) -> tuple[CloudEvent, bytes]:
     if "specversion" in arrival.attributes and not content_type.startswith(STRUCTURED_PREFIX):
         event, message = parse_binary(arrival.attributes, content_type or None, arrival.message)
         if len(message) > MAX_EVENT_BYTES:
-            raise InvalidEvent(
-                f"{len(message)} bytes as structured event, more than {MAX_EVENT_BYTES}"
-            )
+            raise InvalidEvent(f"{len(message)} bytes as structured event, more than {MAX_EVENT_BYTES}")
         return event, message
     return parse(arrival.message)
 
@@ -70,7 +68,6 @@ def _wrong_with(topic: str, event: CloudEvent, region: str) -> str:
     named = topic.split("/")[1] if topic.startswith("events/") else ""
     if named != region or event.region not in (None, region):
         return (
-            f"wrong region: this is {region}, the topic {topic[:200]} and the event's region "
-            f"{event.region or 'absent'}"
+            f"wrong region: this is {region}, the topic {topic[:200]} and the event's region {event.region or 'absent'}"
         )
     return ""

@@ -1,13 +1,13 @@
-"""One connection to the broker, in the event loop: what paho does, with a bound on memory.
+"""One connection to the broker, with a bound on memory.
 
 A connection that ended is not used again; its successor has the same client id and so gets what
-was not acknowledged. paho's client is new with every connection, too: nothing of the last one (a
-queued acknowledgement, say, whose number means another message by now) can leak into the next.
+was not acknowledged. Nothing of the last one (a queued acknowledgement, say, whose number means
+another message by now) leaks into the next.
 """
 
 import asyncio
-import contextlib
-import socket
+import os
+import re
 import ssl
 import time
 from collections import deque
@@ -17,21 +17,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import structlog
-from paho.mqtt import client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from koren_gateway.errors import ConnectionLost
+from koren_gateway.intake import wire
 
 _KEEPALIVE_S = 10
 _CONNECT_TIMEOUT_S = 5.0
+_FAREWELL_S = 1.0
 _RECEIVE_MAXIMUM = 500
-_WINDOW = 20  # what Mosquitto takes in flight from one client
-# A message that the broker retains is old news with every connection, and is not asked for.
-_NEW_ONES = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+_READ_BYTES = 64 * 1024
 _log = structlog.get_logger()
 
 
@@ -80,17 +74,23 @@ class Connection:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._loop = asyncio.get_running_loop()
+        self._up: asyncio.Future[wire.Answer] = self._loop.create_future()
+        self._down: asyncio.Future[ConnectionLost] = self._loop.create_future()
+        self._line = _Line(self)
+        self._packets = wire.Packets()
         self._arrivals: deque[Arrival] = deque()
         self._arrived_bytes = 0
         self._arrived = asyncio.Event()
-        self._reading = False
-        self._socket: Any = None
-        self._up: asyncio.Future[None] = self._loop.create_future()
-        self._down: asyncio.Future[ConnectionLost] = self._loop.create_future()
-        self._subscribed: dict[int, asyncio.Future[None]] = {}
+        self._reading = True
+        self._to_write: list[bytes] = []
+        self._window = 1
+        """How many messages the broker takes before it has acknowledged the first."""
         self._published: dict[int, asyncio.Future[None]] = {}
-        self._upkeep: asyncio.Task[None] | None = None
-        self._client = self._make_client()
+        self._waiting: deque[tuple[str, bytes, bool, asyncio.Future[None]]] = deque()
+        self._subscribed: dict[int, asyncio.Future[None]] = {}
+        self._last_id = 0
+        self._wrote_at = self._heard_at = time.monotonic()
+        self._tick: asyncio.TimerHandle | None = None
 
     @classmethod
     async def open(cls, link: Link) -> Self:
@@ -99,7 +99,8 @@ class Connection:
         try:
             await connection._connect()
         except BaseException:
-            connection._drop(ConnectionLost("not connected"))
+            connection._end(ConnectionLost("not connected"))
+            connection._line.abort()
             raise
         return connection
 
@@ -108,10 +109,10 @@ class Connection:
 
         Raises ConnectionLost, also when the broker refuses it.
         """
-        _, mid = self._client.subscribe(topic, options=_NEW_ONES)
-        if mid is None:
-            raise ConnectionLost("the connection ended before the subscription")
-        done = self._subscribed[mid] = self._loop.create_future()
+        self._check()
+        id = self._new_id()
+        done = self._subscribed[id] = self._loop.create_future()
+        self._write(wire.subscribe(id, topic))
         await self._unless_lost(done, _CONNECT_TIMEOUT_S)
 
     async def fetch(self, at_most_bytes: int) -> list[Arrival]:
@@ -135,104 +136,76 @@ class Connection:
     def acknowledge(self, arrivals: Sequence[Arrival]) -> None:
         """Tells the broker to forget them. On a connection that ended it does nothing: the broker
         sends them again on the next."""
+        if self._down.done():
+            return
         for arrival in arrivals:
-            if self._down.done():
-                return
             if arrival.mid is not None:
-                self._client.ack(arrival.mid, 1)
+                self._write(wire.acknowledge(arrival.mid))
 
     def publish(self, topic: str, message: bytes, *, retain: bool = False) -> asyncio.Future[None]:
         """Sends at QoS 1; the future is done when the broker has acknowledged, or fails with
         ConnectionLost."""
         done: asyncio.Future[None] = self._loop.create_future()
         # Whoever does not look at it does not care.
-        done.add_done_callback(lambda future: future.cancelled() or future.exception())
+        done.add_done_callback(_look)
         if self._down.done():
             done.set_exception(self._down.result())
-            return done
-        info = self._client.publish(topic, message, qos=1, retain=retain)
-        if not self._down.done():
-            self._published[info.mid] = done
         else:
-            done.set_exception(self._down.result())
+            self._waiting.append((topic, message, retain, done))
+            self._send_waiting()
         return done
 
     async def close(self, farewell: asyncio.Future[None] | None = None) -> None:
         """Takes leave of the broker, once `farewell` was acknowledged; the will is not sent."""
+        if self._down.done():
+            return
+        if farewell is not None:
+            await asyncio.wait(
+                (farewell, self._down),
+                timeout=_FAREWELL_S,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
         if not self._down.done():
-            if farewell is not None:
-                with contextlib.suppress(ConnectionLost, TimeoutError):
-                    await self._unless_lost(farewell, 1.0)
-            self._client.disconnect()
-            for _ in range(100):
-                if self._down.done():
-                    return
-                self._client.loop_write()
-                await asyncio.sleep(0.01)
-            self._drop(ConnectionLost("the broker did not take the farewell"))
-
-    async def lost(self) -> ConnectionLost:
-        """Waits for the connection's end."""
-        return await asyncio.shield(self._down)
-
-    # What follows is paho's side. Every callback runs in the event loop.
-
-    def _make_client(self) -> mqtt.Client:
-        client = mqtt.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=self._link.client_id,
-            protocol=mqtt.MQTTv5,
-            manual_ack=True,
-        )
-        client.tls_set_context(self._link.tls())
-        client.connect_timeout = _CONNECT_TIMEOUT_S
-        client.max_inflight_messages_set(_WINDOW)
-        client.will_set(self._link.will_topic, self._link.will_message, qos=1, retain=True)
-        client.on_connect = self._on_connect
-        client.on_disconnect = self._on_disconnect
-        client.on_subscribe = self._on_subscribe
-        client.on_publish = self._on_publish
-        client.on_message = self._on_message
-        return client
+            self._write(wire.FAREWELL)
+            self._flush()
+            self._end(ConnectionLost("closed"))
+            await self._line.close(_FAREWELL_S)
 
     async def _connect(self) -> None:
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = self._link.session_expiry_s
-        properties.ReceiveMaximum = _RECEIVE_MAXIMUM
+        link = self._link
         try:
-            # Names, TCP and TLS: paho does it in one blocking call.
-            await asyncio.to_thread(
-                self._client.connect,
-                self._link.host,
-                self._link.port,
-                keepalive=_KEEPALIVE_S,
-                clean_start=False,
-                properties=properties,
-            )
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                await self._loop.create_connection(
+                    lambda: self._line,
+                    link.host,
+                    link.port,
+                    ssl=link.tls(),
+                    ssl_shutdown_timeout=_FAREWELL_S,
+                )
+        except TimeoutError:
+            raise ConnectionLost(f"no connection within {_CONNECT_TIMEOUT_S:g} s") from None
         except (OSError, ValueError) as error:
-            raise ConnectionLost(str(error) or type(error).__name__) from None
-        self._socket = self._client.socket()
-        # Receipts and acknowledgements are small and many: held back for the one before, they would
-        # come 40 ms late.
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._client.on_socket_close = self._on_socket_close
-        self._client.on_socket_register_write = self._on_socket_register_write
-        self._client.on_socket_unregister_write = self._on_socket_unregister_write
-        self._read_on()
-        if self._client.want_write():
-            self._on_socket_register_write(self._client, None, self._socket)
-        await self._unless_lost(self._up, _CONNECT_TIMEOUT_S)
-        self._upkeep = asyncio.create_task(self._keep_up())
-
-    async def _keep_up(self) -> None:
-        while not self._down.done():
-            await asyncio.sleep(1.0)
-            self._client.loop_misc()
-
-    async def _unless_lost(self, future: asyncio.Future[None], timeout_s: float) -> None:
-        await asyncio.wait(
-            (future, self._down), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            raise ConnectionLost(_why(error)) from None
+        self._write(
+            wire.connect(
+                link.client_id,
+                keepalive_s=_KEEPALIVE_S,
+                session_expiry_s=link.session_expiry_s,
+                receive_maximum=_RECEIVE_MAXIMUM,
+                will_topic=link.will_topic,
+                will_message=link.will_message,
+            )
         )
+        self._keep_up()
+        await self._unless_lost(self._up, _CONNECT_TIMEOUT_S)
+        answer = self._up.result()
+        if answer.refused:
+            raise ConnectionLost(f"the broker answered '{answer.refused}'")
+        self._window = max(1, answer.receive_maximum)
+        self._send_waiting()
+
+    async def _unless_lost(self, future: asyncio.Future[Any], timeout_s: float) -> None:
+        await asyncio.wait((future, self._down), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if future.done():
             future.result()
         elif self._down.done():
@@ -248,116 +221,204 @@ class Connection:
         if self._down.done():
             return
         self._down.set_result(why)
-        if self._upkeep is not None:
-            self._upkeep.cancel()
-        self._detach()
+        if self._tick is not None:
+            self._tick.cancel()
+        self._to_write.clear()
         self._arrivals.clear()
         self._arrived.set()
-        for future in (*self._published.values(), *self._subscribed.values()):
+        waiting = [done for *_, done in self._waiting]
+        self._waiting.clear()
+        for future in (*self._published.values(), *self._subscribed.values(), *waiting):
             if not future.done():
-                future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+                future.add_done_callback(_look)
                 future.set_exception(why)
 
-    def _drop(self, why: ConnectionLost) -> None:
-        """Without a word, which paho has no call for."""
-        self._end(why)
-        if self._socket is not None:
-            self._socket.close()
+    def _drop(self, why: str) -> None:
+        """Ends the connection without a word to the broker."""
+        self._end(ConnectionLost(why))
+        self._line.abort()
+
+    def _keep_up(self) -> None:
+        """Asks, every second, whether the broker is to be asked for a sign of life, or owes one."""
+        now = time.monotonic()
+        silent_s = now - self._heard_at
+        if self._reading and silent_s > 2 * _KEEPALIVE_S:
+            self._drop(f"the broker has said nothing for {silent_s:.0f} s")
+            return
+        if now - self._wrote_at >= _KEEPALIVE_S or (
+            self._reading and silent_s >= _KEEPALIVE_S and now - self._wrote_at >= 1
+        ):
+            self._write(wire.PING)
+        self._tick = self._loop.call_later(1.0, self._keep_up)
+
+    # What is written in one turn of the event loop goes as one: one record of TLS, one call.
+
+    def _write(self, packet: bytes) -> None:
+        if not self._to_write:
+            self._loop.call_soon(self._flush)
+        self._to_write.append(packet)
+
+    def _flush(self) -> None:
+        if self._to_write:
+            self._line.write(b"".join(self._to_write))
+            self._to_write.clear()
+            self._wrote_at = time.monotonic()
+
+    def _send_waiting(self) -> None:
+        """Sends what waits, as far as the broker's window allows."""
+        while self._waiting and len(self._published) < self._window and self._up.done():
+            topic, message, retain, done = self._waiting.popleft()
+            id = self._new_id()
+            self._published[id] = done
+            self._write(wire.publish(id, topic, message, retain=retain))
+
+    def _new_id(self) -> int:
+        while True:
+            self._last_id = self._last_id % 65535 + 1
+            if self._last_id not in self._published and self._last_id not in self._subscribed:
+                return self._last_id
 
     def _read_on(self) -> None:
-        if self._socket is not None and not self._down.done():
-            self._reading = True
-            self._loop.add_reader(self._socket, self._readable)
-            # Decrypted bytes that TLS holds back already don't make the socket readable.
-            if self._pending():
-                self._loop.call_soon(self._readable)
+        self._reading = True
+        self._heard_at = time.monotonic()
+        self._take()
+        if self._reading:
+            self._line.read_on()
 
-    def _stop_reading(self) -> None:
-        self._reading = False
-        self._loop.remove_reader(self._socket)
+    def _read(self, some: memoryview) -> None:
+        """Bytes came from the broker."""
+        self._heard_at = time.monotonic()
+        self._packets.feed(some)
+        if self._reading:
+            self._take()
 
-    def _pending(self) -> bool:
-        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
-
-    def _readable(self) -> None:
-        if self._down.done() or not self._reading:
-            return
-        self._client.loop_read()
-        if self._down.done():
-            return
-        if self._arrived_bytes >= self._link.buffer_bytes:
-            _log.warning("intake is full, reading stops", buffered_bytes=self._arrived_bytes)
-            self._stop_reading()
-        elif self._pending():
-            self._loop.call_soon(self._readable)
-
-    def _detach(self) -> None:
-        if self._socket is not None and self._socket.fileno() >= 0:
-            self._loop.remove_reader(self._socket)
-            self._loop.remove_writer(self._socket)
-        self._reading = False
-
-    def _on_connect(
-        self, client: mqtt.Client, userdata: Any, flags: Any, reason: ReasonCode, properties: Any
-    ) -> None:
-        if self._up.done():
-            return
-        if reason.is_failure:
-            self._up.set_exception(ConnectionLost(f"the broker answered '{reason}'"))
-        else:
-            self._up.set_result(None)
-
-    def _on_disconnect(
-        self, client: mqtt.Client, userdata: Any, flags: Any, reason: ReasonCode, properties: Any
-    ) -> None:
-        self._end(ConnectionLost(f"the connection ended ({reason})"))
-
-    def _on_subscribe(
-        self, client: mqtt.Client, userdata: Any, mid: int, reasons: Any, properties: Any
-    ) -> None:
-        done = self._subscribed.pop(mid, None)
-        if done is None or done.done():
-            return
-        refused = [str(reason) for reason in reasons if reason.is_failure]
-        if refused:
-            done.set_exception(ConnectionLost(f"subscription refused: {', '.join(refused)}"))
-        else:
-            done.set_result(None)
-
-    def _on_publish(
-        self, client: mqtt.Client, userdata: Any, mid: int, reason: ReasonCode, properties: Any
-    ) -> None:
-        done = self._published.pop(mid, None)
-        if reason.is_failure:
-            _log.error("broker refused a message; check its ACL", reason=str(reason))
-        if done is not None and not done.done():
-            done.set_result(None)
-
-    def _on_message(self, client: mqtt.Client, userdata: Any, message: mqtt.MQTTMessage) -> None:
+    def _take(self) -> None:
+        """Looks at the packets that are there, until the buffer is full."""
+        now_ms = round(time.time() * 1000)
         try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            topic = ""
-        properties = message.properties
-        pairs = getattr(properties, "UserProperty", None) or () if properties else ()
+            for first, body in self._packets:
+                kind = first >> 4
+                if kind == wire.PUBLISH:
+                    self._take_message(wire.message_of(first, body), now_ms)
+                    if self._arrived_bytes >= self._link.buffer_bytes:
+                        _log.warning("intake is full, reading stops", buffered_bytes=self._arrived_bytes)
+                        self._reading = False
+                        self._line.stop_reading()
+                        break
+                else:
+                    self._take_answer(kind, body)
+                    if self._down.done():
+                        break
+        except wire.Malformed as error:
+            self._drop(f"what the broker sent is no MQTT: {error}")
+        self._send_waiting()
+
+    def _take_message(self, message: wire.Message, now_ms: int) -> None:
         self._arrivals.append(
             Arrival(
-                mid=message.mid if message.qos else None,
-                topic=topic,
-                message=bytes(message.payload),
-                received_ms=round(time.time() * 1000),
-                content_type=getattr(properties, "ContentType", None) if properties else None,
-                attributes=dict(pairs),
+                message.id,
+                message.topic,
+                message.body,
+                now_ms,
+                message.content_type,
+                message.attributes,
             )
         )
-        self._arrived_bytes += len(message.payload)
+        self._arrived_bytes += len(message.body)
         self._arrived.set()
 
-    def _on_socket_close(self, client: mqtt.Client, userdata: Any, socket: Any) -> None:
-        self._detach()
+    def _take_answer(self, kind: int, body: bytes) -> None:
+        match kind:
+            case wire.PUBACK:
+                answer = wire.answer_of(kind, body)
+                done = self._published.pop(answer.id, None)
+                if answer.refused:
+                    _log.error("broker refused a message; check its ACL", reason=answer.refused)
+                if done is not None and not done.done():
+                    done.set_result(None)
+            case wire.SUBACK:
+                answer = wire.answer_of(kind, body)
+                done = self._subscribed.pop(answer.id, None)
+                if done is not None and not done.done():
+                    if answer.refused:
+                        problem = f"subscription refused: {answer.refused}"
+                        done.set_exception(ConnectionLost(problem))
+                    else:
+                        done.set_result(None)
+            case wire.CONNACK:
+                if not self._up.done():
+                    self._up.set_result(wire.answer_of(kind, body))
+            case wire.DISCONNECT:
+                said = wire.reason(body[0]) if body else "no reason given"
+                self._drop(f"the broker ended the connection ({said})")
+            case wire.PINGRESP:
+                pass
+            case _:
+                raise wire.Malformed(f"a packet of type {kind} is not the broker's to send")
 
-    def _on_socket_register_write(self, client: mqtt.Client, userdata: Any, socket: Any) -> None:
-        self._loop.add_writer(socket, self._client.loop_write)
 
-    def _on_socket_unregister_write(self, client: mqtt.Client, userdata: Any, socket: Any) -> None:
-        self._loop.remove_writer(socket)
+class _Line(asyncio.BufferedProtocol):
+    """TLS to the broker: asyncio's side of a connection. What ends it ends the connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._transport: asyncio.Transport | None = None
+        self._buffer = memoryview(bytearray(_READ_BYTES))
+        self._over = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if not self._connection._down.done():
+            self._connection._read(self._buffer[:nbytes])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._over.set()
+        problem = "the broker closed it" if exc is None else _why(exc)
+        self._connection._end(ConnectionLost(f"the connection ended ({problem})"))
+
+    def write(self, some: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(some)
+
+    def stop_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def read_on(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def close(self, timeout_s: float) -> None:
+        """Sends what is written still, and waits for the broker's close."""
+        if self._transport is not None:
+            self._transport.close()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._over.wait()
+            except TimeoutError:
+                self._transport.abort()
+
+
+def _why(error: Exception) -> str:
+    """An error in words; asyncio names most by their number."""
+
+    def words(number: re.Match[str]) -> str:
+        return os.strerror(int(number[1]))
+
+    text = re.sub(r"\[Errno (\d+)\](?: Connect call failed)?", words, str(error))
+    return text or type(error).__name__
+
+
+def _look(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()

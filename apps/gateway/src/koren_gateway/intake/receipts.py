@@ -123,9 +123,7 @@ class Outbox:
                 _log.exception("receipts not read")
                 await asyncio.sleep(_AGAIN_S)
 
-    async def _publish(
-        self, connection: Connection, entries: list[tuple[bytes, Mapping[bytes, bytes]]]
-    ) -> bytes:
+    async def _publish(self, connection: Connection, entries: list[tuple[bytes, Mapping[bytes, bytes]]]) -> bytes:
         confirmations = []
         for id, fields in entries:
             try:
