@@ -22,7 +22,8 @@ case "$*" in
     echo 'Initialise the control plane'
     [ -e "$STATE/cut" ] || { touch "$STATE/cut"; exec /bin/sleep 60; }
     ;;
-  'site.yml -e site_name='*' -e site_net=10.94')
+  *--check* | *--limit*) ;;
+  'site.yml -e site_name='*)
     [ -e "$STATE/added" ] || changed=1
     touch "$STATE/added"
     ;;
