@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 
 from koren_events import CONTENT_TYPE
-from koren_gateway.api.http import Refused, errors_as_json, json_body, number_header
+from koren_gateway.api.http import Handler, Refused, errors_as_json, json_body, number_header
 from koren_gateway.cluster.functions import Function, Functions
 from koren_gateway.cluster.reviews import Reviewer
 from koren_gateway.errors import StoreUnavailable
@@ -66,7 +66,9 @@ class RuntimeApi:
 
     def app(self) -> web.Application:
         """The routes."""
-        app = web.Application(middlewares=[errors_as_json], client_max_size=_RESPONSE_MAX_BYTES)
+        app = web.Application(
+            middlewares=[errors_as_json, _leases_in_an_outage], client_max_size=_RESPONSE_MAX_BYTES
+        )
         app.add_routes(
             [
                 web.get("/v1/invocation/next", self._next),
@@ -150,15 +152,7 @@ class RuntimeApi:
 
     async def _keep(self, request: web.Request, entered_ms: int | None) -> web.Response:
         function, key, delivery = await self._invocation(request)
-        try:
-            progress = await self._queue.extend(function.name, key, delivery, entered_ms)
-        except StoreUnavailable as error:
-            # Nobody can take the lease now, nor for a lease's time after Redis is back.
-            return web.json_response(
-                {"error": f"{error}; try again"},
-                status=503,
-                headers={"Koren-Lease": "kept", "Retry-After": "1"},
-            )
+        progress = await self._queue.extend(function.name, key, delivery, entered_ms)
         if entered_ms is not None:
             self._attempts.entered(function, key, progress)
         return web.Response(status=204, headers={"Koren-Lease-Ms": self._lease_ms})
@@ -264,7 +258,24 @@ class RuntimeApi:
         delivery = number_header(request, "Koren-Attempt")
         if delivery is None:
             raise Refused(400, "header Koren-Attempt is missing; send the one that 'next' gave")
+        request["delivery"] = delivery
         return function, request.match_info["key"], delivery
+
+
+@web.middleware
+async def _leases_in_an_outage(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Says what an outage of Redis means for the caller's lease: nobody can take it now, nor for a
+    lease's time after Redis is back."""
+    try:
+        return await handler(request)
+    except StoreUnavailable as error:
+        if "delivery" not in request:
+            raise
+        return web.json_response(
+            {"error": f"{error}; try again"},
+            status=503,
+            headers={"Koren-Lease": "kept", "Retry-After": "1"},
+        )
 
 
 def _compact(value: Any) -> bytes:
