@@ -5,6 +5,7 @@ import dataclasses
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from unicodedata import category
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -23,10 +24,22 @@ from koren_events import (
     receipt_topic,
     validate,
 )
+from koren_events.cloudevent import check_text
 
 
 def changed(event: Event, **data: Any) -> Event:
     return dataclasses.replace(event, data={**event.data, **data})
+
+
+def test_attributes_have_no_control_characters_and_no_halves_of_pairs() -> None:
+    forbidden = {chr(n) for n in range(0x110000) if category(chr(n)) in ("Cc", "Cs", "Zl", "Zp")}
+    refused = set()
+    for character in map(chr, range(0x110000)):
+        try:
+            check_text("subject", f"a{character}")
+        except InvalidEvent:
+            refused.add(character)
+    assert refused == forbidden
 
 
 def test_the_schema_is_a_schema() -> None:

@@ -9,6 +9,8 @@ from typing import Any, Self
 
 from koren_events.times import format_time, parse_time
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 class ReceiptState(StrEnum):
     """How far an event is. Each state means that the region has it on disk."""
@@ -64,7 +66,7 @@ class Receipt:
             values["result"] = self.result
         if self.error is not None:
             values["error"] = self.error
-        return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
+        return _encode(values).encode()
 
     @classmethod
     def from_json(cls, message: bytes | str) -> Self:

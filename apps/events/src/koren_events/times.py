@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -27,9 +28,14 @@ def to_milliseconds(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
+# Under load the same few moments are written again and again.
+@lru_cache(maxsize=256)
 def format_time(moment: datetime) -> str:
     """`2026-11-24T10:15:00.250Z`. Raises ValueError as `to_milliseconds` does."""
-    return to_milliseconds(moment).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if moment.tzinfo is not UTC:
+        moment = to_milliseconds(moment)
+    # The text is cut to milliseconds, too.
+    return moment.isoformat(timespec="milliseconds")[: -len("+00:00")] + "Z"
 
 
 def parse_time(text: object) -> datetime:
@@ -43,6 +49,7 @@ def parse_time(text: object) -> datetime:
     return to_milliseconds(datetime.fromisoformat(text))
 
 
+@lru_cache(maxsize=256)
 def from_ms(unix_ms: int) -> datetime:
     """The moment of a Unix time in milliseconds, in UTC.
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import lru_cache
 
 from koren_events.errors import InvalidEvent
 
@@ -34,6 +35,7 @@ def topic_level(name: str, value: str) -> str:
     return level
 
 
+@lru_cache(maxsize=1024)
 def receipt_topic(region: str, source: str, id: str) -> str:
     """Where the region's gateway reports on the event (`source`, `id`)."""
     digest = hashlib.sha256(f"{source}\n{id}".encode()).hexdigest()

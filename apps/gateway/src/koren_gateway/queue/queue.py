@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from koren_events.cloudevent import CloudEvent
@@ -25,6 +26,7 @@ _OUTCOME_KEPT_MS = 60_000
 _DAY_MS = 24 * 3600 * 1000
 
 
+@lru_cache(maxsize=1024)
 def event_key(source: str, id: str) -> str:
     """What an event is known by; the last level of its receipts' topic."""
     return hashlib.sha256(f"{source}\n{id}".encode()).hexdigest()[:32]
