@@ -119,6 +119,9 @@ local function ring(what)
 end
 
 local function add_to(account, bytes)
+  if bytes == 0 then
+    return -- also -0, which Redis takes for no number
+  end
   if call('HINCRBY', 'koren:bytes', account, bytes) <= 0 then
     call('HDEL', 'koren:bytes', account)
   end
