@@ -123,14 +123,19 @@ class Metrics:
         took."""
         self.phases.labels(function, name).observe(max(0, at_ms - event_ms) / 1000)
 
-    def backlog(self, function: str, **counts: int) -> None:
-        """What the function has to do, by the names of `_backlog`."""
-        for name, count in counts.items():
-            self._backlog[name].labels(function).set(count)
+    def backlogs(self, of: Mapping[str, Mapping[str, int]]) -> None:
+        """What each function has to do, by the names of `_backlog`; no other has anything."""
+        for gauge in self._backlog.values():
+            gauge.clear()
+        for function, counts in of.items():
+            for name, count in counts.items():
+                self._backlog[name].labels(function).set(count)
 
-    def budget(self, account: str, function: str, used_bytes: int) -> None:
-        """What an account of the budgets holds."""
-        self._used.labels(account, function).set(used_bytes)
+    def used(self, accounts: Mapping[tuple[str, str], int]) -> None:
+        """What the accounts of the budgets hold, by account and function; others hold nothing."""
+        self._used.clear()
+        for (account, function), used_bytes in accounts.items():
+            self._used.labels(account, function).set(used_bytes)
 
     def limits(self, limits: Mapping[str, int]) -> None:
         """The budgets themselves."""

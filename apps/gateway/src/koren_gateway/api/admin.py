@@ -86,15 +86,16 @@ class Admin:
 
     async def _measure(self) -> None:
         metrics = self._metrics
+        backlogs = {}
         for function in self._functions.all():
             backlog = await self._queue.backlog(function.name)
-            metrics.backlog(
-                function.name,
-                runnable_subjects=backlog.runnable,
-                in_flight=backlog.in_flight,
-                waiting_subjects=backlog.waiting,
-                open_incidents=backlog.open_incidents,
-            )
+            backlogs[function.name] = {
+                "runnable_subjects": backlog.runnable,
+                "in_flight": backlog.in_flight,
+                "waiting_subjects": backlog.waiting,
+                "open_incidents": backlog.open_incidents,
+            }
+        metrics.backlogs(backlogs)
         metrics.dead_letters.set(await self._dead_letters.count())
         metrics.held.set(await self._held.count())
         metrics.receipts_waiting.set(await self._store.command("XLEN", RECEIPTS))
@@ -105,9 +106,10 @@ class Admin:
         used, dropped, seen = await self._store.commands(
             ("HGETALL", "koren:bytes"), ("HGETALL", "koren:dropped"), ("ZCARD", "koren:seen")
         )
-        metrics.budget("seen", "", int(seen) * SEEN_BYTES)
+        accounts = {("seen", ""): int(seen) * SEEN_BYTES}
         for name, amount in used.items():
             account, _, owner = name.decode(errors="replace").partition(":")
-            metrics.budget(account, owner, int(amount))
+            accounts[account, owner] = int(amount)
+        metrics.used(accounts)
         for name, count in dropped.items():
             metrics.dropped(name.decode(errors="replace"), int(count))

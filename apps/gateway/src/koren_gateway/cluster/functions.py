@@ -85,6 +85,13 @@ class _Known:
     """When the Deployment was made, and its name: the older one has the function's name."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    name: str
+    """The function that the Deployment would be."""
+    problem: str
+
+
 class Functions:
     """The functions as last seen; in step once the first list has come.
 
@@ -94,7 +101,7 @@ class Functions:
 
     def __init__(self) -> None:
         self._by_deployment: dict[str, _Known] = {}
-        self._refused: dict[str, str] = {}
+        self._refused: dict[str, _Wrong] = {}
         self._twins: dict[str, str] = {}
         self._by_name: dict[str, Function] = {}
         self._by_topic: dict[str, tuple[Function, ...]] = {}
@@ -113,13 +120,17 @@ class Functions:
         """Every function, by name."""
         return list(self._by_name.values())
 
+    def named(self) -> set[str]:
+        """The names of all functions, also of those whose Deployment is not right."""
+        return set(self._by_name) | {wrong.name for wrong in self._refused.values()}
+
     def get(self, name: str) -> Function | None:
         """The function of that name."""
         return self._by_name.get(name)
 
     def refused(self) -> list[Refusal]:
         """The Deployments that want to be functions and are not, by name."""
-        refused = self._refused | self._twins
+        refused = {name: wrong.problem for name, wrong in self._refused.items()} | self._twins
         return [Refusal(name, problem) for name, problem in sorted(refused.items())]
 
     def wanting(self, topic: str) -> tuple[Function, ...]:
@@ -166,14 +177,14 @@ class Functions:
         metadata = deployment["metadata"]
         name = metadata["name"]
         known = before.get(name)
-        before_problem = self._refused.pop(name, None)
+        before_wrong = self._refused.pop(name, None)
         try:
             function = function_of(deployment)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            problem = str(error) or type(error).__name__
-            if before_problem != problem:
-                _refuse(name, problem)
-            self._refused[name] = problem
+            wrong = _Wrong(_label(deployment), str(error) or type(error).__name__)
+            if before_wrong != wrong:
+                _refuse(name, wrong.problem)
+            self._refused[name] = wrong
             # What was right before stays in force: a typo must not lose events.
             if known is not None:
                 self._by_deployment[name] = known
@@ -201,6 +212,11 @@ class Functions:
             name: self._by_deployment[owner].function for name, owner in sorted(owners.items())
         }
         self._by_topic = {}
+
+
+def _label(deployment: Mapping[str, Any]) -> str:
+    labels = deployment["metadata"].get("labels")
+    return str(labels.get(FUNCTION_LABEL, "")) if isinstance(labels, Mapping) else ""
 
 
 def _refuse(deployment: str, problem: str) -> None:

@@ -54,7 +54,7 @@ class Reviewer:
 
     async def review(self, token: str) -> Caller | None:
         """Whose token it is; None when it is nobody's. Raises ClusterUnavailable."""
-        if not token:
+        if not token or not token.isascii():
             return None
         # Tokens themselves are not kept.
         digest = hashlib.sha256(token.encode()).digest()

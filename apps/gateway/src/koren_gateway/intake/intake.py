@@ -186,13 +186,15 @@ class Intake:
                 committed += one
                 taken_in += its
             return committed, taken_in
-        rubbish = [as_rubbish(entries[0], problem)]
-        try:
-            return rubbish, await self._enqueue(rubbish)
-        except StoreUnavailable:
-            raise
-        except Exception as error:
-            raise StoreUnavailable(f"a dead letter can't be written: {error}") from error
+        for event in (entries[0].event, None):
+            rubbish = [as_rubbish(entries[0], problem, event)]
+            try:
+                return rubbish, await self._enqueue(rubbish)
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                problem = f"{type(error).__name__}: {error}"
+        raise StoreUnavailable(f"a dead letter can't be written: {problem}")
 
     async def _enqueue(self, entries: list[Entry]) -> list[TakenIn]:
         began = time.monotonic()

@@ -14,12 +14,14 @@ from koren_gateway.queue.queue import Entry, event_key
 def judge(arrival: Arrival, region: str, wanting: Callable[[str], Sequence[Function]]) -> Entry:
     """The entry for the queue. Raises nothing: whatever the message holds, it is judged."""
     event: CloudEvent | None = None
+    functions: Sequence[Function] = ()
     message = arrival.message
     try:
         if len(message) > MAX_EVENT_BYTES:
             raise InvalidEvent(f"{len(message)} bytes, more than {MAX_EVENT_BYTES}")
         event, message = _parse(arrival)
         reason = _wrong_with(arrival.topic, event, region)
+        functions = () if reason else wanting(arrival.topic)
     except InvalidEvent as error:
         reason = str(error)
     except Exception as error:
@@ -30,16 +32,19 @@ def judge(arrival: Arrival, region: str, wanting: Callable[[str], Sequence[Funct
         message=message,
         received_ms=arrival.received_ms,
         topic=arrival.topic,
-        functions=() if reason else wanting(arrival.topic),
+        functions=functions,
         reason=reason[:1000].encode(errors="replace").decode(),
     )
 
 
-def as_rubbish(entry: Entry, problem: str) -> Entry:
-    """The same message as a dead letter of no function, since it can't be taken in as it is."""
+def as_rubbish(entry: Entry, problem: str, event: CloudEvent | None) -> Entry:
+    """The same message as a dead letter of no function, since it can't be taken in as it is.
+
+    `event` is what is kept of its attributes: none when they may be the reason.
+    """
     return Entry(
         key=entry.key,
-        event=None,
+        event=event,
         message=entry.message,
         received_ms=entry.received_ms,
         reason=f"could not be taken in: {problem}"[:1000],
@@ -48,7 +53,8 @@ def as_rubbish(entry: Entry, problem: str) -> Entry:
 
 def _parse(arrival: Arrival) -> tuple[CloudEvent, bytes]:
     content_type = arrival.content_type or ""
-    if "specversion" in arrival.attributes and not content_type.startswith(STRUCTURED_PREFIX):
+    structured = content_type.lower().startswith(STRUCTURED_PREFIX)
+    if "specversion" in arrival.attributes and not structured:
         event, message = parse_binary(arrival.attributes, content_type or None, arrival.message)
         if len(message) > MAX_EVENT_BYTES:
             raise InvalidEvent(f"{len(message)} bytes as structured event, more than {MAX_EVENT_BYTES}")

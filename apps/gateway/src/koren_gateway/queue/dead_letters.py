@@ -1,5 +1,6 @@
 """Events that could not be handled: kept until someone sends them again or throws them away."""
 
+import re
 import time
 import uuid
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ DEAD = "koren:dead"
 
 _ALL_BUT_BODY = ("function", "reason", "meta", "attempts", "time", "bytes", "event")
 _PURGED_AT_ONCE = 200
+_CURSOR = re.compile(r"[0-9]{1,15}_[0-9]{1,9}")
 
 
 class NotRedrivable(GatewayError):
@@ -153,9 +155,9 @@ async def page_of(
     The cursor is a score and how many of that score were shown: what is added or removed meanwhile
     shifts no other member out of sight. Raises ValueError when `after` is no cursor.
     """
-    score, _, skip = (after or "-inf_0").partition("_")
-    if after is not None and not (score.isdecimal() and skip.isdecimal() and len(after) < 40):
+    if after is not None and not _CURSOR.fullmatch(after):
         raise ValueError(f"after={after[:40]!r} is not what an earlier page gave as next")
+    score, _, skip = (after or "-inf_0").partition("_")
     pairs = await store.command(
         "ZRANGEBYSCORE", index, score, "+inf", "WITHSCORES", "LIMIT", int(skip), limit + 1
     )

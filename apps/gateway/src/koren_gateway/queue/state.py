@@ -9,6 +9,8 @@ from koren_gateway.queue.store import Store
 KEY_MAX_CHARACTERS = 256
 VALUE_MAX_BYTES = 64 * 1024
 
+_EXPIRES_MAX_S = 100 * 365 * 24 * 3600
+
 
 class StateFull(GatewayError):
     """The function, or the region, has used up its room for state."""
@@ -58,7 +60,9 @@ class State:
             name=function,
             key=key,
             value=value,
-            expires=0 if expires_s is None else max(1, round(expires_s * 1000)),
+            expires=0
+            if expires_s is None
+            else max(1, round(min(expires_s, _EXPIRES_MAX_S) * 1000)),
             condition=condition,
             invocation=invocation[0] if invocation else None,
             delivery=invocation[1] if invocation else None,

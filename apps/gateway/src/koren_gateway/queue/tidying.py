@@ -35,8 +35,8 @@ class Tidying:
         late = await self._queue.tidy()
         if late:
             _log.warning("held events dismissed, for nobody released them in time", events=late)
-        known = [function.name for function in self._functions.all()]
-        buried = await self._queue.clear_up_after(known)
+        # A Deployment that is not right is no deleted function.
+        buried = await self._queue.clear_up_after(sorted(self._functions.named()))
         if buried:
             _log.warning("events of deleted functions are dead letters", functions=buried)
         return bool(buried)
