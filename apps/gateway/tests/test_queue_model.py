@@ -877,6 +877,7 @@ def own_redis() -> Iterator[RedisServer]:
         server.stop()
 
 
+@pytest.mark.fuzz
 def test_the_queue_does_what_its_model_says(own_redis: RedisServer) -> None:
     nowhere = Path("/nowhere")
     made = Settings(

@@ -7,6 +7,7 @@ are numbers, attributes have no control characters.
 
 import base64
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ STRUCTURED_PREFIX = "application/cloudevents"
 
 _ATTRIBUTE_MAX = 1024
 _MAX_SEQUENCE = 2**53 - 1  # what every JSON reader keeps exact
+_MAX_DEPTH = 200  # far from what any reader's stack carries, wherever it reads
 _BOM = b"\xef\xbb\xbf"
 # Unicode's categories Cc, Cs, Zl and Zp.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -60,9 +62,21 @@ class CloudEvent:
     def from_meta(cls, meta: bytes | str) -> Self:
         """The inverse of `to_meta`. Raises ValueError when `meta` is none."""
         try:
-            return cls(**json.loads(meta))
+            event = cls(**json.loads(meta))
         except (TypeError, RecursionError) as error:
             raise ValueError(f"no attributes of an event: {error}") from None
+        for name, kinds in _KINDS.items():
+            if type(getattr(event, name)) not in kinds:
+                raise ValueError(f"no attributes of an event: {name} is {getattr(event, name)!r}"[:200])
+        return event
+
+
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("id", "source", "type"), (str,)),
+    **dict.fromkeys(("subject", "region"), (str, type(None))),
+    **dict.fromkeys(("time_ms", "sequence"), (int, type(None))),
+    "hold": (bool,),
+}
 
 
 def parse(message: bytes) -> tuple[CloudEvent, bytes]:
@@ -147,7 +161,10 @@ def _load(message: bytes) -> Any:
     if message.startswith(_BOM):
         raise InvalidEvent("not JSON: it begins with a byte order mark; send UTF-8 without one")
     try:
-        return _decode(message.decode())
+        value = _decode(message.decode())
+        if message.count(b"[") + message.count(b"{") > _MAX_DEPTH:
+            _check_depth(value)
+        return value
     except UnicodeDecodeError as error:
         raise InvalidEvent(f"not JSON: not UTF-8 ({error.reason}, byte {error.start})") from None
     except RecursionError:
@@ -166,7 +183,24 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:40]} is beyond what a number can be")
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(_MAX_DEPTH + 1):
+        containers = [inner for inner in level if isinstance(inner, list | dict)]
+        if not containers:
+            return
+        level = [inner for outer in containers for inner in (outer.values() if isinstance(outer, dict) else outer)]
+    raise RecursionError
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
 
 
 def _data(content_type: str, data: bytes) -> dict[str, Any]:
