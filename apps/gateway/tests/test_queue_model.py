@@ -646,7 +646,7 @@ class QueueMachine(RuleBasedStateMachine):
             if not any(any(model.works(name)) for name in ripe):
                 break
         if long_gone:
-            for name in ripe:
+            for name in ripe & {name.decode() for name in self.command("SMEMBERS", "koren:functions")}:
                 self.command("HSET", "koren:gone", name, 1)
             assert self.do(self.queue.clear_up_after(known)) == []
             for name in ripe:

@@ -13,7 +13,7 @@ from koren_gateway.queue.budgets import SEEN_BYTES, Memory
 from koren_gateway.queue.dead_letters import DeadLetters
 from koren_gateway.queue.held import HeldEvents
 from koren_gateway.queue.queue import RECEIPTS, Queue
-from koren_gateway.queue.store import Store
+from koren_gateway.queue.store import Store, number
 from koren_gateway.scaling.bell import Bell
 
 _log = structlog.get_logger()
@@ -109,7 +109,7 @@ class Admin:
         accounts = {("seen", ""): int(seen) * SEEN_BYTES}
         for name, amount in used.items():
             account, _, owner = name.decode(errors="replace").partition(":")
-            accounts[account, owner] = int(amount)
+            accounts[account, owner] = number(amount)
         metrics.used(accounts)
         for name, count in dropped.items():
-            metrics.dropped(name.decode(errors="replace"), int(count))
+            metrics.dropped(name.decode(errors="replace"), number(count))

@@ -12,7 +12,7 @@ from koren_events.times import format_ms
 from koren_gateway.cluster.functions import Functions
 from koren_gateway.errors import GatewayError
 from koren_gateway.queue.queue import Entry, Queue, event_of
-from koren_gateway.queue.store import Store
+from koren_gateway.queue.store import Store, number
 
 DEAD = "koren:dead"
 
@@ -161,7 +161,7 @@ async def page_of(
     pairs = await store.command(
         "ZRANGEBYSCORE", index, score, "+inf", "WITHSCORES", "LIMIT", int(skip), limit + 1
     )
-    members = [(id.decode(errors="replace"), int(float(ms))) for id, ms in _pairs(pairs)]
+    members = [(id.decode(errors="replace"), number(ms)) for id, ms in _pairs(pairs)]
     if len(members) <= limit:
         return [id for id, _ in members], None
     shown = members[:limit]
@@ -204,11 +204,11 @@ def _letter(id: str, values: Any) -> DeadLetter | None:
     function, key = has["function"], has["event"]
     return DeadLetter(
         id=id,
-        function=function.decode() if function else None,
+        function=function.decode(errors="replace") if function else None,
         reason=reason.decode(errors="replace"),
-        attempts=int(has["attempts"] or 0),
-        time_ms=int(time_ms),
-        bytes=int(has["bytes"] or 0),
+        attempts=number(has["attempts"]),
+        time_ms=number(time_ms),
+        bytes=number(has["bytes"]),
         event=event_of(meta),
-        event_key=key.decode() if key else None,
+        event_key=key.decode(errors="replace") if key else None,
     )

@@ -10,7 +10,7 @@ from koren_gateway.cluster.functions import Functions
 from koren_gateway.errors import GatewayError
 from koren_gateway.queue.dead_letters import page_of, shown
 from koren_gateway.queue.queue import Queue, event_of
-from koren_gateway.queue.store import Store
+from koren_gateway.queue.store import Store, number
 
 HELD = "koren:held"
 DISMISSED = "koren:dismissed"
@@ -129,7 +129,7 @@ class HeldEvents:
         if held.state != "held":
             raise NotHeld(f"event {id} was dismissed by {held.by or 'nobody: its time ran out'}")
         ids = await self._store.command("LRANGE", f"koren:holding:{held.subject}", 0, -1)
-        return held.subject, await self._of([one.decode() for one in ids])
+        return held.subject, await self._of([one.decode(errors="replace") for one in ids])
 
     async def _of(self, ids: list[str]) -> list[HeldEvent]:
         if not ids:
@@ -155,11 +155,11 @@ def _held(id: str, has: Mapping[str, bytes | None], until_ms: Any) -> HeldEvent 
     return HeldEvent(
         id=id,
         state="dismissed" if has["state"] == b"dismissed" else "held",
-        subject=has["subject"].decode(),
+        subject=has["subject"].decode(errors="replace"),
         topic=(has["topic"] or b"").decode(errors="replace"),
-        received_ms=int(has["received"] or 0),
-        until_ms=None if until_ms is None else int(float(until_ms)),
+        received_ms=number(has["received"]),
+        until_ms=None if until_ms is None else number(until_ms),
         by=(has["by"] or b"").decode(errors="replace"),
-        bytes=int(has["bytes"] or 0),
+        bytes=number(has["bytes"]),
         event=event_of(has["meta"]),
     )

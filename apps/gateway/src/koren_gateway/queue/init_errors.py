@@ -29,7 +29,10 @@ class InitErrors:
     async def get(self, function: str) -> Failure | None:
         """Why the function does not start."""
         noted = await self._store.command("HGET", _key(function), "failure")
-        return None if noted is None else Failure(**json.loads(noted))
+        try:
+            return None if noted is None else Failure(**json.loads(noted))
+        except (TypeError, ValueError, RecursionError):
+            return None
 
     async def forget(self, function: str, pod: str) -> None:
         """The pod is gone; the next one may start."""

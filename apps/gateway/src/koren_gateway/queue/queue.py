@@ -10,7 +10,7 @@ from koren_events.cloudevent import CloudEvent
 from koren_gateway.cluster.functions import Function
 from koren_gateway.errors import LeaseLost
 from koren_gateway.queue.budgets import Memory
-from koren_gateway.queue.store import Store, unpacked
+from koren_gateway.queue.store import Store, number, unpacked
 from koren_gateway.settings import Settings
 
 Phases = dict[str, int]
@@ -260,8 +260,8 @@ class Queue:
             *("once", "attempts", "delivery", "handler_entered"),
         )
         return Standing(
-            attempts=int(attempts or 0),
-            deliveries=int(deliveries or 0),
+            attempts=number(attempts),
+            deliveries=number(deliveries),
             entered=entered is not None,
             once=once == b"1",
         )
@@ -353,7 +353,7 @@ class Queue:
         buried = await self._run(
             "gone", known=list(known), grace=self._gone_ms, state_for=self._dead_ms
         )
-        return [name.decode() for name in buried]
+        return [name.decode(errors="replace") for name in buried]
 
     async def _end(self, end: End, **verdict: Any) -> Progress:
         answer = await self._run(

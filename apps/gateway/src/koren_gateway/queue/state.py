@@ -36,7 +36,7 @@ class State:
         value, tag = await self._store.command(
             "HMGET", f"koren:fn:{function}:state:{key}", "value", "tag"
         )
-        return None if tag is None else Value(value, tag.decode())
+        return None if tag is None else Value(value or b"", tag.decode(errors="replace"))
 
     async def put(
         self,

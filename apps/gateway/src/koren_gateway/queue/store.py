@@ -31,6 +31,7 @@ Argument = bytes | str | int
 BELL_CHANNEL = "koren:bell"
 
 _TIMEOUT_S = 5.0
+_NUMBER_MAX = 253_402_300_799_999  # the last ms of the year 9999
 _log = structlog.get_logger()
 
 
@@ -181,6 +182,15 @@ async def _time_limit() -> AsyncIterator[None]:
     except Exception as error:
         raise_unavailable(error)
         raise
+
+
+def number(value: Any) -> int:
+    """A count or a Unix time (ms) as Redis keeps it; 0 for what is none, or no time at all."""
+    try:
+        is_ = int(float(value or 0))
+    except (TypeError, ValueError, OverflowError):
+        return 0
+    return is_ if 0 <= is_ <= _NUMBER_MAX else 0
 
 
 def raise_unavailable(error: Exception) -> None:

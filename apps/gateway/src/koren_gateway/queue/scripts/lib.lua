@@ -326,7 +326,10 @@ local function put(work, wish)
   end
   local bytes = work.size + INVOCATION_BYTES
   if charged('queue:' .. name) + bytes > P.budgets.queue_function then
-    return false, 'full'
+    if call('EXISTS', of(name, 'ready'), of(name, 'leased')) > 0 then
+      return false, 'full'
+    end
+    charge('queue', name, -charged('queue:' .. name)) -- of broken data: there is nothing
   end
   call('SADD', 'koren:functions', name)
   call('HSET', invocation, 'subject', subject, 'event', work.event, 'once', work.once,
