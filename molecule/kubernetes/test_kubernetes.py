@@ -123,6 +123,51 @@ def test_kubeadms_certificates_are_renewed_beside_the_running_api_server(site: S
     assert site.run(CONTROL_PLANE, f"{KUBECTL} -n kube-system logs etcd-seoul-cp --tail=1") != ""
 
 
+@pytest.mark.parametrize("host", [CONTROL_PLANE, WORKER])
+def test_a_process_that_takes_too_much_memory_ends_alone(site: Site, host: str) -> None:
+    told = site.run(CONTROL_PLANE, f"{KUBECTL} get --raw /api/v1/nodes/{host}/proxy/configz")
+    assert json.loads(told)["kubeletconfig"]["singleProcessOOMKill"] is True
+
+
+def _kept(site: Site, host: str) -> set[str]:
+    """Whose packet rules are there, as the one who keeps them knows."""
+    log = site.run(host, "journalctl --unit=koren-rules --output=cat").splitlines()
+    told = dict(line.split(": its rules are ") for line in log if ": its rules are " in line)
+    return {name for name, state in told.items() if state == "there"}
+
+
+@pytest.mark.parametrize("host", [CONTROL_PLANE, WORKER])
+@pytest.mark.parametrize("how", ["systemctl restart nftables", "nft flush ruleset"])
+def test_packet_rules_that_are_taken_away_come_back(site: Site, eventually: Wait, host: str, how: str) -> None:
+    eventually(lambda: _kept(site, host) == {"kube-proxy", "flannel", "koren-pods"}, 60)
+    site.run(host, how)
+    gone = site.run(host, "koren-rules check", check=False)
+    for chain in ("ip kube-proxy nat-prerouting", "ip flannel-ipv4 postrtg", "inet koren_pods forward"):
+        assert chain in gone
+    eventually(lambda: site.run(host, "koren-rules check", check=False) == "", 20)
+    services = "nft list chain ip kube-proxy services | grep -c 'vmap @service-ips'"
+    eventually(lambda: site.run(host, services, check=False).strip() == "1", 10)
+
+
+def test_packet_rules_that_do_not_come_back_are_named(site: Site, eventually: Wait) -> None:
+    site.run(WORKER, "systemctl stop koren-rules; nft flush ruleset")
+    check = (
+        "playbooks/verify.yml",
+        "--limit=seoul-cp",
+        '--extra-vars={"cluster_check_apis": ["v1beta1.metrics.k8s.io"]}',
+    )
+    try:
+        with pytest.raises(AssertionError, match=r"seoul-w1 lacks the packet rules of kube-proxy: chain ip kube-proxy"):
+            site.playbook(*check)
+    finally:
+        site.run(WORKER, "systemctl start koren-rules; systemctl restart koren-pods")
+        for namespace, label in (("kube-system", "k8s-app=kube-proxy"), ("kube-flannel", "app=flannel")):
+            of_worker = f"--namespace={namespace} --selector={label} --field-selector=spec.nodeName={WORKER}"
+            site.run(CONTROL_PLANE, f"{KUBECTL} delete pod {of_worker} --wait=false")
+    eventually(lambda: site.run(WORKER, "koren-rules check", check=False) == "", 60)
+    site.playbook(*check)
+
+
 def test_a_changed_setting_reaches_the_running_control_plane(site: Site) -> None:
     change = "--extra-vars=kubernetes_control_plane_audit_days=31"
     site.playbook("molecule/kubernetes/converge.yml", change)

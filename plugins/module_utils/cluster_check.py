@@ -153,6 +153,22 @@ def scaler_problems(scaled: Iterable[Mapping[str, Any]]) -> list[Problem]:
     return problems
 
 
+def rule_problems(rules: Mapping[str, str]) -> list[Problem]:
+    """Packet rules that nodes lack.
+
+    Args:
+        rules: node to what its ``koren-rules check`` printed, a line for each chain that is missing or empty.
+    """
+    return [
+        Problem(
+            f"{node} lacks the packet rules of {line}",
+            f"journalctl -u koren-rules on {node}, which has them loaded again; nft list tables there",
+        )
+        for node, told in rules.items()
+        for line in told.splitlines()
+    ]
+
+
 def probe_problems(reports: Mapping[str, Mapping[str, Any] | None], why: Mapping[str, str]) -> list[Problem]:
     """What the pods on the nodes could not do.
 

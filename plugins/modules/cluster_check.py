@@ -54,6 +54,11 @@ options:
       - Name of the registry of functions' images. Each node has to pull one of them, if a function is placed.
       - Without it none is pulled.
     type: str
+  rules:
+    description:
+      - What C(koren-rules check) printed on each node, by its name. Each line is a chain that is missing.
+    type: dict
+    default: {}
   timeout_s:
     description: Seconds to wait for what may still be starting, and for the pods.
     type: int
@@ -112,6 +117,7 @@ from ansible_collections.koren.faas.plugins.module_utils.cluster_check import (
     pull_pod,
     pull_problem,
     report_of,
+    rule_problems,
     scaler_problems,
     service,
 )
@@ -149,7 +155,7 @@ class Cluster:
         try:
             found = self.get(path)
         except RegionError as error:
-            if error.status != 503:
+            if error.status is None or error.status < 500:
                 raise
             found = None
         return list(found["items"]) if found else []
@@ -177,6 +183,7 @@ class Cluster:
             + image_problems(self.items("/api/v1/pods"), params["images"])
             + api_problems(self.items("/apis/apiregistration.k8s.io/v1/apiservices"), params["apis"])
             + metric_problems(self.items("/apis/metrics.k8s.io/v1beta1/nodes"), params["nodes"])
+            + rule_problems(params["rules"])
             + scaler_problems(self.items("/apis/keda.sh/v1alpha1/namespaces/functions/scaledobjects"))
         )
 
@@ -271,6 +278,7 @@ def main() -> None:
             },
             "probe_image": {"type": "str", "required": True},
             "registry": {"type": "str"},
+            "rules": {"type": "dict", "default": {}},
             "timeout_s": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
@@ -283,9 +291,12 @@ def main() -> None:
         if not module.check_mode:
             problems += cluster.probe()
     except faas.FaasError as error:
+        lacking = [str(problem) for problem in rule_problems(params["rules"])]
         module.fail_json(
-            msg=f"{params['context']}: {error}; look at: systemctl status kubelet on the control plane",
-            problems=[str(error)],
+            msg="\n- ".join(
+                [f"{params['context']}: {error}; look at: systemctl status kubelet on the control plane", *lacking]
+            ),
+            problems=[str(error), *lacking],
         )
     if problems:
         told = [str(problem) for problem in problems]

@@ -18,6 +18,7 @@ from ansible_collections.koren.faas.plugins.module_utils.cluster_check import (
     probe_problems,
     pull_problem,
     report_of,
+    rule_problems,
     scaler_problems,
 )
 
@@ -96,6 +97,13 @@ def test_a_way_between_nodes_that_is_cut_is_told_once_a_direction() -> None:
     assert "no pod runs on b: no image" in str(silent)
     (dns,) = probe_problems({"a": _report("a", resolved=False, service=False)}, {})
     assert "DNS" in str(dns)
+
+
+def test_rules_that_a_node_lacks_are_named() -> None:
+    told = {"a": "", "b": "kube-proxy: chain ip kube-proxy nat-prerouting\nkoren-pods: chain inet koren_pods forward"}
+    proxy, pods = (str(one) for one in rule_problems(told))
+    assert "b lacks the packet rules of kube-proxy: chain ip kube-proxy nat-prerouting; look at:" in proxy
+    assert "koren-pods" in pods and "koren-rules on b" in pods
 
 
 def test_an_image_to_pull_is_a_functions() -> None:
