@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
-from gateway_lab import Mosquitto, Pki, RedisServer, settings
+from gateway_lab import Lab, Mosquitto, Pki, RedisServer, settings, started
 
 from koren_gateway.queue.budgets import Memory
 from koren_gateway.queue.queue import Queue
@@ -51,3 +51,10 @@ async def store(lab_settings: Settings) -> AsyncIterator[Store]:
 @pytest.fixture
 def queue(store: Store, lab_settings: Settings) -> Queue:
     return Queue(store, lab_settings, Memory(store, lab_settings.batch_bytes))
+
+
+@pytest_asyncio.fixture
+async def lab(lab_settings: Settings, pki: Pki, store: Store) -> AsyncIterator[Lab]:
+    """A running gateway on the shared servers, with a clean Redis."""
+    async with started(lab_settings, pki) as made:
+        yield made

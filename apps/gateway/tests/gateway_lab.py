@@ -1,4 +1,5 @@
-"""What the tests need around a gateway: a real Redis, a real Mosquitto, certificates, a cluster."""
+"""What the tests need around a gateway: a real Redis, a real Mosquitto, certificates, a cluster, pods,
+people."""
 
 import asyncio
 import contextlib
@@ -10,11 +11,12 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -22,10 +24,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from koren_events import Receipt
+from koren_gateway.app import Gateway
 from koren_gateway.cluster.functions import FUNCTION_LABEL
 from koren_gateway.cluster.interface import Caller, Change, LeaseRecord
 from koren_gateway.errors import ClusterUnavailable
 from koren_gateway.intake.mqtt import Connection, Link
+from koren_gateway.queue.store import Store, connect
+from koren_gateway.scaling.externalscaler import externalscaler_pb2 as pb
+from koren_gateway.scaling.externalscaler import externalscaler_pb2_grpc as service
 from koren_gateway.settings import Settings
 
 REGION = "seoul"
@@ -59,9 +65,7 @@ class Pki:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         builder = self._builder(subject, key.public_key()).add_extension(
-            x509.ExtendedKeyUsage(
-                [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
-            ),
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]),
             critical=False,
         )
         builder = builder.add_extension(
@@ -206,15 +210,12 @@ def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError(f"nothing listens on {port}")
 
 
-def deployment(name: str, **annotations: str) -> dict[str, Any]:
+def deployment(name: str, function: str | None = None, **annotations: str) -> dict[str, Any]:
     return {
         "metadata": {
             "name": name,
-            "labels": {FUNCTION_LABEL: name},
-            "annotations": {
-                f"faas.koren.kr/{key.replace('_', '-')}": value
-                for key, value in annotations.items()
-            },
+            "labels": {FUNCTION_LABEL: function or name},
+            "annotations": {f"faas.koren.kr/{key.replace('_', '-')}": value for key, value in annotations.items()},
         }
     }
 
@@ -234,13 +235,16 @@ REPORTER = deployment(
 
 @dataclass
 class TestCluster:
-    """A `Cluster` in memory. Tokens: `pod/<function>/<pod>` and `user/<name>`; `admin` may all."""
+    """A `Cluster` in memory. Tokens: `pod/<function>/<pod>` and `user/<name>`, what follows a dot is
+    not looked at; `admin` may all, others what `rights` has of them."""
 
     __test__ = False
 
     functions: list[Mapping[str, Any]] = field(default_factory=lambda: [REPORTER])
     there: bool = True
     reviews: int = 0
+    rights: set[tuple[str, str, str]] = field(default_factory=set)
+    """User, verb, resource."""
     deleted_pods: list[str] = field(default_factory=list)
     lease: LeaseRecord = field(default_factory=lambda: LeaseRecord(None, None, 0, None))
     deployment_changes: "asyncio.Queue[Change]" = field(default_factory=asyncio.Queue)
@@ -276,7 +280,7 @@ class TestCluster:
 
     async def may(self, caller: Caller, verb: str, resource: str, name: str | None) -> bool:
         self._check()
-        return caller.user == "admin"
+        return caller.user == "admin" or (caller.user, verb, resource) in self.rights
 
     async def read_lease(self) -> LeaseRecord:
         self._check()
@@ -299,9 +303,7 @@ class TestCluster:
 
 
 def settings(pki: Pki, redis: RedisServer, broker_port: int, **more: Any) -> Settings:
-    certificate, key = pki.issue(
-        f"gateway.{REGION}", "gateway.koren-faas.svc", "gateway.koren-faas.svc.cluster.local"
-    )
+    certificate, key = pki.issue(f"gateway.{REGION}", "gateway.koren-faas.svc", "gateway.koren-faas.svc.cluster.local")
     return Settings(
         **{
             "region": REGION,
@@ -330,11 +332,7 @@ def settings(pki: Pki, redis: RedisServer, broker_port: int, **more: Any) -> Set
 def environment(settings: Settings) -> dict[str, str]:
     values = settings.model_dump()
     values["redis_password"] = REDIS_PASSWORD
-    return {
-        f"KOREN_GATEWAY_{name.upper()}": str(value)
-        for name, value in values.items()
-        if value is not None
-    }
+    return {f"KOREN_GATEWAY_{name.upper()}": str(value) for name, value in values.items() if value is not None}
 
 
 def event(
@@ -368,8 +366,8 @@ def message(**more: Any) -> bytes:
 class Pod:
     """A runtime: what it sends is what a function's pod sends."""
 
-    def __init__(self, settings: Settings, function: str, name: str) -> None:
-        self._token = f"pod/{function}/{name}"
+    def __init__(self, settings: Settings, function: str, name: str, token: str = "") -> None:
+        self._token = token or f"pod/{function}/{name}"
         self._base = f"http://127.0.0.1:{settings.runtime_port}"
         self.attempt = ""
         self.key = ""
@@ -396,14 +394,17 @@ class Pod:
             return await asyncio.wait_for(self.next(), 1)
         return None
 
-    async def post(self, what: str, body: Any = None) -> int:
-        answer = await self.call(
+    async def say(self, what: str, body: Any = None) -> httpx.Response:
+        """Of the event in hand: entered, heartbeat, response or error."""
+        return await self.call(
             "POST",
             f"/v1/invocation/{self.key}/{what}",
             json=body if body is not None else {},
             headers={"Koren-Attempt": self.attempt},
         )
-        return answer.status_code
+
+    async def post(self, what: str, body: Any = None) -> int:
+        return (await self.say(what, body)).status_code
 
 
 class Operator:
@@ -436,17 +437,33 @@ class Operator:
         await connection.subscribe("health/#")
         return cls(connection)
 
-    async def publish(self, topic: str = TOPIC, body: bytes | None = None, **more: Any) -> None:
-        await self._connection.publish(topic, body or json.dumps(event(**more)).encode())
+    async def publish(
+        self, topic: str = TOPIC, body: bytes | None = None, *, retain: bool = False, **more: Any
+    ) -> None:
+        await self._connection.publish(topic, body or json.dumps(event(**more)).encode(), retain=retain)
 
-    async def receipt(self, state: str, count: int = 1) -> Receipt:
-        """The last of `count` receipts of that state."""
+    def publish_at_qos_0(
+        self, body: bytes, topic: str = TOPIC, content_type: str = "", attributes: Mapping[str, str] | None = None
+    ) -> None:
+        """Sent as it is, without a word from the broker; `attributes` are user properties."""
+        properties = b"\x03" + _text(content_type) if content_type else b""
+        for name, value in (attributes or {}).items():
+            properties += b"\x26" + _text(name) + _text(value)
+        rest = _text(topic) + _length(len(properties)) + properties + body
+        self._connection._write(b"\x30" + _length(len(rest)) + rest)
+
+    async def receipt(self, state: str, count: int = 1, subject: str | None = None) -> Receipt:
+        """The last of `count` receipts of that state, and subject if given."""
 
         def found() -> list[Receipt]:
-            return [receipt for receipt in self.receipts if receipt.state == state]
+            return [r for r in self.receipts if r.state == state and subject in (None, r.subject)]
 
-        await until(lambda: len(found()) >= count, f"{state} among {self.receipts}")
+        await until(lambda: len(found()) >= count, lambda: f"{state} among {self.receipts}")
         return found()[-1]
+
+    def states(self, subject: str) -> list[str]:
+        """The states of the receipts of that subject, in the order they came."""
+        return [receipt.state.value for receipt in self.receipts if receipt.subject == subject]
 
     async def close(self) -> None:
         self._reading.cancel()
@@ -463,8 +480,221 @@ class Operator:
                     self.receipts.append(Receipt.from_json(arrival.message))
 
 
-async def until(condition: Callable[[], bool], what: str, timeout_s: float = 10) -> None:
+def _text(value: str) -> bytes:
+    """A text in an MQTT packet."""
+    encoded = value.encode()
+    return len(encoded).to_bytes(2, "big") + encoded
+
+
+def _length(value: int) -> bytes:
+    """A variable byte integer in an MQTT packet."""
+    encoded = b""
+    while True:
+        value, low = divmod(value, 128)
+        encoded += bytes([low | (0x80 if value else 0)])
+        if not value:
+            return encoded
+
+
+async def until(
+    condition: Callable[[], bool | Awaitable[bool]], what: str | Callable[[], str], timeout_s: float = 15
+) -> None:
+    """Waits for the condition, which may be a coroutine."""
     end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, f"not within {timeout_s} s: {what}"
+    while True:
+        holds = condition()
+        if not isinstance(holds, bool):
+            holds = await holds
+        if holds:
+            return
+        told = what if isinstance(what, str) else what()
+        assert time.monotonic() < end, f"not within {timeout_s} s: {told}"
         await asyncio.sleep(0.01)
+
+
+class Proxy:
+    """A TCP proxy on a port of its own, which can be cut as a network is."""
+
+    def __init__(self, to_port: int) -> None:
+        self.port = free_port()
+        self._to_port = to_port
+        self._server: asyncio.Server | None = None
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+
+    def cut(self) -> None:
+        """Ends all connections, and takes none."""
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._to_port)
+        self._writers += [writer, to_server]
+        await asyncio.gather(_pass(reader, to_server), _pass(from_server, writer))
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while some := await reader.read(65536):
+            writer.write(some)
+    writer.close()
+
+
+@dataclass
+class Lab:
+    """A running gateway and who talks to it."""
+
+    settings: Settings
+    cluster: TestCluster
+    gateway: Gateway
+    broker: Operator
+    pki: Pki
+
+    def pod(self, name: str = "pod-a", function: str = "report-incident", token: str = "") -> Pod:
+        return Pod(self.settings, function, name, token)
+
+    async def admin(self, method: str, path: str, *, token: str = "user/admin", **more: Any) -> httpx.Response:
+        async with httpx.AsyncClient(
+            base_url=f"https://localhost:{self.settings.functions_port}",
+            verify=self.pki.client_context(),
+            headers={"Koren-Token": token},
+            timeout=30,
+        ) as client:
+            return await client.request(method, path, **more)
+
+    async def function(self, name: str = "report-incident") -> Mapping[str, Any] | None:
+        """The function as the gateway lists it; none when it does not know it."""
+        listed = (await self.admin("GET", "/v1/functions")).json()["functions"]
+        return next((one for one in listed if one["name"] == name), None)
+
+    async def dead_letters(self, function: str | None = None) -> Sequence[Mapping[str, Any]]:
+        query = f"?function={function}" if function else ""
+        letters: Sequence[Mapping[str, Any]] = (await self.admin("GET", f"/v1/dead-letters{query}")).json()[
+            "dead_letters"
+        ]
+        return letters
+
+    async def known(self, name: str, there: bool = True) -> None:
+        """Waits until the gateway knows the function, or does not any more."""
+
+        async def is_so() -> bool:
+            return (await self.function(name) is not None) is there
+
+        await until(is_so, f"function {name}: {there}")
+
+    async def queued(self, name: str = "report-incident", **counts: int) -> None:
+        """Waits until the function's counts are these, e.g. runnable=1."""
+
+        async def is_so() -> bool:
+            its = await self.function(name) or {}
+            return {count: its.get(count) for count in counts} == counts
+
+        await until(is_so, f"{name}: {counts}")
+
+    async def polling(self, name: str = "report-incident", pods: int = 1) -> None:
+        """Waits until so many pods of the function wait for an event."""
+        workers = self.gateway._bell._workers
+        await until(lambda: len(workers.get(f"f:{name}", ())) == pods, f"{pods} pods of {name} wait")
+
+    @contextlib.asynccontextmanager
+    async def keda(self, common_name: str = "keda") -> AsyncIterator[service.ExternalScalerStub]:
+        certificate, key = self.pki.issue(common_name)
+        credentials = grpc.ssl_channel_credentials(self.pki.ca.read_bytes(), key.read_bytes(), certificate.read_bytes())
+        address = f"localhost:{self.settings.scaler_port}"
+        async with grpc.aio.secure_channel(address, credentials) as channel:
+            yield stub(channel)
+
+    async def metrics(self) -> str:
+        async with httpx.AsyncClient(verify=False) as client:
+            page = await client.get(f"http://127.0.0.1:{self.settings.metrics_port}/metrics")
+            return page.text
+
+    async def metric(self, name: str, /, **labels: str) -> float | None:
+        """The value of one series; none when there is none."""
+        inner = ",".join(f'{label}="{value}"' for label, value in labels.items())
+        series = f"koren_gateway_{name}{{{inner}}} " if labels else f"koren_gateway_{name} "
+        found = [line for line in (await self.metrics()).splitlines() if line.startswith(series)]
+        return float(found[0].removeprefix(series)) if found else None
+
+    async def ready(self) -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            async with httpx.AsyncClient(verify=False) as client:
+                page = await client.get(f"http://127.0.0.1:{self.settings.metrics_port}/readyz")
+                return page.status_code == 200
+        return False
+
+    async def open(self) -> None:
+        """Waits until the gateway is ready and takes events in."""
+
+        async def is_open() -> bool:
+            return await self.ready() and await self.metric("intake_connected") == 1
+
+        await until(is_open, "the intake is open")
+
+
+def stub(channel: grpc.aio.Channel) -> service.ExternalScalerStub:
+    return service.ExternalScalerStub(channel)  # type: ignore[no-untyped-call]
+
+
+def scaled(function: str = "report-incident", **metadata: str) -> pb.ScaledObjectRef:
+    return pb.ScaledObjectRef(name=function, namespace="functions", scalerMetadata={"function": function, **metadata})
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, cluster: TestCluster) -> AsyncIterator[Gateway]:
+    gateway = Gateway(settings, cluster)
+    task = asyncio.create_task(gateway.run())
+    try:
+        yield gateway
+    finally:
+        gateway.stop()
+        await asyncio.wait_for(task, 15)
+
+
+@contextlib.asynccontextmanager
+async def started(settings: Settings, pki: Pki, cluster: TestCluster | None = None) -> AsyncIterator[Lab]:
+    """A gateway whose intake is open."""
+    cluster = cluster or TestCluster()
+    operator = await Operator.connect(pki, settings.broker_port)
+    try:
+        async with running(settings, cluster) as gateway:
+            lab = Lab(settings, cluster, gateway, operator, pki)
+            await lab.open()
+            operator.receipts.clear()
+            yield lab
+    finally:
+        await operator.close()
+
+
+@dataclass
+class World:
+    """A gateway with a Redis and a broker of its own."""
+
+    lab: Lab
+    redis: RedisServer
+    mosquitto: Mosquitto
+    store: Store
+
+
+@contextlib.asynccontextmanager
+async def world(
+    folder: Path, pki: Pki, cluster: TestCluster | None = None, maxmemory: str = "0", **more: Any
+) -> AsyncIterator[World]:
+    """A gateway whose intake is open, and neighbours that can be stopped; `more` are settings."""
+    redis, mosquitto = RedisServer(folder / "redis", maxmemory=maxmemory), Mosquitto(folder / "mosquitto", pki)
+    redis.start()
+    mosquitto.start()
+    try:
+        made = settings(pki, redis, mosquitto.port, **more)
+        store = Store(connect(made))
+        async with started(made, pki, cluster) as lab:
+            yield World(lab, redis, mosquitto, store)
+        await store.redis.aclose()
+    finally:
+        mosquitto.stop()
+        redis.stop()

@@ -23,6 +23,7 @@ from koren_gateway.scaling.bell import Bell
 
 _RESPONSE_MAX_BYTES = 2 * 2**20
 _TEXT_MAX = 16_000
+_DELIVERY = web.RequestKey("delivery", int)
 _log = structlog.get_logger()
 
 
@@ -263,7 +264,7 @@ class RuntimeApi:
         delivery = number_header(request, "Koren-Attempt")
         if delivery is None:
             raise Refused(400, "header Koren-Attempt is missing; send the one that 'next' gave")
-        request["delivery"] = delivery
+        request[_DELIVERY] = delivery
         return function, request.match_info["key"], delivery
 
 
@@ -274,7 +275,7 @@ async def _leases_in_an_outage(request: web.Request, handler: Handler) -> web.St
     try:
         return await handler(request)
     except StoreUnavailable as error:
-        if "delivery" not in request:
+        if _DELIVERY not in request:
             raise
         return web.json_response(
             {"error": f"{error}; try again"},
