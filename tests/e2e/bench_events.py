@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DONE, SITE_DIR, drill
+from conftest import DONE, SITE_DIR, Identities, drill
 from figures import Figures, percentile, percentiles
 from inside import Process, lease_holder, seoul_redis
 from ways import (
@@ -114,16 +114,18 @@ def store(site: dict[str, Any]) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def broker(site: dict[str, Any]) -> Broker:
-    """Seoul's broker, for the operator."""
-    pki = SITE_DIR / "pki"
-    host = site["regions"]["seoul"]["broker"]
-    certificate, key = pki / "operator.crt", pki / "operator.key"
-    return Broker(host=host, port=8883, ca=pki / "ca.crt", certificate=certificate, key=key)
+def clients(site: dict[str, Any], identities: Identities) -> Iterator[list[Broker]]:
+    """Seoul's broker, for a subscriber and for the publishers."""
+    taken = [identities.take() for _ in range(1 + PUBLISHERS)]
+    host, ca = site["regions"]["seoul"]["broker"], SITE_DIR / "pki" / "ca.crt"
+    yield [Broker(host=host, port=8883, ca=ca, certificate=one.cert, key=one.key) for one in taken]
+    for one in taken:
+        identities.give_back(one)
 
 
-def test_machine(figures: Figures, store: Any, broker: Broker) -> None:
-    bare = bare_subscriber(broker, broker, BARE_TOPIC, messages(EVENTS, EVENT_BYTES), PUBLISHERS)
+def test_machine(figures: Figures, store: Any, clients: list[Broker]) -> None:
+    subscriber, *publishers = clients
+    bare = bare_subscriber(publishers, subscriber, BARE_TOPIC, messages(EVENTS, EVENT_BYTES))
     figures.line["bare_subscriber_per_s"] = round(bare)
     figures.row("a bare paho subscriber at the same broker, 1 KiB", f"{bare:.0f} a second")
     durable = fsyncs(store, EVENT_BYTES)
@@ -156,12 +158,12 @@ class Load:
 class Sink:
     """A function without pods: what comes for it stays in Redis, to be counted."""
 
-    def __init__(self, name: str, kube: Kube, store: Any, broker: Broker) -> None:
+    def __init__(self, name: str, kube: Kube, store: Any, publishers: list[Broker]) -> None:
         self._name = name
         self._topic = TOPIC.format(name)
         self._kube = kube
         self._store = store
-        self._broker = broker
+        self._publishers = publishers
 
     def register(self) -> None:
         """Makes the function's Deployment."""
@@ -175,7 +177,7 @@ class Sink:
         deadline = time.monotonic() + 30
         while not self._count(self._queues()):
             assert time.monotonic() < deadline, f"the gateway does not know {self._name}"
-            with publishing(self._broker, packets(self._topic, messages(1, EVENT_BYTES))) as begin:
+            with publishing(self._publishers[:1], packets(self._topic, messages(1, EVENT_BYTES))) as begin:
                 begin()
         self.empty()
 
@@ -188,7 +190,7 @@ class Sink:
         """Publishes all as fast as it goes, and takes it out again."""
         gateway = Process(lease_holder(self._kube))
         memory = [(0, gateway.memory_mib())]
-        with publishing(self._broker, packets(self._topic, sent), PUBLISHERS) as begin:
+        with publishing(self._publishers, packets(self._topic, sent)) as begin:
             began = begin()
             queues: set[bytes] = set()
             counted, moved = 0, began
@@ -231,9 +233,9 @@ class Sink:
 
 
 @pytest.fixture(scope="module")
-def sink(kube: Kube, store: Any, broker: Broker) -> Iterator[Sink]:
+def sink(kube: Kube, store: Any, clients: list[Broker]) -> Iterator[Sink]:
     """Registered at the gateway meanwhile."""
-    made = Sink(SINK, kube, store, broker)
+    made = Sink(SINK, kube, store, clients[1:])
     try:
         made.register()
         made.wait_registered()
@@ -243,9 +245,9 @@ def sink(kube: Kube, store: Any, broker: Broker) -> Iterator[Sink]:
 
 
 @pytest.fixture
-def twenty(kube: Kube, store: Any, broker: Broker) -> Iterator[None]:
+def twenty(kube: Kube, store: Any, clients: list[Broker]) -> Iterator[None]:
     """So many functions more, none of which wants what comes."""
-    made = [Sink(OTHER.format(number), kube, store, broker) for number in range(OTHERS)]
+    made = [Sink(OTHER.format(number), kube, store, clients[1:]) for number in range(OTHERS)]
     try:
         for one in made:
             one.register()

@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 import pytest
 import redis
-from conftest import SITE_DIR, Cluster, Heard, Publish, cut_off, on_host, until
+from conftest import SITE_DIR, Cluster, Heard, Identities, Publish, cut_off, on_host, until
 from figures import Figures
 from inside import Process, gateway_pods, seoul_redis
 from soak_traffic import HeldEvent, Line, Sent, Traffic
@@ -254,11 +254,12 @@ def test_soak(
     kube: Kube,
     probe: str,
     publish_at: Publish,
+    identities: Identities,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     seoul = cluster("seoul")
     store = seoul_redis(site)
-    line = Line(site["regions"]["seoul"]["broker"])
+    line = Line(site["regions"]["seoul"]["broker"], identities.take())
     # Receipts from both sides: what one broker loses when it is killed, the other has.
     heard = Heard()
     at_edge = publish_at(site["regions"]["seoul"]["broker"], heard.append)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import paho.mqtt.client as mqtt
-from conftest import CLOSED, DONE, OPENED, SITE_DIR
+from conftest import CLOSED, DONE, OPENED, SITE_DIR, Identity
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -61,10 +61,9 @@ class HeldEvent(Event):
 class Line:
     """A client at a broker that comes back by itself, and sends what it is told."""
 
-    def __init__(self, host: str) -> None:
-        pki = SITE_DIR / "pki"
+    def __init__(self, host: str, identity: Identity) -> None:
         self._mqtt = mqtt.Client(CallbackAPIVersion.VERSION2, f"e2e-soak-{uuid.uuid4()}", protocol=mqtt.MQTTv5)
-        self._mqtt.tls_set(str(pki / "ca.crt"), str(pki / "operator.crt"), str(pki / "operator.key"))
+        self._mqtt.tls_set(str(SITE_DIR / "pki" / "ca.crt"), str(identity.cert), str(identity.key))
         self._mqtt.reconnect_delay_set(1, 2)
         self._mqtt.connect(host, 8883)
         self._mqtt.loop_start()

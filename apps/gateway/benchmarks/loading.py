@@ -21,7 +21,7 @@ STUCK_S = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broker:
-    """A broker, and a client certificate that it takes."""
+    """A broker, and the certificate of one client: it may keep one connection of each."""
 
     host: str
     port: int
@@ -88,8 +88,8 @@ def _length(value: int) -> bytes:
 
 
 @contextlib.contextmanager
-def publishing(broker: Broker, sent: Sequence[bytes], publishers: int = 1) -> Iterator[Callable[[], float]]:
-    """Processes that are connected and publish all packets once the function is called.
+def publishing(brokers: Sequence[Broker], sent: Sequence[bytes]) -> Iterator[Callable[[], float]]:
+    """Processes, one a client, that are connected and publish all packets once the function is called.
 
     It returns the monotonic time of that. The end of the context waits until all is acknowledged.
     """
@@ -97,8 +97,8 @@ def publishing(broker: Broker, sent: Sequence[bytes], publishers: int = 1) -> It
     context = multiprocessing.get_context("spawn")
     ready, go = context.Semaphore(0), context.Event()
     processes = [
-        context.Process(target=_publish, args=(broker, sent[number::publishers], ready, go), daemon=True)
-        for number in range(publishers)
+        context.Process(target=_publish, args=(broker, sent[number :: len(brokers)], ready, go), daemon=True)
+        for number, broker in enumerate(brokers)
     ]
     for process in processes:
         process.start()
@@ -128,9 +128,7 @@ def _publish(broker: Broker, sent: Sequence[bytes], ready: Any, go: Signal) -> N
     camera.close()
 
 
-def bare_subscriber(
-    publisher: Broker, subscriber: Broker, topic: str, messages: Sequence[bytes], publishers: int = 1
-) -> float:
+def bare_subscriber(publishers: Sequence[Broker], subscriber: Broker, topic: str, messages: Sequence[bytes]) -> float:
     """Messages a second to a paho client over TLS at QoS 1 that does nothing but acknowledge each by hand."""
     import paho.mqtt.client as mqtt
     from paho.mqtt.enums import CallbackAPIVersion
@@ -158,7 +156,7 @@ def bare_subscriber(
     client.on_connect = connected
     client.on_subscribe = lambda *_: ready.set()
     client.on_message = came
-    with publishing(publisher, packets(topic, messages), publishers) as begin:
+    with publishing(publishers, packets(topic, messages)) as begin:
         client.connect(subscriber.host, subscriber.port)
         client.loop_start()
         assert ready.wait(STUCK_S), "the broker does not answer the bare subscriber"

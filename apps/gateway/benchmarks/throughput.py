@@ -104,7 +104,7 @@ def measure(events: int, warm: int, folder: Path) -> dict[str, float]:
         store = client_of(settings)
         line = {
             "redis_fsync_per_s": fsyncs(store, EVENT_BYTES),
-            "bare_subscriber_per_s": bare_subscriber(cameras, gateways, TOPIC.format(LOADED), sent),
+            "bare_subscriber_per_s": bare_subscriber([cameras], gateways, TOPIC.format(LOADED), sent),
         }
         # Anew, for its free ports may have become those of connections by now.
         settings = lab.settings(pki, redis, broker.port)
@@ -122,7 +122,7 @@ def loaded(cameras: Broker, store: Any, process: int, sent: list[bytes]) -> dict
     """All events as fast as they go, from being published to being on disk, and what the process takes for it."""
     queues: set[bytes] = set()  # a list a subject
     held = [memory(process)]
-    with publishing(cameras, packets(TOPIC.format(LOADED), sent)) as begin:
+    with publishing([cameras], packets(TOPIC.format(LOADED), sent)) as begin:
         used, began = processor_s(process), begin()
         counted, moved = 0, began
         while counted < len(sent):
