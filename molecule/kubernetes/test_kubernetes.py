@@ -144,7 +144,7 @@ def test_packet_rules_that_are_taken_away_come_back(site: Site, eventually: Wait
     gone = site.run(host, "koren-rules check", check=False)
     for chain in ("ip kube-proxy nat-prerouting", "ip flannel-ipv4 postrtg", "inet koren_pods forward"):
         assert chain in gone
-    eventually(lambda: site.run(host, "koren-rules check", check=False) == "", 20)
+    eventually(lambda: site.run(host, "koren-rules check", check=False) == "", 60)
     services = "nft list chain ip kube-proxy services | grep -c 'vmap @service-ips'"
     eventually(lambda: site.run(host, services, check=False).strip() == "1", 10)
 

@@ -81,6 +81,20 @@ def test_an_owner_that_is_still_starting_is_left_alone(rules: ModuleType, tmp_pa
     assert keeper.look(rules.owners(rules.FOLDER), 71.0) == ["kube-proxy"]
 
 
+def test_who_needs_anothers_rules_is_started_once_those_are_back(rules: ModuleType, tmp_path: Path) -> None:
+    first, second = owner(tmp_path, "kube-proxy", restore=["true"]), owner(tmp_path, "flannel", after="kube-proxy")
+    first.write_text("rule\n")
+    second.write_text("rule\n")
+    keeper = rules.Keeper()
+    keeper.look(rules.owners(rules.FOLDER), 0.0)
+    first.unlink()
+    second.unlink()
+    assert keeper.look(rules.owners(rules.FOLDER), 2.0) == ["kube-proxy"]
+    assert keeper.look(rules.owners(rules.FOLDER), 4.0) == []
+    first.write_text("rule\n")
+    assert keeper.look(rules.owners(rules.FOLDER), 6.0) == ["flannel"]
+
+
 def test_who_is_not_on_the_node_has_no_rules_to_keep(
     rules: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
