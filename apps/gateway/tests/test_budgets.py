@@ -1,5 +1,6 @@
 """What a region keeps has limits, and what they drop is counted; events that wait are never dropped."""
 
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest_asyncio
 from gateway_lab import FUNCTION_LABEL, REGION, REPORTER, Lab, Pki, deployment, started, until, world
 
 from koren_gateway.cluster.interface import Change
+from koren_gateway.queue.budgets import SEEN_BYTES
 from koren_gateway.queue.store import Store
 from koren_gateway.settings import Settings
 
@@ -113,6 +115,17 @@ async def test_the_memory_of_events_seen_is_bounded_by_count(lab: Lab, store: St
     await lab.broker.publish(subject="s29", happened="updated")
     await lab.broker.receipt("received", 31)
     assert await lab.metric("events_total", outcome="duplicate") == 1
+
+
+async def test_a_seen_event_takes_no_more_than_its_budget_says(store: Store) -> None:
+    await store.command("PING")
+    before = (await store.command("INFO", "memory"))["used_memory"]
+    count = 50_000
+    for start in range(0, count, 5000):
+        pairs = [(start + n, hashlib.sha256(b"%d" % (start + n)).digest()[:16]) for n in range(5000)]
+        await store.command("ZADD", "koren:seen", *(word for pair in pairs for word in pair))
+    after = (await store.command("INFO", "memory"))["used_memory"]
+    assert 0.8 * SEEN_BYTES < (after - before) / count <= SEEN_BYTES
 
 
 async def test_dead_letters_and_seen_events_go_by_age(tidy: Lab, store: Store) -> None:
