@@ -22,12 +22,13 @@ import pytest_asyncio
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from gateway_lab import REPORTER, Pki, free_port
+from gateway_lab import REPORTER, Pki, free_port, until
 from kubernetes_asyncio import client
 
 from koren_gateway.cluster.functions import Functions
 from koren_gateway.cluster.interface import Change, LeaseRecord
 from koren_gateway.cluster.kubernetes import Kubernetes
+from koren_gateway.cluster.reviews import _expires_at
 from koren_gateway.errors import ClusterUnavailable
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -38,9 +39,7 @@ ADMIN = "admin-token"
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(
-        not all(program.is_file() for program in PROGRAMS), reason="the bundle is not built"
-    ),
+    pytest.mark.skipif(not all(program.is_file() for program in PROGRAMS), reason="the bundle is not built"),
 ]
 
 
@@ -92,13 +91,13 @@ class ApiServer:
             "--service-cluster-ip-range=10.0.0.0/24",
         )
         async with self.admin() as admin:
-            until = time.monotonic() + 60
-            while True:
-                assert time.monotonic() < until, "no API server within 60 s"
+
+            async def ready() -> bool:
                 with contextlib.suppress(httpx.TransportError):
-                    if (await admin.get("/readyz")).status_code == 200:
-                        return
-                await asyncio.sleep(0.2)
+                    return (await admin.get("/readyz")).status_code == 200
+                return False
+
+            await until(ready, "the API server is ready", 60)
 
     def stop_server(self) -> None:
         process = self._processes.pop()
@@ -139,17 +138,13 @@ async def server(processes: ApiServer) -> ApiServer:
             if "kind: NetworkPolicy" in document or "{{" in document or "{%" in document:
                 continue
             made = yaml.safe_load(document)
-            if (
-                made["kind"] not in ("Namespace", "ServiceAccount")
-                and "rbac" not in made["apiVersion"]
-            ):
+            if made["kind"] not in ("Namespace", "ServiceAccount") and "rbac" not in made["apiVersion"]:
                 continue
             await create(admin, made)
         for name in ("report-incident", "operator"):
             await create(
                 admin,
-                {"apiVersion": "v1", "kind": "ServiceAccount"}
-                | {"metadata": {"name": name, "namespace": "functions"}},
+                {"apiVersion": "v1", "kind": "ServiceAccount"} | {"metadata": {"name": name, "namespace": "functions"}},
             )
     return processes
 
@@ -161,9 +156,7 @@ async def cluster(server: ApiServer) -> AsyncIterator[Kubernetes]:
     configuration.ssl_ca_cert = str(server.ca)
     token = await token_of(server, "koren-faas", "gateway", None)
     configuration.api_key = {"BearerToken": f"Bearer {token}"}
-    made = Kubernetes(
-        client.ApiClient(configuration), functions_in="functions", gateway_in="koren-faas"
-    )
+    made = Kubernetes(client.ApiClient(configuration), functions_in="functions", gateway_in="koren-faas")
     yield made
     await made.close()
 
@@ -266,19 +259,19 @@ async def next_of(changes: AsyncIterator[Change]) -> Change:
         return await anext(changes)
 
 
-async def test_functions_are_followed_also_through_an_outage(
-    server: ApiServer, cluster: Kubernetes
-) -> None:
+async def test_functions_are_followed_also_through_an_outage(server: ApiServer, cluster: Kubernetes) -> None:
     functions = Functions()
     following = asyncio.create_task(functions.follow(cluster))
     await asyncio.wait_for(functions.wait_in_step(), 5)
     assert functions.all() == []
     made = deployment()
 
-    async def seen(timeout_s: float | None) -> None:
-        async with asyncio.timeout(20):
-            while (f := functions.get("report-incident")) is None or f.timeout_s != timeout_s:
-                await asyncio.sleep(0.02)
+    async def seen(timeout_s: float) -> None:
+        def is_so() -> bool:
+            function = functions.get("report-incident")
+            return function is not None and function.timeout_s == timeout_s
+
+        await until(is_so, f"the function's timeout is {timeout_s}", 20)
 
     async with server.admin() as admin:
         await create(admin, made)
@@ -297,10 +290,16 @@ async def test_functions_are_followed_also_through_an_outage(
             await cluster.read_lease()
         assert functions.get("report-incident") is not None
         await server.start()
+        # A second Deployment with the label is no function, until the first has gone.
+        twin = deployment()
+        twin["metadata"]["name"] = "canary"
+        await create(admin, twin)
+        await until(lambda: bool(functions.refused()), "the twin is refused", 20)
+        assert [refusal.deployment for refusal in functions.refused()] == ["canary"]
         await admin.delete(path)
-        async with asyncio.timeout(20):
-            while functions.all():
-                await asyncio.sleep(0.02)
+        await until(lambda: not functions.refused(), "the twin has the name", 20)
+        await admin.delete(f"{path_of(made)}/canary")
+        await until(lambda: not functions.all(), "no function is left", 20)
     following.cancel()
 
 
@@ -317,9 +316,30 @@ async def test_a_pod_that_is_gone_is_said_to_be(server: ApiServer, cluster: Kube
         assert change.names == ["pod-a"]
 
 
-async def test_a_token_tells_the_function_and_the_pod(
-    server: ApiServer, cluster: Kubernetes
-) -> None:
+async def test_a_failed_pod_says_why_and_is_removed(server: ApiServer, cluster: Kubernetes) -> None:
+    changes = cluster.pods()
+    await next_of(changes)
+    async with server.admin() as admin:
+        await create(admin, pod("pod-f"))
+        path = f"{path_of(pod('pod-f'))}/pod-f"
+        status = {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}
+        answer = await admin.patch(
+            f"{path}/status",
+            content=json.dumps({"status": status}),
+            headers={"Content-Type": "application/merge-patch+json"},
+        )
+        assert answer.status_code == 200, answer.text
+        while (change := await next_of(changes)).objects[0]["status"].get("reason") != "Evicted":
+            pass
+        assert change.names == ["pod-f"]
+        await cluster.delete_pod("pod-f")
+        while (change := await next_of(changes)).kind != "removed":
+            pass
+        assert (await admin.get(path)).status_code == 404
+        await cluster.delete_pod("pod-f")  # another gateway was first
+
+
+async def test_a_token_tells_the_function_and_the_pod(server: ApiServer, cluster: Kubernetes) -> None:
     async with server.admin() as admin:
         await create(admin, pod("pod-b"))
         token = await token_of(server, "functions", "report-incident", "pod-b", "gateway")
@@ -328,6 +348,8 @@ async def test_a_token_tells_the_function_and_the_pod(
         assert caller.function("functions") == "report-incident" and caller.pod == "pod-b"
         header = json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))
         assert header["alg"] == "ES256"
+        # By this the gateway knows how long it may trust it while nobody can review.
+        assert 0 < _expires_at(token) - time.time() <= 600
         other = await token_of(server, "functions", "report-incident", "pod-b")
         for wrong in (other, "nonsense", token[:-4] + "AAAA"):
             assert await cluster.review(wrong) is None
@@ -338,7 +360,8 @@ async def test_rbac_says_who_may(server: ApiServer, cluster: Kubernetes) -> None
         {
             "kind": "Role",
             "rules": [
-                {"apiGroups": ["faas.koren.kr"], "resources": ["functions"], "verbs": ["invoke"]}
+                {"apiGroups": ["faas.koren.kr"], "resources": ["functions"], "verbs": ["invoke"]},
+                {"apiGroups": ["faas.koren.kr"], "resources": ["heldevents"], "verbs": ["list", "release"]},
             ],
         },
         {
@@ -365,6 +388,8 @@ async def test_rbac_says_who_may(server: ApiServer, cluster: Kubernetes) -> None
     assert caller is not None and caller.pod is None
     assert await cluster.may(caller, "invoke", "functions", "report-incident")
     assert not await cluster.may(caller, "list", "deadletters", None)
+    assert await cluster.may(caller, "release", "heldevents", "0123")
+    assert not await cluster.may(caller, "dismiss", "heldevents", "0123")
 
 
 async def test_of_two_writers_of_the_lease_one_wins(cluster: Kubernetes) -> None:
