@@ -18,6 +18,7 @@ from koren_gateway.intake.intake import outcome_of
 from koren_gateway.intake.judge import judge
 from koren_gateway.intake.mqtt import Arrival
 from koren_gateway.intake.receipts import intake_receipts, outbox_receipt
+from koren_gateway.queue.budgets import SEEN_BYTES, UNLIMITED_BYTES, budgets_of
 from koren_gateway.queue.queue import TakenIn
 from koren_gateway.queue.retries import GiveUp, Policy, Retry, after_failure
 
@@ -32,9 +33,7 @@ def judged(body: bytes, topic: str = TOPIC, wanted: Sequence[Function] = (FN,)) 
 
 def test_an_event_goes_to_the_functions_that_want_its_topic() -> None:
     functions = Functions()
-    functions.apply(
-        Change("listed", [REPORTER, deployment("called-only"), deployment("all", topic="events/#")])
-    )
+    functions.apply(Change("listed", [REPORTER, deployment("called-only"), deployment("all", topic="events/#")]))
     assert [f.name for f in functions.wanting(TOPIC)] == ["all", "report-incident"]
     assert [f.name for f in functions.wanting("events/seoul/cctv-seoul-01/speed")] == ["all"]
 
@@ -50,10 +49,20 @@ def test_a_wrong_annotation_does_not_lose_the_function() -> None:
     assert functions.all() == []
 
 
+def test_a_deployment_that_is_not_right_keeps_its_function_from_counting_as_deleted() -> None:
+    functions = Functions()
+    wrong = deployment("report", "report-incident", timeout_s="a minute")
+    odd: list[Any] = [{"metadata": {"name": "odd", "labels": None}}, {"metadata": {"name": "odder", "labels": [1]}}]
+    functions.apply(Change("listed", [wrong, deployment("count"), *odd]))
+    assert [function.name for function in functions.all()] == ["count"]
+    assert functions.named() >= {"count", "report-incident"}
+    assert {refusal.deployment for refusal in functions.refused()} == {"report", "odd", "odder"}
+    functions.apply(Change("removed", [wrong]))
+    assert "report-incident" not in functions.named()
+
+
 def test_limits_of_a_function_have_defaults() -> None:
-    assert function_of(deployment("f")) == Function(
-        name="f", timeout_s=180, max_attempts=5, incident_limit_s=3600
-    )
+    assert function_of(deployment("f")) == Function(name="f", timeout_s=180, max_attempts=5, incident_limit_s=3600)
 
 
 @pytest.mark.parametrize(
@@ -73,15 +82,33 @@ def test_limits_of_a_function_have_defaults() -> None:
         (message(data="x" * MAX_EVENT_BYTES), TOPIC, f"more than {MAX_EVENT_BYTES}"),
     ],
 )
-def test_what_is_no_event_of_this_region_is_a_dead_letter(
-    body: bytes, topic: str, reason: str
-) -> None:
+def test_what_is_no_event_of_this_region_is_a_dead_letter(body: bytes, topic: str, reason: str) -> None:
     entry = judged(body, topic)
     assert reason in entry.reason
     assert not entry.functions
     assert entry.message == body
     assert judged(body, topic).key == entry.key
     assert outcome_of(entry, TakenIn("new")) == "dead-lettered"
+
+
+def test_whatever_fails_while_a_message_is_judged_is_the_reason_of_a_dead_letter() -> None:
+    def failing(topic: str) -> Sequence[Function]:
+        raise KeyError("a filter that nobody can match")
+
+    arrival = Arrival(mid=1, topic=TOPIC, message=message(), received_ms=1000)
+    entry = judge(arrival, "seoul", failing)
+    assert "could not be judged: KeyError" in entry.reason and not entry.functions
+    for topic in ("", "events", "events/", "\ud800", "x" * 70_000):
+        assert judged(message(), topic).reason
+
+
+def test_what_is_not_queued_leaves_room_for_what_is() -> None:
+    for memory in (12 * 2**20, 48 * 2**20, 512 * 2**20, 8 * 2**30):
+        budgets = budgets_of(memory, 8 * 2**20)
+        others = budgets.dead + budgets.state + budgets.held + budgets.seen * SEEN_BYTES
+        assert others + budgets.queue_function <= memory * 0.95
+        assert budgets.dead_function < budgets.dead and budgets.state_function < budgets.state
+    assert budgets_of(0, 8 * 2**20) == budgets_of(UNLIMITED_BYTES, 8 * 2**20)
 
 
 def test_an_event_is_known_by_source_and_id() -> None:
@@ -108,9 +135,7 @@ def test_the_sequence_may_be_a_text() -> None:
 def receipts_of(entry: Any, first: int | None = None) -> list[Receipt]:
     its = TakenIn("new") if first is None else TakenIn("seen", first)
     found = list(intake_receipts("seoul", entry, entry.event, its, 1005))
-    assert {topic for topic, _ in found} == {
-        receipt_topic("seoul", "cctv-seoul-01", entry.event.id)
-    }
+    assert {topic for topic, _ in found} == {receipt_topic("seoul", "cctv-seoul-01", entry.event.id)}
     return [Receipt.from_json(body) for _, body in found]
 
 
