@@ -117,6 +117,8 @@ class Waiting:
     size: int
     event: str
     state: str = "held"
+    dismissed: int = 0
+    """In which step; Redis orders those of one step by key."""
 
     @property
     def bytes(self) -> int:
@@ -135,6 +137,7 @@ class Model:
     noted_gone: set[str] = field(default_factory=set)
     receipts: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    step: int = 0
 
     def works(self, function: str | None = None) -> Iterator[Work]:
         for name, queue in self.queues.items():
@@ -207,7 +210,7 @@ class Model:
 
     def dismiss(self, subject: str) -> None:
         for key in self.holding.pop(subject, []):
-            self.held[key].state = "dismissed"
+            self.held[key].state, self.held[key].dismissed = "dismissed", self.step
             self.receipts["dismissed"] += 1
         self.verdicts[subject] = "dismissed"
 
@@ -240,6 +243,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.former: list[End] = []
         self.outages = 0
         self.do(self._empty())
+
+    def next_step(self) -> None:
+        """Steps that dismiss are milliseconds apart, by which Redis orders them."""
+        self.model.step += 1
+        time.sleep(0.002)
 
     def do(self, what: Awaitable[T]) -> T:
         async def run() -> T:
@@ -335,11 +343,11 @@ class QueueMachine(RuleBasedStateMachine):
         )
 
     def _take_in(self, entries: list[Entry]) -> None:
+        self.next_step()
         expected = [self._model_in(entry) for entry in entries]
-        before = self.model.held.copy()
         got = [taken.outcome for taken in self.do(self.queue.enqueue(entries))]
         assert got == expected
-        self._trimmed(before)
+        self._trimmed()
 
     def _model_in(self, entry: Entry) -> str:
         model, size = self.model, len(entry.message)
@@ -368,7 +376,7 @@ class QueueMachine(RuleBasedStateMachine):
             self._make_room(waiting.bytes)
             model.held[entry.key] = waiting
             if entry.subject in model.verdicts:
-                waiting.state = "dismissed"
+                waiting.state, waiting.dismissed = "dismissed", model.step
                 return "dismissed"
             model.holding.setdefault(entry.subject, []).append(entry.key)
             return "held"
@@ -380,8 +388,7 @@ class QueueMachine(RuleBasedStateMachine):
     def _make_room(self, needed: int) -> None:
         held = self.model.held
         while sum(one.bytes for one in held.values()) + needed > BUDGETS.held:
-            oldest = next(key for key, one in held.items() if one.state == "dismissed")
-            del held[oldest]
+            del held[min((one.dismissed, key) for key, one in held.items() if one.state == "dismissed")[1]]
             self.model.dropped["dismissed"] += 1
 
     # Pods.
@@ -572,6 +579,7 @@ class QueueMachine(RuleBasedStateMachine):
         if waiting.state == "dismissed":
             return
         keys = model.holding[waiting.subject]
+        self.next_step()
         if not releases:
             assert [one.id for one in self.do(self.held.dismiss(key, "kim"))] == keys
             model.dismiss(waiting.subject)
@@ -596,6 +604,7 @@ class QueueMachine(RuleBasedStateMachine):
         kept = model.held if what != "dead" else model.letters
         ids = [id for id, one in kept.items() if what == "dead" or one.state == what]
         late = 0
+        self.next_step()
         if ids:
             id = ids[choice % len(ids)]
             self.command("ZADD", f"koren:{what}", "XX", 1, id)
@@ -673,7 +682,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     # What must hold.
 
-    def _trimmed(self, held_before: dict[str, Waiting] | None = None) -> None:
+    def _trimmed(self) -> None:
         """Takes over which of the oldest dead letters and remembered events went, if they had to."""
         model = self.model
         letters, by_age = model.letters, self.do(self._letter_times())
@@ -699,15 +708,6 @@ class QueueMachine(RuleBasedStateMachine):
         if len(model.seen) > len(seen):
             model.dropped["seen"] += len(model.seen) - len(seen)
             model.seen = seen
-        if held_before is not None:
-            # Of several that were dismissed at once, either may be the oldest.
-            there = {member.decode() for member in self.command("ZRANGE", "koren:dismissed", 0, -1)}
-            dismissed = {key for key, one in model.held.items() if one.state == "dismissed"}
-            assert len(there) == len(dismissed) or held_before.keys() & dismissed
-            for key in dismissed - there:
-                del model.held[key]
-            for key in there - dismissed:
-                model.held[key] = held_before[key]
 
     async def _letter_times(self) -> dict[str, int]:
         found = await self.store.command("ZRANGE", "koren:dead", 0, -1)
