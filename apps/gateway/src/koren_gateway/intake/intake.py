@@ -16,7 +16,7 @@ from koren_gateway.errors import (
     StoreUnreachable,
 )
 from koren_gateway.intake.judge import as_rubbish, judge
-from koren_gateway.intake.mqtt import Arrival, Connection, Link
+from koren_gateway.intake.mqtt import Connection, Link
 from koren_gateway.intake.receipts import Outbox, intake_receipts
 from koren_gateway.metrics import Metrics
 from koren_gateway.queue.budgets import Memory
@@ -120,12 +120,11 @@ class Intake:
         connection = await Connection.open(self._link())
         say_down = True
         try:
-            await connection.subscribe(f"events/{region}/#")
-            up = Health(region=region, part=PART, state="up", since=utc_now())
-            connection.publish(health_topic(region, PART), up.to_json(), retain=True)
-            self._metrics.intake_connected.set(1)
-            _log.info("intake open", topic=f"events/{region}/#")
-            await first_failure(self._outbox.publish_to(connection), self._take_in(connection))
+            await first_failure(
+                self._subscribe(connection),
+                self._outbox.publish_to(connection),
+                self._take_in(connection),
+            )
         except ConnectionLost:
             say_down = False
             raise
@@ -138,6 +137,19 @@ class Intake:
                 down = Health(region=region, part=PART, state="down", since=utc_now())
                 farewell = connection.publish(health_topic(region, PART), down.to_json(), retain=True)
             await connection.close(farewell)
+
+    async def _subscribe(self, connection: Connection) -> None:
+        """Subscribes, says that this region is up, and waits for the connection's end.
+
+        What the broker has kept comes before its answer, and must be taken in for that to come.
+        """
+        region = self._settings.region
+        await connection.subscribe(f"events/{region}/#")
+        up = Health(region=region, part=PART, state="up", since=utc_now())
+        connection.publish(health_topic(region, PART), up.to_json(), retain=True)
+        self._metrics.intake_connected.set(1)
+        _log.info("intake open", topic=f"events/{region}/#")
+        raise await connection.lost()
 
     def _link(self) -> Link:
         settings = self._settings
@@ -162,8 +174,9 @@ class Intake:
             entries, taken_in = await self._commit(entries)
             self._metrics.committed(len(entries), time.monotonic() - began)
             durable_ms = round(time.time() * 1000)
-            confirmations = self._report(connection, entries, taken_in, durable_ms)
-            task = asyncio.create_task(self._acknowledge(connection, arrivals, confirmations))
+            # It begins when the next batch is on its way to Redis, and so takes none of its time.
+            mids = [arrival.mid for arrival in arrivals]
+            task = asyncio.create_task(self._answer(connection, mids, entries, taken_in, durable_ms))
             self._confirming.add(task)
             task.add_done_callback(self._confirming.discard)
 
@@ -207,50 +220,55 @@ class Intake:
                     raise
                 await asyncio.sleep(_AGAIN_S)
 
-    async def _acknowledge(
+    async def _answer(
         self,
         connection: Connection,
-        arrivals: Sequence[Arrival],
-        confirmations: Sequence[asyncio.Future[None]],
-    ) -> None:
-        # A receipt that the broker has not confirmed is sent again only with the event itself.
-        results = await asyncio.gather(*confirmations, return_exceptions=True)
-        if not any(isinstance(result, BaseException) for result in results):
-            connection.acknowledge(arrivals)
-
-    def _report(
-        self,
-        connection: Connection,
+        mids: Sequence[int | None],
         entries: Sequence[Entry],
         taken_in: Sequence[TakenIn],
         durable_ms: int,
-    ) -> list[asyncio.Future[None]]:
-        confirmations = []
+    ) -> None:
+        """Reports on a batch that is on disk, and has the broker forget it."""
+        confirmations: list[asyncio.Future[None]] = []
         for entry, its in zip(entries, taken_in, strict=True):
-            outcome = outcome_of(entry, its)
-            self._metrics.events.labels(outcome).inc()
-            event = entry.event
-            told = {
-                "outcome": outcome,
-                "key": entry.key,
-                "event_id": event.id if event else None,
-                "source": event.source if event else None,
-                "subject": event.subject if event else None,
-            }
-            if outcome == "dead-lettered":
-                _log.warning("event dead-lettered", reason=entry.reason, **told)
-            else:
-                _log.info("event taken in", **told)
-            if event is None:
-                continue
-            if its.outcome == "new" and event.time_ms is not None:
-                self._metrics.phase("", "received", event.time_ms, entry.received_ms)
-                self._metrics.phase("", "durable", event.time_ms, durable_ms)
-            confirmations += [
-                connection.publish(topic, message)
-                for topic, message in intake_receipts(self._settings.region, entry, event, its, durable_ms)
-            ]
-        return confirmations
+            try:
+                confirmations += self._report(connection, entry, its, durable_ms)
+            except Exception:
+                _log.exception("event not reported on", key=entry.key)
+                self._metrics.faults.labels("intake").inc()
+        del entries, entry  # the messages need not stay in memory until the broker confirms
+        # A receipt that the broker has not confirmed is sent again only with the event itself.
+        results = await asyncio.gather(*confirmations, return_exceptions=True)
+        if not any(isinstance(result, BaseException) for result in results):
+            connection.forget(mids)
+
+    def _report(
+        self, connection: Connection, entry: Entry, its: TakenIn, durable_ms: int
+    ) -> list[asyncio.Future[None]]:
+        """The broker's confirmations of the receipts."""
+        outcome = outcome_of(entry, its)
+        self._metrics.events.labels(outcome).inc()
+        event = entry.event
+        told = {
+            "outcome": outcome,
+            "key": entry.key,
+            "event_id": event.id if event else None,
+            "source": event.source if event else None,
+            "subject": event.subject if event else None,
+        }
+        if outcome == "dead-lettered":
+            _log.warning("event dead-lettered", reason=entry.reason, **told)
+        else:
+            _log.info("event taken in", **told)
+        if event is None:
+            return []
+        if its.outcome == "new" and event.time_ms is not None:
+            self._metrics.phase("", "received", event.time_ms, entry.received_ms)
+            self._metrics.phase("", "durable", event.time_ms, durable_ms)
+        return [
+            connection.publish(topic, message)
+            for topic, message in intake_receipts(self._settings.region, entry, event, its, durable_ms)
+        ]
 
 
 def outcome_of(entry: Entry, its: TakenIn) -> str:

@@ -11,7 +11,7 @@ import re
 import ssl
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -21,8 +21,9 @@ import structlog
 from koren_gateway.errors import ConnectionLost
 from koren_gateway.intake import wire
 
-_KEEPALIVE_S = 10
+_KEEPALIVE_S = 10.0
 _CONNECT_TIMEOUT_S = 5.0
+_SUBSCRIBE_TIMEOUT_S = 60.0
 _FAREWELL_S = 1.0
 _RECEIVE_MAXIMUM = 500
 _READ_BYTES = 64 * 1024
@@ -107,13 +108,14 @@ class Connection:
     async def subscribe(self, topic: str) -> None:
         """Subscribes at QoS 1, to what is published from now on.
 
-        Raises ConnectionLost, also when the broker refuses it.
+        The broker's answer may come behind what it has kept for this client: that must be fetched
+        meanwhile. Raises ConnectionLost, also when the broker refuses it.
         """
         self._check()
         id = self._new_id()
         done = self._subscribed[id] = self._loop.create_future()
         self._write(wire.subscribe(id, topic))
-        await self._unless_lost(done, _CONNECT_TIMEOUT_S)
+        await self._unless_lost(done, _SUBSCRIBE_TIMEOUT_S)
 
     async def fetch(self, at_most_bytes: int) -> list[Arrival]:
         """What has arrived, at least one message, in order. Raises ConnectionLost."""
@@ -136,11 +138,12 @@ class Connection:
     def acknowledge(self, arrivals: Sequence[Arrival]) -> None:
         """Tells the broker to forget them. On a connection that ended it does nothing: the broker
         sends them again on the next."""
-        if self._down.done():
-            return
-        for arrival in arrivals:
-            if arrival.mid is not None:
-                self._write(wire.acknowledge(arrival.mid))
+        self.forget([arrival.mid for arrival in arrivals])
+
+    def forget(self, mids: Iterable[int | None]) -> None:
+        """As `acknowledge`, by what the messages are known by."""
+        if not self._down.done():
+            self._write(b"".join(wire.acknowledge(mid) for mid in mids if mid is not None))
 
     def publish(self, topic: str, message: bytes, *, retain: bool = False) -> asyncio.Future[None]:
         """Sends at QoS 1; the future is done when the broker has acknowledged, or fails with
@@ -171,6 +174,10 @@ class Connection:
             self._end(ConnectionLost("closed"))
             await self._line.close(_FAREWELL_S)
 
+    async def lost(self) -> ConnectionLost:
+        """Waits for the connection's end."""
+        return await asyncio.shield(self._down)
+
     async def _connect(self) -> None:
         link = self._link
         try:
@@ -189,7 +196,7 @@ class Connection:
         self._write(
             wire.connect(
                 link.client_id,
-                keepalive_s=_KEEPALIVE_S,
+                keepalive_s=round(_KEEPALIVE_S),
                 session_expiry_s=link.session_expiry_s,
                 receive_maximum=_RECEIVE_MAXIMUM,
                 will_topic=link.will_topic,
@@ -239,7 +246,7 @@ class Connection:
         self._line.abort()
 
     def _keep_up(self) -> None:
-        """Asks, every second, whether the broker is to be asked for a sign of life, or owes one."""
+        """Looks now and then whether the broker is to be asked for a sign of life, or owes one."""
         now = time.monotonic()
         silent_s = now - self._heard_at
         if self._reading and silent_s > 2 * _KEEPALIVE_S:
@@ -249,7 +256,7 @@ class Connection:
             self._reading and silent_s >= _KEEPALIVE_S and now - self._wrote_at >= 1
         ):
             self._write(wire.PING)
-        self._tick = self._loop.call_later(1.0, self._keep_up)
+        self._tick = self._loop.call_later(_KEEPALIVE_S / 10, self._keep_up)
 
     # What is written in one turn of the event loop goes as one: one record of TLS, one call.
 

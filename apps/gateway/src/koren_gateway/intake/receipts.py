@@ -35,6 +35,8 @@ def intake_receipts(
     else:
         phases["durable"] = durable_ms
     match its.outcome:
+        case "seen" if its.waits:
+            states = [ReceiptState(its.waits)]
         case "held":
             states = [ReceiptState.HELD]
         case "dismissed":

@@ -114,8 +114,14 @@ local function call(...)
   return redis.call(...)
 end
 
+local rung = {}
+
+-- Once a script: who is woken sees all that it did, and wakes the next when there is more.
 local function ring(what)
-  call('PUBLISH', 'koren:bell', what)
+  if not rung[what] then
+    rung[what] = true
+    call('PUBLISH', 'koren:bell', what)
+  end
 end
 
 local function add_to(account, bytes)
