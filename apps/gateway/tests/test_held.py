@@ -112,12 +112,25 @@ async def test_what_nobody_releases_in_time_is_dismissed(
         assert refused.status_code == 409 and "its time ran out" in refused.json()["error"]
 
 
-async def test_a_repeat_of_a_held_event_is_not_held_twice(lab: Lab) -> None:
+async def test_a_repeat_of_a_held_event_is_told_how_it_stands(lab: Lab) -> None:
     for _ in range(2):
         await lab.broker.publish(subject="a", hold=True)
+    await lab.broker.receipt("held", 2, subject="a")
+    [one] = await held(lab)
+    assert (await lab.admin("POST", f"/v1/held/{one['id']}/dismiss")).status_code == 200
+    await lab.broker.publish(subject="a", hold=True)
+    await lab.broker.receipt("dismissed", 2, subject="a")
     await lab.broker.publish(subject="b", hold=True)
     await lab.broker.receipt("held", subject="b")
-    assert len(await held(lab)) == 2
+    [other] = [e for e in await held(lab) if e["state"] == "held"]
+    assert (await lab.admin("POST", f"/v1/held/{other['id']}/release")).status_code == 202
+    await lab.broker.publish(subject="b", hold=True)
+    await lab.broker.receipt("received", 2, subject="b")
+    assert lab.broker.states("a") == ["held", "held", "dismissed", "dismissed"]
+    pod = lab.pod()
+    assert (await pod.next())["subject"] == "b"
+    assert await pod.post("response", {}) == 204
+    await lab.queued(runnable=0, in_flight=0)
 
 
 async def test_held_events_are_read_by_page(lab: Lab) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import datetime
 import json
 import time
 from collections.abc import AsyncIterator
@@ -307,6 +308,26 @@ async def test_a_container_that_was_replaced_at_once_says_why_its_event_comes_ag
     await until(lambda: lab.gateway._leases.why("pod-a") is not None, "its end is known")
     assert (await pod.next())["subject"] == "a"
     assert (await lab.broker.receipt("failed")).error == "OutOfMemory: out of memory, limit 64Mi"
+
+
+async def test_the_end_of_a_container_that_is_told_late_takes_nothing_from_its_successor(lab: Lab) -> None:
+    def ended(at_s: float) -> Change:
+        at = datetime.datetime.fromtimestamp(at_s, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        state = {"terminated": {"reason": "OOMKilled", "finishedAt": at}}
+        return Change("changed", [{"metadata": {"name": "pod-a"}, "status": {"containerStatuses": [{"state": state}]}}])
+
+    await lab.broker.publish(subject="a")
+    await lab.broker.publish(subject="b")
+    pod, other = lab.pod("pod-a"), lab.pod("pod-b")
+    assert (await pod.next())["subject"] == "a"
+    assert (await other.next())["subject"] == "b"
+    await lab.cluster.pod_changes.put(ended(time.time() - 5))
+    await lab.cluster.pod_changes.put(Change("removed", [{"metadata": {"name": "pod-b"}}]))
+    await lab.broker.receipt("failed", subject="b")
+    assert await pod.post("heartbeat") == 204
+    await lab.cluster.pod_changes.put(ended(time.time() + 2))
+    await lab.broker.receipt("failed", subject="a")
+    assert await pod.post("heartbeat") == 409
 
 
 def token(pod: str, expires_at: float) -> str:

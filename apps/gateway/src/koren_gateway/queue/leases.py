@@ -7,13 +7,14 @@ from typing import Any
 
 import structlog
 
+from koren_events.times import parse_time
 from koren_gateway.cluster.functions import Functions
 from koren_gateway.cluster.interface import Change, Cluster
 from koren_gateway.cluster.reviews import Reviewer
 from koren_gateway.errors import ClusterUnavailable, GatewayError, LeaseLost, StoreUnavailable
 from koren_gateway.queue.attempts import Attempts, Failure
 from koren_gateway.queue.init_errors import InitErrors
-from koren_gateway.queue.queue import End, Queue
+from koren_gateway.queue.queue import End, Held, Queue
 from koren_gateway.settings import Settings
 
 _SWEEP_S = 1.0
@@ -98,6 +99,15 @@ class Leases:
             for item in change.objects if change.kind != "removed" else ():
                 await self._look_at(item, cluster)
 
+    async def _was_taken(self, held: Held, before_ms: int | None) -> bool:
+        """Whether the lease is older than that. What ended a container may be told late; its
+        successor, which may have an event by then, keeps it."""
+        function = self._functions.get(held.function)
+        if before_ms is None or function is None:
+            return True
+        standing = await self._queue.standing(held.function, held.key)
+        return standing.deadline_ms - round(function.timeout_s * 1000) < before_ms
+
     async def _expired(self, function: str) -> list[Any]:
         try:
             return await self._queue.expired(function)
@@ -122,7 +132,8 @@ class Leases:
                 if ended:
                     self._ends[name] = _ended_by(item, ended.get("reason"))
                     if "running" not in state:
-                        await self._drop(name, self._ends[name])
+                        at_ms = _ms(ended.get("finishedAt"))
+                        await self._drop(name, self._ends[name], before_ms=at_ms)
             if status.get("phase") == "Failed":
                 await cluster.delete_pod(name)
                 _log.warning("failed pod removed", pod=name, reason=status.get("reason"))
@@ -150,12 +161,13 @@ class Leases:
             self._ends.pop(pod, None)
         return ended
 
-    async def _drop(self, pod: str, failure: Failure) -> None:
+    async def _drop(self, pod: str, failure: Failure, before_ms: int | None = None) -> None:
+        """Drops the pod's lease, if it has one (taken `before_ms`, if given)."""
         try:
             for function in self._functions.all():
                 await self._init_errors.forget(function.name, pod)
             held = await self._queue.holding(pod)
-            if held is not None:
+            if held is not None and await self._was_taken(held, before_ms):
                 await self._attempts.release(held, failure)
         except StoreUnavailable as error:
             # The lease runs out by itself.
@@ -170,6 +182,11 @@ def _name(pod: Mapping[str, Any]) -> str:
 
 def _phase(pod: Mapping[str, Any]) -> str | None:
     return (pod.get("status") or {}).get("phase")
+
+
+def _ms(time: str | None) -> int | None:
+    """A time in an object's status, which has no fractions of a second."""
+    return None if time is None else round(parse_time(time).timestamp() * 1000)
 
 
 def _failure_of(pod: Mapping[str, Any]) -> Failure:

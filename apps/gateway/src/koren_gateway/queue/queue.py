@@ -76,6 +76,8 @@ class TakenIn:
     `gone`: the dead letter that it was to take the place of is."""
     last_ms: int = 0
     """When an event that was seen came last."""
+    waits: Literal["", "held", "dismissed"] = ""
+    """How an event that was seen stands, if it has not been released."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +144,8 @@ class Standing:
     """Whether the handler was entered in this delivery."""
     once: bool
     """Whether someone waits for the outcome, so that there is one attempt only."""
+    deadline_ms: int
+    """Until when this delivery may take; 0 when none is in hand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +213,10 @@ class Queue:
     async def enqueue(self, entries: Sequence[Entry]) -> list[TakenIn]:
         """Takes all entries in, or none; they are on disk when this returns."""
         answers = await self._run("enqueue", events=[_packed(entry) for entry in entries])
-        return [TakenIn(outcome.decode(), last_ms) for outcome, last_ms in unpacked(answers)]
+        return [
+            TakenIn(outcome.decode(), last_ms, *(state.decode() for state in waits))
+            for outcome, last_ms, *waits in unpacked(answers)
+        ]
 
     async def take(
         self, function: Function, holder: str, started_ms: int | None
@@ -254,16 +261,17 @@ class Queue:
 
     async def standing(self, function: str, key: str) -> Standing:
         """How the invocation stands; of one that is no more, that it has not begun."""
-        once, attempts, deliveries, entered = await self._store.command(
+        once, attempts, deliveries, entered, deadline = await self._store.command(
             "HMGET",
             f"koren:fn:{function}:invocation:{key}",
-            *("once", "attempts", "delivery", "handler_entered"),
+            *("once", "attempts", "delivery", "handler_entered", "deadline"),
         )
         return Standing(
             attempts=number(attempts),
             deliveries=number(deliveries),
             entered=entered is not None,
             once=once == b"1",
+            deadline_ms=int(deadline or 0),
         )
 
     async def succeed(self, end: End, result: bytes) -> Progress:

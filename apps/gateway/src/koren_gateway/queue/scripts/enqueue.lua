@@ -10,7 +10,7 @@
 --    functions: a list of name, opens, closes, limit (ms)
 -- Returns for each {outcome, ms}: 'new', 'held', 'dismissed', 'dead-lettered' (held events are full),
 --    'full' (a call whose function's queue is full), 'gone' (its dead letter is), or 'seen' with the
---    ms when it came last.
+--    ms when it came last and, if it is held or dismissed now, that state.
 
 local function hold(event, verdict)
   local key = 'koren:held:' .. event.key
@@ -56,7 +56,8 @@ local function take_in(event)
     local last = call('ZSCORE', 'koren:seen', event.seen)
     call('ZADD', 'koren:seen', now, event.seen)
     if last then
-      return { 'seen', tonumber(last) }
+      local state = event.hold == 1 and call('HGET', 'koren:held:' .. event.key, 'state')
+      return { 'seen', tonumber(last), state or '' }
     end
   end
   local work = { key = event.key, subject = event.subject, event = event.key, size = #event.body,
