@@ -110,11 +110,11 @@ class Knative:
             if file == "crds":
                 self._cluster.run("wait", "--for=condition=Established", "--timeout=50s", "crd", *self._crds())
             if file == "core":
-                until("Knative runs", self._runs, 180)
+                until("Knative runs", self._runs, 300)
         self._cluster.run("create", "namespace", WORK)
         # Its webhooks let nothing pass until they have their certificates.
         until("Knative takes a function", lambda: self._take(configuration(image)), 120)
-        self._revision = until("the function was up", self._ready_revision, 180)
+        self._revision = until("the function was up", self._ready_revision, 300)
 
     def measured(self) -> float:
         """Seconds from a message at the centre to the handler, which nothing runs for."""
