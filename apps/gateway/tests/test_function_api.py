@@ -172,6 +172,22 @@ async def test_the_result_of_a_call_is_for_the_caller_alone(lab: Lab) -> None:
     assert (await lab.broker.receipt("succeeded", 3)).result == {"posted": 1}
 
 
+async def test_a_call_with_an_event_that_is_to_be_held_waits_for_nobody(lab: Lab) -> None:
+    call = asyncio.create_task(
+        lab.admin(
+            "POST",
+            INVOKE,
+            content=json.dumps(event(hold=True)),
+            headers={"Content-Type": "application/cloudevents+json"},
+        )
+    )
+    pod = lab.pod()
+    assert (await pod.next())["hold"] is True
+    assert await pod.post("response", 1) == 204
+    assert (await call).json() == 1
+    assert (await lab.admin("GET", "/v1/held")).json()["held"] == []
+
+
 async def test_dead_letters_are_read_by_page_and_by_function(lab: Lab) -> None:
     for number in range(5):
         await lab.broker.publish(body=b"rubbish %d" % number)

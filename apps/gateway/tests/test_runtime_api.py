@@ -294,20 +294,27 @@ async def test_what_ended_a_pod_is_told(quick: Lab, status: dict[str, Any], erro
 
 
 async def test_a_container_that_was_replaced_at_once_says_why_its_event_comes_again(lab: Lab) -> None:
+    def replaced(at_s: float) -> Change:
+        at = datetime.datetime.fromtimestamp(at_s, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        last = {"terminated": {"reason": "OOMKilled", "finishedAt": at}}
+        status = {"containerStatuses": [{"state": {"running": {}}, "lastState": last}]}
+        limits = {"containers": [{"resources": {"limits": {"memory": "64Mi"}}}]}
+        return Change("changed", [{"metadata": {"name": "pod-a"}, "spec": limits, "status": status}])
+
     await lab.broker.publish(subject="a")
     pod = lab.pod()
     assert await pod.next()
-    item = {
-        "metadata": {"name": "pod-a"},
-        "spec": {"containers": [{"resources": {"limits": {"memory": "64Mi"}}}]},
-        "status": {
-            "containerStatuses": [{"state": {"running": {}}, "lastState": {"terminated": {"reason": "OOMKilled"}}}]
-        },
-    }
-    await lab.cluster.pod_changes.put(Change("changed", [item]))
-    await until(lambda: lab.gateway._leases.why("pod-a") is not None, "its end is known")
-    assert (await pod.next())["subject"] == "a"
-    assert (await lab.broker.receipt("failed")).error == "OutOfMemory: out of memory, limit 64Mi"
+    ends = lab.gateway._leases._ends
+    for at_s, error in (
+        (time.time() - 60, "Abandoned: pod pod-a asked for another event"),  # of the event before
+        (time.time() + 1, "OutOfMemory: out of memory, limit 64Mi"),
+    ):
+        before = ends.get("pod-a")
+        await lab.cluster.pod_changes.put(replaced(at_s))
+        await until(lambda before=before: ends.get("pod-a") != before, "its end is known")
+        lab.broker.receipts.clear()
+        assert (await pod.next())["subject"] == "a"
+        assert (await lab.broker.receipt("failed")).error == error
 
 
 async def test_the_end_of_a_container_that_is_told_late_takes_nothing_from_its_successor(lab: Lab) -> None:

@@ -101,7 +101,7 @@ class RuntimeApi:
                     case Taken() as taken:
                         return self._hand_out(function, pod, taken)
                     case Held() as held:
-                        failure = self._leases.why(pod) or Failure(
+                        failure = await self._leases.why(pod, held) or Failure(
                             "Abandoned", f"pod {pod} asked for another event"
                         )
                         await self._attempts.release(held, failure)

@@ -45,7 +45,8 @@ class Leases:
         self._init_errors = init_errors
         self._reviewer = reviewer
         self._pods: set[str] = set()
-        self._ends: dict[str, Failure] = {}
+        self._ends: dict[str, tuple[Failure, int | None]] = {}
+        """How and when (Unix time in ms) the last container of a pod ended."""
         self._looked_at: float | None = None
         self._sweep_from = 0.0
 
@@ -117,9 +118,13 @@ class Leases:
             _log.error("leases not looked at", function=function, problem=str(error))
             return []
 
-    def why(self, pod: str) -> Failure | None:
-        """How the container that the pod had before this one ended, if that is known."""
-        return self._ends.get(pod)
+    async def why(self, pod: str, held: Held) -> Failure | None:
+        """How the container of the pod that took the lease ended, if that is known."""
+        why, at_ms = self._ends.get(pod, (None, None))
+        # The time has no fractions of a second.
+        if why is None or not await self._was_taken(held, at_ms and at_ms + 1000):
+            return None
+        return why
 
     async def _look_at(self, item: Mapping[str, Any], cluster: Cluster) -> None:
         """Drops the lease of a pod whose container has ended, and removes a pod that failed as a
@@ -130,10 +135,10 @@ class Leases:
                 state, last = container.get("state") or {}, container.get("lastState") or {}
                 ended = state.get("terminated") or last.get("terminated")
                 if ended:
-                    self._ends[name] = _ended_by(item, ended.get("reason"))
+                    why, at_ms = _ended_by(item, ended.get("reason")), _ms(ended.get("finishedAt"))
+                    self._ends[name] = why, at_ms
                     if "running" not in state:
-                        at_ms = _ms(ended.get("finishedAt"))
-                        await self._drop(name, self._ends[name], before_ms=at_ms)
+                        await self._drop(name, why, before_ms=at_ms)
             if status.get("phase") == "Failed":
                 await cluster.delete_pod(name)
                 _log.warning("failed pod removed", pod=name, reason=status.get("reason"))

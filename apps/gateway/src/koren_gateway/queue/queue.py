@@ -63,8 +63,8 @@ class Entry:
 
     @property
     def hold(self) -> bool:
-        """Whether it waits for a person."""
-        return self.event is not None and self.event.hold and not self.reason
+        """Whether it waits for a person; one that a person calls a function with does not."""
+        return self.event is not None and self.event.hold and not self.reason and not self.call
 
 
 @dataclass(frozen=True, slots=True)
