@@ -156,7 +156,7 @@ class Intake:
         return Link(
             host=settings.broker_host,
             port=settings.broker_port,
-            client_id=f"gateway-{settings.region}",
+            client_id=f"gateway.{settings.region}",
             ca=settings.tls_ca,
             certificate=settings.tls_certificate,
             key=settings.tls_key,
