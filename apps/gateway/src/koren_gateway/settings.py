@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     broker_port: int = 8883
     session_expiry_days: int = 7
     """How long the broker keeps events for a gateway that is away."""
-    intake_buffer_bytes: int = 4 * 2**20
+    intake_buffer_bytes: int = 2 * 2**20
     """Above this much that is not yet in Redis, the gateway stops reading from the broker."""
     batch_bytes: int = 256 * 2**10
     """What one commit to Redis holds at most."""

@@ -1,7 +1,7 @@
 """How much of Redis' memory each kind of thing may take."""
 
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 import structlog
 
@@ -43,7 +43,10 @@ class Budgets:
 
     def to_dict(self) -> dict[str, int]:
         """By name, for scripts and metrics."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in _NAMES}
+
+
+_NAMES = tuple(field.name for field in fields(Budgets))
 
 
 def budgets_of(memory_bytes: int, batch_bytes: int) -> Budgets:
