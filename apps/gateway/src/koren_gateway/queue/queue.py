@@ -271,7 +271,7 @@ class Queue:
             deliveries=number(deliveries),
             entered=entered is not None,
             once=once == b"1",
-            deadline_ms=int(deadline or 0),
+            deadline_ms=number(deadline),
         )
 
     async def succeed(self, end: End, result: bytes) -> Progress:
