@@ -129,7 +129,7 @@ class Leases:
     async def _look_at(self, item: Mapping[str, Any], cluster: Cluster) -> None:
         """Drops the lease of a pod whose container has ended, and removes a pod that failed as a
         whole: nothing else would."""
-        name, status = _name(item), item.get("status") or {}
+        name, status = _name(item), _status(item)
         try:
             for container in status.get("containerStatuses") or ():
                 state, last = container.get("state") or {}, container.get("lastState") or {}
@@ -151,7 +151,7 @@ class Leases:
         ended = {
             _name(pod): _failure_of(pod)
             for pod in change.objects
-            if change.kind == "removed" or _phase(pod) in _ENDED
+            if change.kind == "removed" or _status(pod).get("phase") in _ENDED
         }
         match change.kind:
             case "listed":
@@ -185,8 +185,9 @@ def _name(pod: Mapping[str, Any]) -> str:
     return str(pod["metadata"]["name"])
 
 
-def _phase(pod: Mapping[str, Any]) -> str | None:
-    return (pod.get("status") or {}).get("phase")
+def _status(pod: Mapping[str, Any]) -> Mapping[str, Any]:
+    status = pod.get("status")
+    return status if isinstance(status, Mapping) else {}
 
 
 def _ms(time: str | None) -> int | None:
@@ -196,14 +197,17 @@ def _ms(time: str | None) -> int | None:
 
 def _failure_of(pod: Mapping[str, Any]) -> Failure:
     """Why a pod is gone, as its status says."""
-    status = pod.get("status") or {}
+    status = _status(pod)
     if status.get("reason") == "Evicted":
         why = status.get("message") or "no reason given"
         return Failure("Evicted", f"pod {_name(pod)} was evicted: {why}")
-    for container in status.get("containerStatuses") or ():
-        ended = (container.get("state") or {}).get("terminated") or {}
-        if ended.get("reason") == "OOMKilled":
-            return _ended_by(pod, ended["reason"])
+    try:
+        for container in status.get("containerStatuses") or ():
+            ended = (container.get("state") or {}).get("terminated") or {}
+            if ended.get("reason") == "OOMKilled":
+                return _ended_by(pod, ended["reason"])
+    except (AttributeError, TypeError):
+        _log.exception("pod not understood", pod=_name(pod))
     return Failure("PodLost", f"pod {_name(pod)} is gone")
 
 
