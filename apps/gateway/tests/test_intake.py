@@ -74,6 +74,16 @@ async def test_what_is_no_event_is_a_dead_letter_and_acknowledged(lab: Lab) -> N
     assert (await lab.admin("DELETE", "/v1/dead-letters")).json() == {"deleted": 1}
 
 
+async def test_an_event_that_was_refused_comes_in_when_it_has_been_set_right(lab: Lab) -> None:
+    for _ in range(2):
+        await lab.broker.publish(region="busan")
+    await lab.broker.receipt("dead-lettered", 2)
+    assert len(await lab.dead_letters()) == 1
+    await lab.broker.publish()
+    await lab.broker.receipt("received")
+    assert (await lab.pod().next())["region"] == REGION
+
+
 async def test_an_event_that_no_function_wants_says_so(lab: Lab) -> None:
     await lab.broker.publish(topic=f"events/{REGION}/cctv-seoul-01/speed")
     await lab.broker.receipt("no-function")

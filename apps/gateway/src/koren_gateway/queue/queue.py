@@ -409,7 +409,8 @@ def held_of(held: bytes) -> Held:
 
 def _packed(entry: Entry) -> dict[str, Any]:
     event = entry.event
-    remembered = entry.repeats_count and event is not None
+    # What is refused is not remembered: set right and published again, it is to come in.
+    remembered = entry.repeats_count and event is not None and not entry.reason
     return {
         "key": entry.key,
         "subject": entry.subject,
