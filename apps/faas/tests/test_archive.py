@@ -206,7 +206,7 @@ def test_what_is_neither_python_nor_an_archive_is_told(
     function = _function(file)
     with (
         unpacked(function) as folder,
-        pytest.raises(FunctionError, match=rf"{name} is no Python, and no archive .*\.tar\.xz"),
+        pytest.raises(FunctionError, match=rf"{name} is neither Python nor an archive .*\.tar\.xz"),
     ):
         read(function, folder)
 

@@ -100,7 +100,7 @@ def test_a_gateway_that_keeps_no_logs_is_told_and_the_rest_is_shown(
     seoul.output = {"hello-1": ["begins\n"]}
     shown = _faas(live_site, "logs", "hello", "--region", "seoul")
     assert (shown.exit_code, shown.stdout) == (0, "seoul/hello-1: begins\n")
-    assert "What pods wrote that have ended is not to be had: seoul" in shown.stderr
+    assert "the logs of ended pods are not available: seoul" in shown.stderr
 
 
 @pytest.mark.parametrize(

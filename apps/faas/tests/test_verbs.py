@@ -150,7 +150,7 @@ def test_a_function_that_its_gateway_refuses_says_so(live_site: Site, servers: S
     servers["seoul"].refused = None
     listed = _faas(live_site, "function", "ls")
     assert (listed.exit_code, len(_rows(listed))) == (0, 2)
-    assert "Warning: the gateway does not say" in listed.stderr
+    assert "Warning: Deployments that the gateway refuses are not shown" in listed.stderr
 
 
 def test_a_deploy_waits_for_what_a_delete_left_behind(live_site: Site, servers: Servers) -> None:

@@ -62,7 +62,7 @@ def unpack(packages: Sequence[str], base: Path, scratch: Path) -> Path:
         f"{match['name']} (= {match['version']})" if match["version"] else match["name"]
         for match in named
     )
-    what = f"Debian packages {', '.join(packages)} can't be had"
+    what = f"Debian packages {', '.join(packages)} can't be installed"
     _run([*apt, "satisfy", "--download-only", wanted], what)
     # What a mirror on this machine has is not fetched: apt takes it where it is.
     here = _IN_PLACE.findall(_run([*apt, "satisfy", "--print-uris", wanted], what))
@@ -124,6 +124,6 @@ def _run(command: Sequence[str], problem: str) -> str:
         raise BuildError(f"{problem}: {command[0]} took more than {_TIMEOUT_S} s") from None
     if done.returncode != 0:
         unmet = _UNMET.findall(done.stdout)
-        why = f"there is no {', no '.join(unmet)}" if unmet else done.stderr.strip()
+        why = f"this machine's apt has no {', no '.join(unmet)}" if unmet else done.stderr.strip()
         raise BuildError(f"{problem}: {why}")
     return done.stdout

@@ -210,11 +210,11 @@ def update(
     if "source" in changes and "dependencies" not in changes and requirements:
         raise FunctionError(
             f"function {name!r} has requirements ({', '.join(requirements)}): name their file"
-            " together with the new source, or an empty one"
+            " with --dependencies together with the new source, or an empty one"
         )
     if "packages" in changes and "source" not in changes:
         raise FunctionError(
-            f"function {name!r}: packages are part of the image: give the source with them"
+            f"function {name!r}: packages are part of the image: give the source with them (--from-file)"
         )
     if "source" in changes:
         # One image for all; its requirements may need the packages.

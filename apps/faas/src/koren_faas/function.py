@@ -137,12 +137,18 @@ def _problems(f: Function) -> list[str]:
         problems.append("dependencies are part of the image: give the source with them")
     for package in f.packages:
         if not PACKAGE.fullmatch(package):
-            problems.append(f"{package!r} can't be a Debian package; libgomp1 is, or name=version")
-    for option, quantity in (("memory", f.memory), ("cpu", f.cpu)):
+            problems.append(
+                f"{package!r} can't be a Debian package; give names such as libgomp1, or name=version"
+            )
+    for option, quantity, example in (("memory", f.memory, "256Mi"), ("cpu", f.cpu, "500m")):
         if not _QUANTITY.fullmatch(quantity):
-            problems.append(f"Wrong format of the {option} value: {quantity!r}; 256Mi or 500m is")
+            problems.append(
+                f"Wrong format of the {option} value: {quantity!r}; give one such as {example}"
+            )
     if not _SIZE.fullmatch(f.tmp_size):
-        problems.append(f"Wrong format of the tmp-size value: {f.tmp_size!r}; 64Mi or 1Gi is")
+        problems.append(
+            f"Wrong format of the tmp-size value: {f.tmp_size!r}; give one such as 64Mi"
+        )
     for option, number in (
         ("timeout", f.timeout_s),
         ("max-scale", f.max_scale),
@@ -183,7 +189,9 @@ def _problems(f: Function) -> list[str]:
 def _topic_problems(topic: str) -> list[str]:
     levels = topic.split("/")
     if levels[0] != "events" or len(levels) < 2:
-        return [f"topic {topic!r} does not begin with events/<region>/"]
+        return [
+            f"topic {topic!r} does not begin with events/<region>/, such as events/{{region}}/+/accident"
+        ]
     for position, level in enumerate(levels):
         alone = level in ("+", "#")
         last = position == len(levels) - 1

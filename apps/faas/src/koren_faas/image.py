@@ -290,7 +290,7 @@ def _check(function: Function, source: Source, container: str, on_progress: Prog
     if problem:
         raise FunctionError(f"function {function.name!r}: {problem}")
     if "unsure" in result:
-        on_progress(f"{function.module} needs its region to be imported ({result['unsure']})")
+        on_progress(f"{function.module} can be imported only in its region ({result['unsure']})")
     else:
         on_progress(f"{function.handler} imports in {result['import_s'] * 1000:.0f} ms")
 
@@ -304,7 +304,9 @@ def _runtime(container: str) -> tuple[str, str]:
     entry = config.get("Entrypoint") or []
     python = next((word for word in entry if Path(word).name.startswith("python")), None)
     if python is None:
-        raise BuildError(f"the runtime's image starts {entry or 'nothing'}, which is no Python")
+        raise BuildError(
+            f"the runtime's image starts {entry or 'nothing'}, which is not Python: build the bundle again"
+        )
     return python, str(Path(entry[-1]).parent.parent)
 
 

@@ -104,7 +104,7 @@ def _kept(kube: Kube, name: str, on_progress: Progress) -> dict[str, list[list[s
     try:
         parts = json.loads(Gateway(kube).request("GET", f"/functions/{name}/log"))["log"]
     except RegionError as error:
-        on_progress(f"What pods wrote that have ended is not to be had: {error}")
+        on_progress(f"Warning: the logs of ended pods are not available: {error}")
         return {}
     found: dict[str, list[list[str]]] = {}
     for part in parts:

@@ -145,7 +145,7 @@ def _parse(function: Function, file: Path, shown: Path) -> None:
     except (SyntaxError, ValueError) as error:
         if b"\0" in code or (shown.suffix != ".py" and file == function.source):
             raise FunctionError(
-                f"function {function.name!r}: {shown} is no Python, and no archive of it"
+                f"function {function.name!r}: {shown} is neither Python nor an archive of it"
                 f" ({KINDS}): {error}"
             ) from error
         line = getattr(error, "lineno", None)

@@ -19,7 +19,7 @@ _DEFAULT = {field.name: field.default for field in fields(Function) if field.nam
 
 @click.group(cls=Group)
 def autoscale() -> None:
-    """Change how functions scale. Each does, from zero, unless told otherwise."""
+    """Change how functions scale. By default each scales from 0 to 10 pods."""
 
 
 @autoscale.command()
@@ -30,15 +30,15 @@ def autoscale() -> None:
     "--metric",
     type=click.Choice([show.METRIC]),
     default=show.METRIC,
-    help="What is counted: incidents with work, the only metric there is.",
+    help="What to scale by: incidents with work, the only metric.",
 )
-@click.option("--value", "target", type=int, help="How much of it one pod is to look after.")
+@click.option("--value", "target", type=int, help="Number of incidents for one pod.")
 @REGION
 @click.pass_obj
 def create(
     site_dir: Path, /, name: str, metric: str, regions: tuple[str, ...], **rule: int | None
 ) -> None:
-    """Automatically scale a function; what is not given stays."""
+    """Automatically scale a function. Options that are not given stay as they are."""
     given = {key: value for key, value in rule.items() if value is not None}
     if not given:
         raise click.UsageError("Nothing to change: give --min, --max or --value.")
@@ -53,7 +53,7 @@ def create(
 @OUTPUT
 @click.pass_obj
 def list_rules(site_dir: Path, regions: tuple[str, ...], out: str | None) -> None:
-    """List how functions scale, of every region unless some are named."""
+    """List how functions scale. Without --region, in all regions."""
     found = deployment.ls(Site.load(site_dir), (), regions)
     if out:
         keys = ("name", "namespace", "region", *_RULE)
@@ -73,7 +73,7 @@ autoscale.add_command(list_rules, "ls")
 @REGION
 @click.pass_obj
 def delete(site_dir: Path, name: str, regions: tuple[str, ...]) -> None:
-    """Let a function scale as one does that was told nothing."""
+    """Let a function scale by the defaults again."""
     site = Site.load(site_dir)
     found = deployment.placed(site, name, regions)
     if all(getattr(one.function, key) == _DEFAULT[key] for one in found for key in _RULE):

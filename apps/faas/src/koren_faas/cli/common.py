@@ -11,7 +11,7 @@ import click
 from koren_faas.errors import FaasError
 
 REGION = click.option(
-    "--region", "regions", multiple=True, help="Region, may be given more than once."
+    "--region", "regions", multiple=True, help="Only this region; may be given more than once."
 )
 OUTPUT = click.option(
     "-o", "--out", type=click.Choice(["json", "yaml"]), help="Output format instead of a table."
@@ -21,11 +21,11 @@ LIMIT = click.option(
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    help="At most so many of each region, the oldest.",
+    help="Show at most this many of each region, the oldest first.",
 )
-ALL = click.option("--all", "everything", is_flag=True, help="All that there are, without a limit.")
+ALL = click.option("--all", "everything", is_flag=True, help="Show all, without a limit.")
 DRYRUN = click.option(
-    "--dryrun", is_flag=True, help="Change nothing, print what would change as a diff."
+    "--dryrun", is_flag=True, help="Change nothing; print what would change as a diff."
 )
 
 

@@ -21,8 +21,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def _which(command: F) -> F:
     for option in (
         REGION,
-        click.option("--all", "everything", is_flag=True, help="All that there are."),
-        click.option("--function", metavar="NAME", help="All of this function."),
+        click.option("--all", "everything", is_flag=True, help="All dead letters."),
+        click.option("--function", metavar="NAME", help="All dead letters of this function."),
         click.argument("ids", nargs=-1),
     ):
         command = option(command)
@@ -36,7 +36,7 @@ def _demand(ids: Sequence[str], function: str | None, everything: bool) -> None:
 
 @click.group(cls=Group)
 def dlq() -> None:
-    """Look after dead letters: events that a function gave up on, and what is no event."""
+    """Manage dead letters. These are events that a function gave up on, and invalid messages."""
 
 
 @click.command("list")
@@ -54,7 +54,7 @@ def list_letters(
     regions: tuple[str, ...],
     out: str | None,
 ) -> None:
-    """List dead letters, of every region unless some are named."""
+    """List dead letters. Without --region, of all regions."""
     most = None if everything else limit
     found = letters.dead_letters(Site.load(site_dir), function, regions, limit=most)
     click.echo(show.document(found.letters, out) if out else show.dead_letters(found.letters))
@@ -72,7 +72,7 @@ dlq.add_command(list_letters, "ls")
 @OUTPUT
 @click.pass_obj
 def show_letter(site_dir: Path, id: str, regions: tuple[str, ...], out: str | None) -> None:
-    """Show all of a dead letter, with its event."""
+    """Show a dead letter with its event."""
     letter = letters.dead_letter(Site.load(site_dir), id, regions)
     click.echo(show.plain(letter, out) if out else show.dead_letter(letter))
 
@@ -87,7 +87,7 @@ def redrive(
     everything: bool,
     regions: tuple[str, ...],
 ) -> None:
-    """Have events handled again, as if they were new."""
+    """Send dead letters to their function again, as new events."""
     _demand(ids, function, everything)
     done = letters.redrive(Site.load(site_dir), ids, function, regions)
     _tell(done, "redriven")
@@ -103,7 +103,7 @@ def purge(
     everything: bool,
     regions: tuple[str, ...],
 ) -> None:
-    """Throw dead letters away, for good."""
+    """Delete dead letters for good."""
     _demand(ids, function, everything)
     done = letters.purge(Site.load(site_dir), ids, function, regions)
     _tell(done, "purged")

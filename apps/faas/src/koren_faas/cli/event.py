@@ -16,7 +16,7 @@ from koren_faas.site import Site
 
 @click.group(cls=Group)
 def event() -> None:
-    """Look after held events: they start nothing until they are released."""
+    """Manage held events. They start no function until someone releases them."""
 
 
 @event.command("held")
@@ -34,7 +34,7 @@ def list_held(
     regions: tuple[str, ...],
     out: str | None,
 ) -> None:
-    """List held events, of every region unless some are named; with ID show all of one."""
+    """List held events. With ID, show that event with its message."""
     site = Site.load(site_dir)
     if id is not None:
         event = holding.held_event(site, id, regions)
@@ -51,7 +51,7 @@ def list_held(
 @REGION
 @click.pass_obj
 def release(site_dir: Path, ids: tuple[str, ...], regions: tuple[str, ...]) -> None:
-    """Have held events handled, with all of their subject, those that come later too."""
+    """Release held events. All held events of their subject go to their functions, later ones too."""
     _tell(holding.release(Site.load(site_dir), ids, regions), "released")
 
 
@@ -60,7 +60,7 @@ def release(site_dir: Path, ids: tuple[str, ...], regions: tuple[str, ...]) -> N
 @REGION
 @click.pass_obj
 def dismiss(site_dir: Path, ids: tuple[str, ...], regions: tuple[str, ...]) -> None:
-    """Have held events never handled, with all of their subject, those that come later too."""
+    """Dismiss held events. No function gets those of their subject, nor later ones."""
     _tell(holding.dismiss(Site.load(site_dir), ids, regions), "dismissed")
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,10 @@ from koren_faas.usage import usage
 F = TypeVar("F", bound=Callable[..., Any])
 
 _NEEDED = {"--runtime": "runtime", "--handler": "handler", "--from-file": "source"}
+_DEFAULTS = (
+    "Defaults: {memory} of memory, {cpu} of CPU, {tmp_size} in /tmp, {timeout_s} s for an event,"
+    " {min_scale} to {max_scale} pods, {max_attempts} attempts, {incident_limit_s} s for an incident."
+).format_map({field.name: field.default for field in fields(Function)})
 
 
 def _pairs(
@@ -58,34 +63,34 @@ def _function_options(command: F) -> F:
         DRYRUN,
         REGION,
         click.option("--incident-limit", "incident_limit_s", type=int, metavar="SECONDS",
-                     help="An open incident counts as closed after this time."),
+                     help="Time after which an open incident counts as closed."),
         click.option("--closes", metavar="TYPE", help="Event type that closes an incident."),
         click.option("--opens", metavar="TYPE", help="Event type that opens an incident: "
                      "the function stays up until it closes."),
-        click.option("--max-attempts", type=int, help="Tries before an event is a dead letter."),
-        click.option("--max-scale", type=int, help="Most pods in one region."),
-        click.option("--min-scale", type=int, help="Least pods in one region."),
+        click.option("--max-attempts", type=int, help="Attempts before an event becomes a dead letter."),
+        click.option("--max-scale", type=int, help="Maximum number of pods in one region."),
+        click.option("--min-scale", type=int, help="Minimum number of pods in one region."),
         click.option("--timeout", "timeout_s", type=int, metavar="SECONDS",
-                     help="Time that the handler may take for one event."),
-        click.option("--tmp-size", metavar="SIZE", help="What /tmp may hold, such as 1Gi: "
-                     "a pod that writes more is evicted."),
-        click.option("--cpu", help="Requested CPU in cores, such as 0.5 or 500m."),
-        click.option("--memory", help="Requested and most memory, such as 256Mi."),
+                     help="Time limit of the handler for one event."),
+        click.option("--tmp-size", metavar="SIZE", help="Size limit of /tmp, such as 1Gi; "
+                     "a pod that exceeds it is evicted."),
+        click.option("--cpu", help="CPU request in cores, such as 0.5 or 500m; no limit."),
+        click.option("--memory", help="Memory request and limit, such as 256Mi."),
         click.option("-e", "--env", multiple=True, callback=_pairs, metavar="KEY=VALUE",
-                     help="Environment variable, may be given more than once."),
+                     help="Environment variable; may be given more than once."),
         click.option("--secret", "--secrets", "secrets", multiple=True,
                      callback=lambda ctx, option, values: values or None,
-                     help="Secret, mounted as files below /run/secrets/SECRET; "
+                     help="Kubernetes Secret, mounted as files below /run/secrets/SECRET; "
                      "may be given more than once."),
         click.option("--topic", help="MQTT topic filter whose events the function gets; "
                      "{region} stands for the region's name."),
         click.option("-d", "--dependencies", type=file,
-                     help="Requirements file, installed into the function's image."),
+                     help="Requirements file of the Python packages to install."),
         click.option("--packages", multiple=True, callback=_words, metavar="NAME[=VERSION],...",
-                     help="Debian packages, unpacked into the function's image with what they "
-                     "need; may be given more than once."),
+                     help="Debian packages to unpack into the function's image, with their "
+                     "dependencies; may be given more than once."),
         click.option("-r", "--runtime", help="Runtime, such as python3.11."),
-        click.option("--handler", metavar="MODULE.FUNCTION", help="What is called."),
+        click.option("--handler", metavar="MODULE.FUNCTION", help="Function to call, such as handler.handler."),
         click.option("-f", "--from-file", "source", type=path, help="Code: a file, a folder, "
                      f"or an archive of one ({KINDS})."),
     ):  # fmt: skip
@@ -112,14 +117,14 @@ def function() -> None:
     """Deploy, list, call and delete functions."""
 
 
-@function.command()
+@function.command(epilog=_DEFAULTS)
 @click.argument("name")
 @_function_options
 @click.pass_obj
 def deploy(
     site_dir: Path, /, name: str, regions: tuple[str, ...], dryrun: bool, **options: Any
 ) -> None:
-    """Deploy a function, to every edge unless regions are named."""
+    """Deploy a function. Without --region, to all edges."""
     given = _given(options)
     for flag, key in _NEEDED.items():
         if key not in given:
@@ -138,7 +143,7 @@ def deploy(
 def update(
     site_dir: Path, /, name: str, regions: tuple[str, ...], dryrun: bool, **options: Any
 ) -> None:
-    """Change a function where it is; what is not given stays."""
+    """Change a function where it is deployed. Options that are not given stay as they are."""
     given = _given(options)
     if not given:
         raise click.UsageError("Nothing to change: give at least one flag.")
@@ -156,7 +161,7 @@ def update(
 def list_functions(
     site_dir: Path, names: tuple[str, ...], regions: tuple[str, ...], out: str | None
 ) -> None:
-    """List functions, of every region unless some are named."""
+    """List functions. Without --region, of all regions."""
     found = deployment.ls(Site.load(site_dir), names, regions, judged=True)
     if out in ("json", "yaml"):
         click.echo(show.document(found.all, out))
@@ -176,7 +181,7 @@ function.add_command(list_functions, "list")
 
 def _tell_unjudged(found: deployment.Listing) -> None:
     for error in found.unjudged.values():
-        say(f"Warning: the gateway does not say which functions it refuses: {error}")
+        say(f"Warning: Deployments that the gateway refuses are not shown: {error}")
 
 
 def _missing(names: Collection[str], found: Collection[str]) -> None:
@@ -193,7 +198,7 @@ def _missing(names: Collection[str], found: Collection[str]) -> None:
 def show_usage(
     site_dir: Path, names: tuple[str, ...], regions: tuple[str, ...], out: str | None
 ) -> None:
-    """Display function metrics, since the start of each region's gateway."""
+    """Display function metrics. They count from the start of each region's gateway."""
     found, unreachable = usage(Site.load(site_dir), names, regions)
     click.echo(show.document(found, out) if out else show.usage(found))
     _missing(names, {one.name for one in found})
@@ -210,7 +215,7 @@ function.add_command(show_usage, "stats")
 @OUTPUT
 @click.pass_obj
 def describe(site_dir: Path, name: str, regions: tuple[str, ...], out: str | None) -> None:
-    """Show all of a function, in each region that has it."""
+    """Show a function in detail, in each region that has it."""
     site = Site.load(site_dir)
     found = deployment.described(site, name, regions)
     _tell_unjudged(found)
@@ -231,14 +236,18 @@ def describe(site_dir: Path, name: str, regions: tuple[str, ...], out: str | Non
 
 @function.command("call")
 @click.argument("name")
-@click.option("--region", help="Region to call it in; needed when several have it.")
-@click.option("-d", "--data", help="The event's data: JSON, else taken as a text.")
-@click.option("--no-wait", is_flag=True, help="Return as soon as the region holds the event.")
+@click.option("--region", help="Region to call it in; required if several have it.")
+@click.option("-d", "--data", help="The event's data: JSON, or text if it is no JSON.")
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="Return as soon as the region has the event; a failure is then retried as for any event.",
+)
 @click.pass_obj
 def call_function(
     site_dir: Path, name: str, region: str | None, data: str | None, no_wait: bool
 ) -> None:
-    """Call a function and print its result; it may be idle."""
+    """Call a function and print its result. A call that fails is not tried again."""
     site = Site.load(site_dir)
     if region is None:
         places = [one.region for one in deployment.placed(site, name)]
@@ -269,7 +278,7 @@ def _data(text: str | None) -> Any:
 @DRYRUN
 @click.pass_obj
 def delete(site_dir: Path, name: str, regions: tuple[str, ...], dryrun: bool) -> None:
-    """Delete a function, from every region unless some are named."""
+    """Delete a function. Without --region, from all regions."""
     site = Site.load(site_dir)
     result = deployment.delete(site, name, regions, check=dryrun, on_progress=say)
     if dryrun:
@@ -282,17 +291,17 @@ def delete(site_dir: Path, name: str, regions: tuple[str, ...], dryrun: bool) ->
 @function.command("logs")
 @click.argument("name")
 @REGION
-@click.option("-f", "--follow", is_flag=True, help="Go on, also with pods that come later.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new lines, also of new pods.")
 @click.pass_obj
 def show_logs(site_dir: Path, name: str, regions: tuple[str, ...], follow: bool) -> None:
-    """Show what a function's pods wrote, those that have ended too, and why they were ended."""
+    """Show the logs of a function's pods. This includes pods that have ended."""
     site = Site.load(site_dir)
     empty = True
     for line in logs(site, name, regions, follow=follow, on_progress=say):
         empty = False
         click.echo(f"{line.region}/{line.pod}: {line.text}")
     if empty:
-        say(f"{name} is idle: no pod of it is running, and none wrote anything before")
+        say(f"{name} is idle, and no log of earlier pods is kept")
     for one in deployment.placed(site, name, regions):
         for ending in endings(Kube(site.regions[one.region], site.kubeconfig), name):
             say(f"{ending.region}/{ending.pod} ended at {ending.time}: {ending.why}")

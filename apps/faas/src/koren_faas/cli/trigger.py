@@ -36,14 +36,14 @@ def mqtt() -> None:
     "--function-selector",
     "selector",
     metavar="function=NAME",
-    help="The function to start; default the one of the trigger's name.",
+    help="The function to start; default: the one with the trigger's name.",
 )
 @REGION
 @click.pass_obj
 def create(
     site_dir: Path, name: str, topic: str, selector: str | None, regions: tuple[str, ...]
 ) -> None:
-    """Create an MQTT trigger, in every region that has the function unless some are named."""
+    """Create an MQTT trigger. Without --region, in all regions that have the function."""
     function = triggers.selected(selector) if selector else name
     result = triggers.create(Site.load(site_dir), name, topic, function, regions, on_progress=say)
     if result.changed:
@@ -57,7 +57,7 @@ def create(
 @OUTPUT
 @click.pass_obj
 def list_triggers(site_dir: Path, regions: tuple[str, ...], out: str | None) -> None:
-    """List all MQTT triggers, of every region unless some are named."""
+    """List all MQTT triggers. Without --region, of all regions."""
     found, unreachable = triggers.triggers(Site.load(site_dir), regions)
     click.echo(show.document(found, out) if out else show.triggers(found))
     warn(unreachable)
@@ -72,7 +72,7 @@ mqtt.add_command(list_triggers, "ls")
 @REGION
 @click.pass_obj
 def delete(site_dir: Path, name: str, regions: tuple[str, ...]) -> None:
-    """Delete an MQTT trigger; only calls start its function then."""
+    """Delete an MQTT trigger. Only calls start its function then."""
     try:
         triggers.delete(Site.load(site_dir), name, regions, on_progress=say)
     except NotDeployedError as error:
