@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,9 +91,7 @@ def test_from_pins_to_programs_here_and_where_nothing_can_be_built(checkout: Pat
     assert here.built() == {"one", "two"}
     assert (here.says("one"), here.says("two")) == ("hello", "hello")
 
-    from_s = time.monotonic()
     assert "changed=0" in here.run()
-    assert time.monotonic() - from_s < 5
     assert not here.built()
 
     pin(checkout, "two", "v2")
