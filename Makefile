@@ -37,13 +37,13 @@ lint: venv ## Check style and types
 unit: venv ## Test the decisions, without a site
 	tests/run unit
 
-test: venv ## Lint, unit tests and a site from nothing, removed at the end; scenarios whose inputs have passed are left out
+test: venv ## Lint, unit tests and a site from nothing, removed at the end; scenarios that passed before with the same inputs are skipped
 	tests/run
 
 test-long: venv ## All of that whatever has passed before, with a soak of the site, and fuzzing; takes hours
 	KOREN_TEST_ALL=1 KOREN_TEST_DEADLINE_S= KOREN_TEST_SOAK=1 tests/run all fuzz
 
-fuzz: venv ## Try generated input for long
+fuzz: venv ## Run the fuzz tests for a long time
 	tests/run fuzz
 
 soak: venv ## Load the running site with mixed traffic and faults for an hour; the last line is JSON

@@ -149,10 +149,10 @@ class Identities:
     def take(self) -> Identity:
         """One that no client has."""
         if not self._free:
-            names = ", ".join(f'"e2e-{number}"' for number in range(1, 13))
+            names = ", ".join(f"e2e-{number}" for number in range(1, 13))
             pytest.fail(
-                "the site has too few operators for its tests' clients; "
-                f"""make up ARGS='-e {{"site_operators": ["operator", {names}]}}'"""
+                "the site has too few operators for the tests' clients; set "
+                f"site_operators: [operator, {names}] in its inventory and run make up"
             )
         return self._free.pop(0)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from koren_faas import manifests
+from koren_faas.errors import RegionError
 from koren_faas.kube import Kube
 
 NAMESPACE = "koren-faas"
@@ -45,7 +46,8 @@ class Gateway:
         Raises:
             RegionError: the gateway, or the API server before it, refused or did not answer.
         """
-        self._token = self._token or self._new_token()
+        if self._token is None:
+            self._token = self._first_token()
         return self._kube.request(
             method,
             f"{_API}{path}",
@@ -54,6 +56,17 @@ class Gateway:
             headers={"Koren-Token": self._token, "Content-Type": content_type},
             read_timeout_s=read_timeout_s,
         )
+
+    def _first_token(self) -> str:
+        try:
+            return self._new_token()
+        except RegionError as error:
+            if error.status != 404:
+                raise
+        # No function was ever deployed here, but the region may hold events and dead letters.
+        for manifest in manifests.for_namespace():
+            self._kube.apply(manifest)
+        return self._new_token()
 
     def _new_token(self) -> str:
         answer = json.loads(
