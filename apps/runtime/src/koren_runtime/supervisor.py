@@ -45,6 +45,9 @@ REPORT_S = 60.0
 _PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _LEASE_LOST = 409
 _ID_MAX = 512
+_FRAMES_AT_ONCE = 1000
+_PIPE_MAX_BYTES = 1 << 20
+"""What a pipe holds at most: what comes while it is read need not be waited for."""
 
 
 def _is_kept(response: Response) -> bool:
@@ -137,8 +140,10 @@ class Worker:
         said: list[tuple[bytes, bytes]] = []
         received: list[tuple[bytes, bytes]] | None
         try:
-            while received := self._frames.receive():
+            # Whoever never stops talking must not keep this process from its clock.
+            while (received := self._frames.receive()) and len(said) < _FRAMES_AT_ONCE:
                 said += received
+            said += received or []
         except BrokenFrame:
             received = None
         if received is None and self.status is None:
@@ -327,6 +332,8 @@ class Supervisor:
                 if kind == frames.READY:
                     self._is_ready()
                 elif kind == frames.ENTERED:
+                    if invocation.entered:
+                        continue
                     invocation.entered = True
                     if not self._keep(invocation):
                         return
@@ -651,8 +658,10 @@ class Supervisor:
             self._worker.ready = True
 
     def _drain(self) -> None:
-        while self._worker is not None and (printed := self._worker.printed()):
+        left = _PIPE_MAX_BYTES
+        while left > 0 and self._worker is not None and (printed := self._worker.printed()):
             self._log.printed(printed)
+            left -= len(printed)
 
     def _end_worker(self) -> str:
         self._drain()
