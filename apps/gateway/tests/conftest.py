@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
-from gateway_lab import Lab, Mosquitto, Pki, RedisServer, settings, started
+from gateway_lab import REGION, Lab, Mosquitto, Pki, RedisServer, settings, started
 
+from koren_gateway.intake.mqtt import Connection, Link
 from koren_gateway.queue.budgets import Memory
 from koren_gateway.queue.queue import Queue
 from koren_gateway.queue.store import Store, connect
@@ -33,6 +34,26 @@ def shared_broker(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Iterato
     broker.stop()
 
 
+@pytest_asyncio.fixture
+async def clean_broker(pki: Pki, shared_broker: Mosquitto) -> Mosquitto:
+    """The shared broker, which keeps nothing for the gateway that another test has published."""
+    certificate, key = pki.issue(f"gateway.{REGION}")
+    link = Link(
+        host="localhost",
+        port=shared_broker.port,
+        client_id=f"gateway.{REGION}",
+        ca=pki.ca,
+        certificate=certificate,
+        key=key,
+        session_expiry_s=0,
+        buffer_bytes=2**20,
+        will_topic=f"health/{REGION}/none",
+        will_message=b"",
+    )
+    await (await Connection.open(link)).close()
+    return shared_broker
+
+
 @pytest.fixture
 def lab_settings(pki: Pki, shared_redis: RedisServer, shared_broker: Mosquitto) -> Settings:
     return settings(pki, shared_redis, shared_broker.port)
@@ -54,7 +75,7 @@ def queue(store: Store, lab_settings: Settings) -> Queue:
 
 
 @pytest_asyncio.fixture
-async def lab(lab_settings: Settings, pki: Pki, store: Store) -> AsyncIterator[Lab]:
+async def lab(lab_settings: Settings, pki: Pki, store: Store, clean_broker: Mosquitto) -> AsyncIterator[Lab]:
     """A running gateway on the shared servers, with a clean Redis."""
     async with started(lab_settings, pki) as made:
         yield made

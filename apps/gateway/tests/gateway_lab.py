@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import ipaddress
 import json
+import random
 import shutil
 import socket
 import ssl
@@ -40,10 +41,18 @@ REDIS_USER = "gateway"
 REDIS_PASSWORD = "only-for-tests"
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, below those that the kernel gives to clients."""
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 class Pki:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from gateway_lab import FUNCTION_LABEL, REGION, REPORTER, Lab, Pki, deployment, started, until, world
+from gateway_lab import FUNCTION_LABEL, REGION, REPORTER, Lab, Mosquitto, Pki, deployment, started, until, world
 
 from koren_gateway.cluster.interface import Change
 from koren_gateway.queue.budgets import SEEN_BYTES
@@ -20,7 +20,9 @@ DAY_MS = 24 * 3600 * 1000
 
 
 @pytest_asyncio.fixture
-async def tidy(lab_settings: Settings, pki: Pki, store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lab]:
+async def tidy(
+    lab_settings: Settings, pki: Pki, store: Store, clean_broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Lab]:
     """A gateway that tidies all the time, and gives deleted functions half a second."""
     monkeypatch.setattr("koren_gateway.queue.tidying._EVERY_S", 0.1)
     async with started(lab_settings.model_copy(update={"gone_after_s": 0.5}), pki) as lab:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_lab import Lab, Pki, scaled, started, world
+from gateway_lab import Lab, Mosquitto, Pki, scaled, started, world
 
 from koren_gateway.queue.store import Store
 from koren_gateway.settings import Settings
@@ -99,7 +99,7 @@ async def test_each_verb_is_a_right_of_its_own(lab: Lab) -> None:
 
 
 async def test_what_nobody_releases_in_time_is_dismissed(
-    lab_settings: Settings, pki: Pki, store: Store, monkeypatch: pytest.MonkeyPatch
+    lab_settings: Settings, pki: Pki, store: Store, clean_broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("koren_gateway.queue.tidying._EVERY_S", 0.1)
     async with started(lab_settings.model_copy(update={"hold_s": 0.5}), pki) as lab:

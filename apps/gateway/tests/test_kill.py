@@ -30,10 +30,10 @@ def start(made: Settings, **more: str) -> "subprocess.Popen[bytes]":
 
 @pytest.mark.parametrize("kill_at", ["before-commit", "after-commit"])
 async def test_killed_around_the_commit_an_event_is_handled_once(
-    kill_at: str, store: Store, pki: Pki, shared_redis: RedisServer, shared_broker: Mosquitto
+    kill_at: str, store: Store, pki: Pki, shared_redis: RedisServer, clean_broker: Mosquitto
 ) -> None:
-    made = settings(pki, shared_redis, shared_broker.port)
-    operator = await Operator.connect(pki, shared_broker.port)
+    made = settings(pki, shared_redis, clean_broker.port)
+    operator = await Operator.connect(pki, clean_broker.port)
     process = start(made, KILL_AT=kill_at)
     try:
         await until(lambda: any(h["state"] == "up" for h in operator.health), "up")
@@ -56,15 +56,17 @@ async def test_killed_around_the_commit_an_event_is_handled_once(
 
 
 async def test_killed_again_and_again_under_load_every_event_is_handled_once_in_order(
-    store: Store, pki: Pki, shared_redis: RedisServer, shared_broker: Mosquitto
+    store: Store, pki: Pki, shared_redis: RedisServer, clean_broker: Mosquitto
 ) -> None:
-    made = settings(pki, shared_redis, shared_broker.port)
-    operator = await Operator.connect(pki, shared_broker.port)
+    made = settings(pki, shared_redis, clean_broker.port)
+    operator = await Operator.connect(pki, clean_broker.port)
     handled: list[tuple[str, int]] = []
     process = start(made)
-    publishing = asyncio.create_task(publish_all(operator))
     handling = asyncio.create_task(handle_all(made, handled))
     try:
+        # From now on the broker keeps what it is published.
+        await until(lambda: any(h["state"] == "up" for h in operator.health), "up", 60)
+        publishing = asyncio.create_task(publish_all(operator))
         for kill in range(1, 4):
             await until(lambda kill=kill: len(handled) >= kill * COUNT // 5, "some more are handled", 60)
             process.kill()

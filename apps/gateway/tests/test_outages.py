@@ -55,12 +55,12 @@ async def closed(lab: Lab) -> None:
 
 
 async def test_one_of_two_replicas_takes_in_and_the_other_takes_over(
-    store: Store, pki: Pki, shared_redis: RedisServer, shared_broker: Mosquitto
+    store: Store, pki: Pki, shared_redis: RedisServer, clean_broker: Mosquitto
 ) -> None:
     cluster = TestCluster()
-    first = settings(pki, shared_redis, shared_broker.port, pod="gateway-0")
-    second = settings(pki, shared_redis, shared_broker.port, pod="gateway-1")
-    operator = await Operator.connect(pki, shared_broker.port)
+    first = settings(pki, shared_redis, clean_broker.port, pod="gateway-0")
+    second = settings(pki, shared_redis, clean_broker.port, pod="gateway-1")
+    operator = await Operator.connect(pki, clean_broker.port)
     async with running(second, cluster) as two:
         lab_two = Lab(second, cluster, two, operator, pki)
         async with running(first, cluster) as one:
@@ -238,16 +238,16 @@ async def test_a_pod_that_was_lost_with_redis_loses_its_event_a_lease_later(pki:
 
 
 async def test_the_gateway_that_lost_redis_lets_the_other_take_in(
-    store: Store, pki: Pki, shared_redis: RedisServer, shared_broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+    store: Store, pki: Pki, shared_redis: RedisServer, clean_broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("koren_gateway.intake.intake._ELSEWHERE_AFTER_S", 0.5)
     monkeypatch.setattr("koren_gateway.cluster.leader.STEP_BACK_S", 0.5)
     proxy = Proxy(shared_redis.port)
     await proxy.start()
     cluster = TestCluster()
-    first = settings(pki, shared_redis, shared_broker.port, pod="gateway-0", redis_port=proxy.port)
-    second = settings(pki, shared_redis, shared_broker.port, pod="gateway-1")
-    operator = await Operator.connect(pki, shared_broker.port)
+    first = settings(pki, shared_redis, clean_broker.port, pod="gateway-0", redis_port=proxy.port)
+    second = settings(pki, shared_redis, clean_broker.port, pod="gateway-1")
+    operator = await Operator.connect(pki, clean_broker.port)
     async with running(first, cluster) as one:
         await Lab(first, cluster, one, operator, pki).open()
         async with running(second, cluster) as two:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from gateway_lab import REPORTER, Lab, Pki, Pod, deployment, scaled, started, until
+from gateway_lab import REPORTER, Lab, Mosquitto, Pki, Pod, deployment, scaled, started, until
 
 from koren_gateway.cluster import reviews
 from koren_gateway.cluster.interface import Change
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.asyncio
 
 
 @pytest_asyncio.fixture
-async def quick(lab_settings: Settings, pki: Pki, store: Store) -> AsyncIterator[Lab]:
+async def quick(lab_settings: Settings, pki: Pki, store: Store, clean_broker: Mosquitto) -> AsyncIterator[Lab]:
     """A gateway that tries again soon, and hands an event out six times at most."""
     made = lab_settings.model_copy(update={"retry_base_s": 0.05, "max_deliveries": 6})
     async with started(made, pki) as lab:
