@@ -36,6 +36,7 @@ class ApiServer:
         watched: events for who watches pods; None ends the watch.
         output: pod name to lines of its output, for who reads logs.
         events: Kubernetes' events.
+        deployed_to: whether a function was ever deployed, which makes who asks the gateway.
         asked: requests that changed something, in order.
     """
 
@@ -50,6 +51,7 @@ class ApiServer:
         self.metrics = ""
         self.watched: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.output: dict[str, list[str]] = {}
+        self.deployed_to = True
         self.asked: list[str] = []
         outer = self
 
@@ -108,7 +110,9 @@ class ApiServer:
                 return 401, {"error": "no valid token"}
             return self._gateway(method, unquote(path.removeprefix(GATEWAY)), query)
         if path.endswith("/serviceaccounts/faas-caller/token"):
-            return 201, {"status": {"token": _TOKEN}}
+            if self.deployed_to or path.removesuffix("/token") in self.objects:
+                return 201, {"status": {"token": _TOKEN}}
+            return 404, {"message": 'serviceaccounts "faas-caller" not found'}
         if path == PODS and "watch" in query:
             return 200, (json.dumps(event) + "\n" for event in iter(self.watched.get, None))
         if path.startswith(f"{PODS}/") and path.endswith("/log"):

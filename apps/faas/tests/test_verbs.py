@@ -363,6 +363,15 @@ def test_dead_letters_are_listed_with_why_and_where(live_site: Site, letters: Se
     assert [letter["id"] for letter in json.loads(one.stdout)] == ["hello.1"]
 
 
+def test_a_region_where_nothing_was_deployed_has_dead_letters_too(
+    live_site: Site, letters: Servers
+) -> None:
+    letters["busan"].deployed_to = False
+    listed = _faas(live_site, "dlq", "list", "--region", "busan")
+    assert listed.exit_code == 0, listed.output
+    assert "none/3" in listed.stdout
+
+
 def test_a_dead_letter_is_shown_with_its_event(live_site: Site, letters: Servers) -> None:
     shown = _faas(live_site, "dlq", "show", "hello.1")
     assert shown.exit_code == 0, shown.output
