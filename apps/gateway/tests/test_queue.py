@@ -293,6 +293,6 @@ async def test_nothing_is_left_in_redis_but_what_is_meant_to_stay(
     for _ in range(5):
         await done(queue, await take(queue))
     keys = {key.decode().split(":")[1] async for key in store.redis.scan_iter("koren:*")}
-    assert keys == {"seen", "receipts", "fn", "functions"}
+    assert keys == {"seen", "marks", "receipts", "fn", "functions"}
     rest = [key.decode() async for key in store.redis.scan_iter("koren:fn:*")]
     assert all(":closed:" in key for key in rest), rest

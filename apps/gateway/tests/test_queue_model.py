@@ -34,20 +34,22 @@ from koren_gateway.queue.attempts import Attempts, Failure
 from koren_gateway.queue.budgets import Budgets, Memory
 from koren_gateway.queue.dead_letters import DeadLetters
 from koren_gateway.queue.held import HeldEvents
-from koren_gateway.queue.queue import End, Entry, Held, Nothing, Queue, Taken, event_key
+from koren_gateway.queue.queue import End, Entry, Held, Nothing, Queue, Taken, event_key, size_of
 from koren_gateway.queue.state import State, StateFull
 from koren_gateway.queue.store import Store, connect
 from koren_gateway.settings import Settings
 
 MAX_DELIVERIES = 5
 BUDGETS = Budgets(
-    dead=9_000,
-    dead_function=5_000,
+    dead=12_000,
+    dead_function=7_000,
     state=2_000,
     state_function=1_200,
-    held=5_000,
-    queue_function=8_000,
+    held=6_500,
+    queue_function=14_000,
     seen=14,
+    incidents_function=1_000,
+    marks=1_000,
     log_function=1_000,
     batch=100_000,
 )
@@ -67,7 +69,7 @@ PODS = st.sampled_from(["pod-1", "pod-2", "pod-3", "pod-4"])
 TOPICS = st.sampled_from(["events/seoul/x/accident", "events/seoul/x/speed", "events/seoul/x/other"])
 SIZES = st.sampled_from([0, 0, 0, 700, 2500])
 STAYS = {
-    *("seen", "receipts", "functions", "gone", "dropped"),
+    *("seen", "marks", "receipts", "functions", "gone", "dropped"),
     *("verdict", "outcome"),
 }
 T = TypeVar("T")
@@ -92,7 +94,7 @@ class Work:
 
     @property
     def bytes(self) -> int:
-        return self.size + 500
+        return self.size + 1000
 
 
 @dataclass
@@ -105,7 +107,7 @@ class Letter:
 
     @property
     def bytes(self) -> int:
-        return self.size + 600
+        return self.size + 800
 
 
 @dataclass
@@ -122,7 +124,7 @@ class Waiting:
 
     @property
     def bytes(self) -> int:
-        return self.size + 600
+        return self.size + 800
 
 
 @dataclass
@@ -132,6 +134,8 @@ class Model:
     held: dict[str, Waiting] = field(default_factory=dict)
     holding: dict[str, list[str]] = field(default_factory=dict)
     verdicts: dict[str, str] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
+    """Of messages, by event."""
     seen: set[str] = field(default_factory=set)
     state: dict[tuple[str, str], int] = field(default_factory=dict)
     noted_gone: set[str] = field(default_factory=set)
@@ -350,7 +354,8 @@ class QueueMachine(RuleBasedStateMachine):
         self._trimmed()
 
     def _model_in(self, entry: Entry) -> str:
-        model, size = self.model, len(entry.message)
+        model, size = self.model, size_of(entry)
+        model.lengths[entry.key] = len(entry.message)
         if entry.event is not None and entry.repeats_count:
             if entry.key in model.seen:
                 return "seen"
@@ -408,7 +413,7 @@ class QueueMachine(RuleBasedStateMachine):
         work = heads[answer.key]
         work.holder, work.delivery = pod, work.delivery + 1
         assert answer.delivery == work.delivery
-        assert len(answer.message) == work.size
+        assert len(answer.message) == self.model.lengths[work.event]
         self.former.append(self.end(work))
 
     def end(self, work: Work) -> End:

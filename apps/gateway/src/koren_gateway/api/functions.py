@@ -16,7 +16,7 @@ from koren_events.cloudevent import CloudEvent, parse
 from koren_events.errors import InvalidEvent
 from koren_events.times import format_time, utc_now
 from koren_gateway.api.http import Refused, errors_as_json
-from koren_gateway.cluster.functions import Function, Functions
+from koren_gateway.cluster.functions import Function, Functions, is_name
 from koren_gateway.cluster.interface import Caller, Cluster
 from koren_gateway.cluster.reviews import Reviewer
 from koren_gateway.errors import GatewayError
@@ -116,6 +116,8 @@ class FunctionApi:
     async def _log(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         await self._allow(request, "logs", "functions", name)
+        if not is_name(name):
+            raise Refused(404, f"{name[:80]!r} is no name of a function")
         return web.json_response({"region": self._region, "log": await self._logs.of(name)})
 
     async def _invoke(self, request: web.Request) -> web.Response:
@@ -240,7 +242,7 @@ class FunctionApi:
         await self._allow(request, "list", "deadletters")
         try:
             page = await self._dead_letters.page(
-                request.query.get("function"),
+                _function(request),
                 limit=_limit(request),
                 after=request.query.get("after"),
             )
@@ -285,7 +287,7 @@ class FunctionApi:
 
     async def _purge_dead(self, request: web.Request) -> web.Response:
         await self._allow(request, "delete", "deadletters")
-        deleted = await self._dead_letters.purge(request.query.get("function"))
+        deleted = await self._dead_letters.purge(_function(request))
         _log.info("dead letters purged", count=deleted)
         return web.json_response({"deleted": deleted})
 
@@ -352,6 +354,13 @@ class FunctionApi:
                 "bind a Role that lets it, in the functions' namespace",
             )
         return caller
+
+
+def _function(request: web.Request) -> str | None:
+    name = request.query.get("function")
+    if name is not None and not is_name(name):
+        raise Refused(400, f"function is {name[:80]!r}; give a function's name, e.g. hello")
+    return name
 
 
 def _limit(request: web.Request) -> int:

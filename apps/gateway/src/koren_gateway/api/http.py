@@ -1,8 +1,10 @@
 """What the HTTP APIs have in common: errors as JSON that name the thing and the remedy."""
 
+import contextlib
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import structlog
@@ -61,6 +63,32 @@ def number_header(request: web.Request, name: str) -> int | None:
     if not re.fullmatch(r"[0-9]{1,15}", text):
         raise Refused(400, f"header {name} is {text[:40]!r}; give a whole number")
     return int(text)
+
+
+class Bodies:
+    """Reads the bodies of requests, of each caller only so many bytes at a time: who sends many large
+    ones slowly must not fill this process's memory."""
+
+    def __init__(self, at_once_bytes: int) -> None:
+        self._at_once_bytes = at_once_bytes
+        self._reading: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def reading(self, request: web.Request, caller: str) -> Iterator[None]:
+        """While the body is read and used. Raises Refused when the caller sends too much at once."""
+        length = request.content_length
+        if length is None and request.can_read_body:
+            raise Refused(411, "header Content-Length is missing")
+        length = length or 0
+        if self._reading[caller] and self._reading[caller] + length > self._at_once_bytes:
+            raise Refused(503, f"{caller} sends too much at once; try again")
+        self._reading[caller] += length
+        try:
+            yield
+        finally:
+            self._reading[caller] -= length
+            if not self._reading[caller]:
+                del self._reading[caller]
 
 
 async def json_body(request: web.Request) -> Any:

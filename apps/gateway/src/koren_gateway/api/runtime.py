@@ -9,7 +9,14 @@ import structlog
 from aiohttp import web
 
 from koren_events import CONTENT_TYPE
-from koren_gateway.api.http import Handler, Refused, errors_as_json, json_body, number_header
+from koren_gateway.api.http import (
+    Bodies,
+    Handler,
+    Refused,
+    errors_as_json,
+    json_body,
+    number_header,
+)
 from koren_gateway.cluster.functions import Function, Functions
 from koren_gateway.cluster.reviews import Reviewer
 from koren_gateway.errors import StoreUnavailable
@@ -22,6 +29,7 @@ from koren_gateway.queue.state import KEY_MAX_CHARACTERS, VALUE_MAX_BYTES, State
 from koren_gateway.scaling.bell import Bell
 
 _RESPONSE_MAX_BYTES = 2 * 2**20
+_BODIES_MAX_BYTES = 4 * _RESPONSE_MAX_BYTES
 _TEXT_MAX = 16_000
 _DELIVERY = web.RequestKey("delivery", int)
 _log = structlog.get_logger()
@@ -63,6 +71,7 @@ class RuntimeApi:
         self._logs = logs
         self._reviewer = reviewer
         self._init_errors = init_errors
+        self._bodies = Bodies(_BODIES_MAX_BYTES)
         self._lease_ms = str(round(lease_s * 1000))
 
     def app(self) -> web.Application:
@@ -164,7 +173,7 @@ class RuntimeApi:
         now_ms = round(time.time() * 1000)
         function, key, delivery = await self._invocation(request)
         try:
-            result = _compact(await json_body(request))
+            result = _compact(await self._json(request, function))
         except ValueError:
             raise Refused(400, "the body is not JSON: a number is not finite") from None
         end = End(function=function.name, key=key, delivery=delivery, done_ms=now_ms)
@@ -174,14 +183,14 @@ class RuntimeApi:
     async def _error(self, request: web.Request) -> web.Response:
         now_ms = round(time.time() * 1000)
         function, key, delivery = await self._invocation(request)
-        failure = _failure(await json_body(request))
+        failure = _failure(await self._json(request, function))
         end = End(function=function.name, key=key, delivery=delivery, done_ms=now_ms)
         await self._attempts.fail(function, end, failure)
         return web.Response(status=204)
 
     async def _log(self, request: web.Request) -> web.Response:
         function, pod = await self._caller(request)
-        body = await json_body(request)
+        body = await self._json(request, function)
         if not isinstance(body, dict) or not isinstance(body.get("text"), str):
             raise Refused(400, 'the body must be {"text": what the pod wrote}')
         if body["text"]:
@@ -190,7 +199,7 @@ class RuntimeApi:
 
     async def _init_error(self, request: web.Request) -> web.Response:
         function, pod = await self._caller(request)
-        failure = _failure(await json_body(request))
+        failure = _failure(await self._json(request, function))
         await self._init_errors.note(function.name, pod, failure)
         _log.error(
             "function does not start",
@@ -215,7 +224,8 @@ class RuntimeApi:
     async def _put_state(self, request: web.Request) -> web.Response:
         function, _ = await self._caller(request)
         key = _state_key(request)
-        value = await request.read()
+        with self._bodies.reading(request, function.name):
+            value = await request.read()
         if len(value) > VALUE_MAX_BYTES:
             raise Refused(
                 413, f"state {key!r} has {len(value)} bytes; keep it below {VALUE_MAX_BYTES}"
@@ -234,6 +244,10 @@ class RuntimeApi:
         if tag is None:
             raise Refused(412, f"state {key!r} is not what the request says; read it again")
         return web.Response(status=204, headers={"ETag": f'"{tag}"'})
+
+    async def _json(self, request: web.Request, function: Function) -> Any:
+        with self._bodies.reading(request, function.name):
+            return await json_body(request)
 
     async def _caller(self, request: web.Request) -> tuple[Function, str]:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")

@@ -36,6 +36,11 @@ class Function:
     runtime: str | None = None
 
 
+def is_name(text: str) -> bool:
+    """Whether a function may have this name."""
+    return _NAME.fullmatch(text) is not None
+
+
 def function_of(deployment: Mapping[str, Any]) -> Function:
     """The function that a Deployment (as JSON) is of.
 
@@ -44,7 +49,7 @@ def function_of(deployment: Mapping[str, Any]) -> Function:
     metadata = deployment["metadata"]
     annotations: Mapping[str, str] = metadata.get("annotations") or {}
     name = str((metadata.get("labels") or {}).get(FUNCTION_LABEL, ""))
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ValueError(f"label {FUNCTION_LABEL} is {name!r}; give a DNS label, e.g. hello")
 
     def number(annotation: str, default: float) -> float:

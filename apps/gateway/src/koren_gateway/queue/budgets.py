@@ -14,6 +14,10 @@ UNLIMITED_BYTES = 512 * 2**20
 SEEN_BYTES = 140
 """What Redis takes to remember one event (measured: 126 to 140 bytes)."""
 
+_INCIDENT_BYTES = 160
+_MARK_BYTES = 400
+"""What Redis takes to remember an open incident, or a subject's end, at most (measured)."""
+
 _LOG_BYTES = 256 * 1024
 _REFRESH_S = 60.0
 _log = structlog.get_logger()
@@ -21,7 +25,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budgets:
-    """Limits in bytes, but for `seen`."""
+    """Limits in bytes, but for those that say how many."""
 
     dead: int
     """Dead letters of the region; beyond it the oldest go."""
@@ -38,6 +42,10 @@ class Budgets:
     """How many events are remembered, so that their repeats are dropped; the oldest go."""
     log_function: int
     """What the pods of one function wrote."""
+    incidents_function: int
+    """How many incidents one function may have open; more do not keep it running."""
+    marks: int
+    """Of how many subjects is remembered that they were closed, released or dismissed; the oldest go."""
     batch: int
     """What one commit to Redis holds."""
 
@@ -52,8 +60,8 @@ _NAMES = tuple(field.name for field in fields(Budgets))
 def budgets_of(memory_bytes: int, batch_bytes: int) -> Budgets:
     """The budgets in a Redis of so much memory (0: without a limit).
 
-    Dead letters, state, held events and the memory of what was seen share 65 % of it, so that
-    events in queues always have the rest, and no function alone can take that.
+    Dead letters, state, held events and what is remembered of events and subjects share 68 % of it,
+    so that events in queues always have the rest, and no function alone can take that.
     """
     memory = memory_bytes or UNLIMITED_BYTES
     return Budgets(
@@ -64,6 +72,8 @@ def budgets_of(memory_bytes: int, batch_bytes: int) -> Budgets:
         held=memory * 10 // 100,
         queue_function=memory * 30 // 100,
         seen=memory * 15 // 100 // SEEN_BYTES,
+        incidents_function=memory * 2 // 100 // _INCIDENT_BYTES,
+        marks=memory * 3 // 100 // _MARK_BYTES,
         log_function=min(_LOG_BYTES, memory // 200),
         batch=min(batch_bytes, memory // 16),
     )

@@ -1,5 +1,6 @@
 """A function's queue: one event of a subject at a time, in order; subjects in parallel."""
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any, Literal
 
 from koren_events.cloudevent import CloudEvent
 from koren_gateway.cluster.functions import Function
-from koren_gateway.errors import LeaseLost
+from koren_gateway.errors import LeaseLost, StoreBroken, StoreUnavailable
 from koren_gateway.queue.budgets import Memory
 from koren_gateway.queue.store import Store, number, unpacked
 from koren_gateway.settings import Settings
@@ -143,7 +144,7 @@ class Standing:
     entered: bool
     """Whether the handler was entered in this delivery."""
     once: bool
-    """Whether someone waits for the outcome, so that there is one attempt only."""
+    """Whether someone waits for the outcome, or did, so that there is one attempt only."""
     deadline_ms: int
     """Until when this delivery may take; 0 when none is in hand."""
 
@@ -270,7 +271,7 @@ class Queue:
             attempts=number(attempts),
             deliveries=number(deliveries),
             entered=entered is not None,
-            once=once == b"1",
+            once=once in (b"1", b"2"),
             deadline_ms=number(deadline),
         )
 
@@ -306,12 +307,15 @@ class Queue:
         return bool(await self._run("withdraw", name=function, key=key))
 
     async def outcome(self, key: str) -> Outcome | None:
-        """How the invocation ended, once it has."""
+        """How the invocation ended, once it has; it is told once."""
         state, result, error = await self._store.command(
             "HMGET", f"koren:outcome:{key}", "state", "result", "error"
         )
         if state is None:
             return None
+        # An answer may be large, and nobody else asks for it.
+        with contextlib.suppress(StoreUnavailable, StoreBroken):
+            await self._store.command("DEL", f"koren:outcome:{key}")
         return Outcome(state.decode(), result if state == b"succeeded" else error)
 
     async def backlog(self, function: str) -> Backlog:
@@ -407,17 +411,35 @@ def held_of(held: bytes) -> Held:
     return Held(function, key, int(delivery))
 
 
+def size_of(entry: Entry) -> int:
+    """What the entry counts against the budgets, in bytes, beside what its place takes."""
+    return _size(entry, _meta(entry.event))
+
+
+def _meta(event: CloudEvent | None) -> bytes:
+    return b"{}" if event is None else event.to_meta().encode(errors="surrogatepass")
+
+
+def _size(entry: Entry, meta: bytes) -> int:
+    # The subject is in the names of a queue and of its places, too.
+    subject = entry.subject.encode(errors="surrogatepass")
+    return len(entry.message) + len(meta) + 4 * len(subject)
+
+
 def _packed(entry: Entry) -> dict[str, Any]:
     event = entry.event
     # What is refused is not remembered: set right and published again, it is to come in.
     remembered = entry.repeats_count and event is not None and not entry.reason
+    subject = entry.subject
+    meta = _meta(event)
     return {
         "key": entry.key,
-        "subject": entry.subject,
+        "subject": subject,
         "received": entry.received_ms,
         "seen": bytes.fromhex(event_key(event.source, event.id)) if event and remembered else b"",
-        "meta": event.to_meta() if event is not None else "{}",
+        "meta": meta,
         "body": entry.message,
+        "size": _size(entry, meta),
         "once": int(entry.once),
         "call": int(entry.call),
         "letter": entry.from_letter,

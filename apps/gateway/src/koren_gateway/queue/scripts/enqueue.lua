@@ -4,9 +4,10 @@
 -- whole when Redis is full, before the first write.
 --
 -- P: budgets, seen_for (ms), hold_for (ms), keep_dismissed (ms), receipts_kept, events: a list of
---    key, subject, received (ms), seen (16 bytes; '' when repeats do not count), meta, body,
---    once, call, letter (dead letter that it takes the place of, or ''), reason ('' unless it is to be
---    a dead letter itself), sequence ('' if none), hold (1: it waits for a person), topic,
+--    key, subject, received (ms), seen (16 bytes; '' when repeats do not count), meta, body, size
+--    (bytes that its body, attributes and subject take), once, call, letter (dead letter that it takes
+--    the place of, or ''), reason ('' unless it is to be a dead letter itself), sequence ('' if none),
+--    hold (1: it waits for a person), topic,
 --    functions: a list of name, opens, closes, limit (ms)
 -- Returns for each {outcome, ms}: 'new', 'held', 'dismissed', 'dead-lettered' (held events are full),
 --    'full' (a call whose function's queue is full), 'gone' (its dead letter is), or 'seen' with the
@@ -18,7 +19,7 @@ local function hold(event, verdict)
   if state == 'held' or state == 'dismissed' then
     return state -- a repeat of what is not remembered any more
   end
-  local bytes = #event.body + LETTER_BYTES
+  local bytes = event.size + LETTER_BYTES
   while charged('held') + bytes > P.budgets.held do
     local oldest = call('ZRANGE', 'koren:dismissed', 0, 0)[1]
     if not oldest then
@@ -31,7 +32,7 @@ local function hold(event, verdict)
     count_dropped('held-full', 1)
     bury(event.key, '', { reason = 'HeldFull: held events have reached their ' .. P.budgets.held
       .. ' bytes; release or dismiss some, then publish it again', meta = event.meta, attempts = 0,
-      received = event.received }, nil, event.body, #event.body)
+      received = event.received }, nil, event.body, event.size)
     if event.seen ~= '' then
       call('ZREM', 'koren:seen', event.seen) -- published again it is to come in
     end
@@ -60,7 +61,7 @@ local function take_in(event)
       return { 'seen', tonumber(last), state or '' }
     end
   end
-  local work = { key = event.key, subject = event.subject, event = event.key, size = #event.body,
+  local work = { key = event.key, subject = event.subject, event = event.key, size = event.size,
     sequence = event.sequence, once = event.once, call = event.call, released = '' }
   if event.letter ~= '' then
     local letter = fields('koren:dead:' .. event.letter, { 'event', 'body', 'meta', 'received', 'bytes' })
@@ -84,11 +85,11 @@ local function take_in(event)
   end
   if event.reason ~= '' then
     bury(event.key, '', { reason = event.reason, meta = event.meta, attempts = 0,
-      received = event.received }, nil, event.body, #event.body)
+      received = event.received }, nil, event.body, event.size)
     return { 'new', 0 }
   end
   if event.hold == 1 then
-    local verdict = call('GET', 'koren:verdict:' .. event.subject)
+    local verdict = call('GET', 'koren:verdict:' .. short(event.subject))
     local by = verdict and string.match(verdict, '^released\n(.*)$')
     if not by then
       return { hold(event, verdict and string.match(verdict, '^dismissed\n(.*)$')), 0 }

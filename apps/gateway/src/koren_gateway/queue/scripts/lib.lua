@@ -11,13 +11,14 @@
 --   koren:fn:<fn>:queue:<subject>     list of invocations' keys, in order
 --   koren:fn:<fn>:ready               sorted set of subjects with work and no lease, by due ms
 --   koren:fn:<fn>:leased              sorted set of subjects with work in hand, by lease's end in ms
---   koren:fn:<fn>:invocation:<key>    hash: subject, event, once (1: one attempt, somebody waits), call
+--   koren:fn:<fn>:invocation:<key>    hash: subject, event, once (1: one attempt, somebody waits; 2: nobody
+--                                     waits any more), call
 --                                     (1: its result is for the caller alone), closes, sequence, bytes,
 --                                     released (by whom, if it was held), delivery (fences), attempts
 --                                     (handlers entered), and while leased: holder, deadline,
 --                                     activated, pod_started, handler_entered
---   koren:fn:<fn>:incidents           sorted set of open incidents (subjects), by their limit in ms
---   koren:fn:<fn>:closed:<subject>    string, sequence of the event that closed it; expires
+--   koren:fn:<fn>:incidents           sorted set of open incidents (subjects, short), by their limit in ms
+--   koren:fn:<fn>:closed:<subject>    string, sequence of the event that closed it (subject short); expires
 --   koren:fn:<fn>:activated           string, ms when the autoscaler was last told 'active'
 --   koren:fn:<fn>:init-error          hash: why its pods did not start; expires
 --   koren:fn:<fn>:state:<key>         hash: value, tag; may expire
@@ -35,7 +36,8 @@
 --   koren:held:<event>                hash: state, subject, topic, meta, body, received, sequence, by,
 --                                     bytes
 --   koren:holding:<subject>           list of the subject's held events, in order
---   koren:verdict:<subject>           string: 'released\n<by>' or 'dismissed\n<by>'; expires
+--   koren:verdict:<subject>           string: 'released\n<by>' or 'dismissed\n<by>' (subject short); expires
+--   koren:marks                       sorted set: keys of 'closed' and 'verdict', by ms when each expires
 --   koren:outcome:<key>               hash: state, result or error; expires
 --   koren:bytes                       hash: account -> bytes; accounts: dead, held, queue, state, and
 --                                     <account>:<fn>
@@ -47,12 +49,18 @@ local P = cmsgpack.unpack(ARGV[1])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
-local LETTER_BYTES = 600 -- what a dead letter takes beside its body
-local INVOCATION_BYTES = 500
+-- What each takes in Redis beside its event's size (measured).
+local LETTER_BYTES = 800
+local INVOCATION_BYTES = 1000
 local BROKEN_KEPT = 14 * 24 * 3600 * 1000
 
 local function of(name, part)
   return 'koren:fn:' .. name .. ':' .. part
+end
+
+-- A subject as it is kept where only its being the same counts: never longer than a hash.
+local function short(subject)
+  return #subject <= 40 and subject or redis.sha1hex(subject)
 end
 
 -- A whole number as it is kept; 0 for whatever is none.
@@ -147,6 +155,21 @@ end
 local function count_dropped(what, number)
   if number > 0 then
     call('HINCRBY', 'koren:dropped', what, number)
+  end
+end
+
+-- Remembers something of a subject for as long as repeats of its events may come. Where that is too
+-- much for the region, the oldest goes.
+local function mark(key, value)
+  call('SET', key, value, 'PX', P.seen_for)
+  call('ZADD', 'koren:marks', now + P.seen_for, key)
+  local over = call('ZCARD', 'koren:marks') - P.budgets.marks
+  if over > 0 then
+    for _, oldest in ipairs(call('ZRANGE', 'koren:marks', 0, over - 1)) do
+      call('DEL', oldest)
+      call('ZREM', 'koren:marks', oldest)
+    end
+    count_dropped('marks', over)
   end
 end
 
@@ -293,7 +316,7 @@ local function finish(name, key, has, its, attempt, verdict)
     call('HSET', outcome, 'state', verdict.state, field, verdict.answered)
     call('PEXPIRE', outcome, P.outcome_kept)
     ring('o:' .. key)
-  elseif verdict.state == 'dead-lettered' then
+  elseif verdict.state == 'dead-lettered' and has.once ~= '2' then
     keeps = true
   end
   local told = verdict.told
@@ -302,8 +325,8 @@ local function finish(name, key, has, its, attempt, verdict)
   end
   report(verdict.state, name, attempt, its.meta, its, { [field] = told })
   if has.closes == '1' then
-    call('ZREM', of(name, 'incidents'), has.subject)
-    call('SET', of(name, 'closed:' .. has.subject), has.sequence or '', 'PX', P.seen_for)
+    call('ZREM', of(name, 'incidents'), short(has.subject))
+    mark(of(name, 'closed:' .. short(has.subject)), has.sequence or '')
   end
   call('DEL', of(name, 'invocation:' .. key))
   if has.holder then
@@ -321,8 +344,8 @@ local function finish(name, key, has, its, attempt, verdict)
   ring('f:' .. name)
 end
 
--- Puts an event into a function's queue. `work`: key, subject, event, size, sequence, once, call,
--- released; `wish`: name, opens, closes, limit. False when the function's queue is full, or the
+-- Puts an event into a function's queue. `work`: key, subject, event, size (bytes of body and
+-- attributes), sequence, once, call, released; `wish`: name, opens, closes, limit. False when the function's queue is full, or the
 -- invocation is there already.
 local function put(work, wish)
   local name, subject = wish.name, work.subject
@@ -350,9 +373,14 @@ local function put(work, wish)
   if wish.opens == 1 then
     -- An opening that comes after its own incident's end (a repeat that was held up) is work, but
     -- opens nothing.
-    local closed = call('GET', of(name, 'closed:' .. subject))
-    if not closed or number(work.sequence) > number(closed) then
-      call('ZADD', of(name, 'incidents'), 'NX', now + wish.limit, subject)
+    local closed = call('GET', of(name, 'closed:' .. short(subject)))
+    if closed and number(work.sequence) <= number(closed) then
+      return true
+    end
+    if call('ZCARD', of(name, 'incidents')) < P.budgets.incidents_function then
+      call('ZADD', of(name, 'incidents'), 'NX', now + wish.limit, short(subject))
+    else
+      count_dropped('incidents', 1) -- its events are handled; nothing keeps the function running
     end
   end
   return true
@@ -415,7 +443,7 @@ local function dismiss(subject, by, keep_for)
     end
   end
   call('DEL', 'koren:holding:' .. subject)
-  call('SET', 'koren:verdict:' .. subject, 'dismissed\n' .. by, 'PX', P.seen_for)
+  mark('koren:verdict:' .. short(subject), 'dismissed\n' .. by)
   return ids
 end
 

@@ -8,7 +8,7 @@
 local holding = 'koren:holding:' .. P.subject
 local waiting = {}
 for _, key in ipairs(call('LRANGE', holding, 0, -1)) do
-  local held = fields('koren:held:' .. key, { 'subject', 'meta', 'body', 'sequence' })
+  local held = fields('koren:held:' .. key, { 'subject', 'meta', 'body', 'sequence', 'bytes' })
   if held.subject and held.meta then
     waiting[#waiting + 1] = { key = key, held = held }
   else
@@ -34,12 +34,12 @@ for place, its in ipairs(waiting) do
     if #event.functions == 0 then
       report('no-function', '', 0, held.meta, held)
     end
-    spread({ key = event.key, subject = P.subject, event = event.key, size = #held.body,
+    spread({ key = event.key, subject = P.subject, event = event.key, size = math.max(0, number(held.bytes) - LETTER_BYTES),
       sequence = held.sequence or '', once = 0, call = 0, released = P.by }, held, event.functions)
   else
     count_dropped('broken', 1)
   end
 end
 call('DEL', holding)
-call('SET', 'koren:verdict:' .. P.subject, 'released\n' .. P.by, 'PX', P.seen_for)
+mark('koren:verdict:' .. short(P.subject), 'released\n' .. P.by)
 return 1

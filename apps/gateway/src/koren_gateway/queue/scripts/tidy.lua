@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Forgets what is too old or beyond its budget: dead letters, held events, state,
--- memory of what was seen.
+-- open incidents, memory of what was seen.
 -- At most some hundreds at a time.
 --
 -- P: budgets, dead_for (ms), seen_for (ms), keep_dismissed (ms), receipts_kept
@@ -17,7 +17,9 @@ call('ZREMRANGEBYSCORE', 'koren:seen', '-inf', now - P.seen_for)
 
 for _, name in ipairs(call('SMEMBERS', 'koren:functions')) do
   forget_states(name)
+  call('ZREMRANGEBYSCORE', of(name, 'incidents'), '-inf', now)
 end
+call('ZREMRANGEBYSCORE', 'koren:marks', '-inf', now)
 
 local late = 0
 for _, key in ipairs(call('ZRANGEBYSCORE', 'koren:held', '-inf', now, 'LIMIT', 0, 50)) do

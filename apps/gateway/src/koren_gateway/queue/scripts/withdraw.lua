@@ -1,11 +1,18 @@
 #!lua flags=allow-oom
--- Takes an invocation that nobody waits for any more out of its queue, unless it is in hand.
+-- Takes an invocation that nobody waits for any more out of its queue, unless it is in hand;
+-- then nobody is told how it ends.
 --
 -- P: name, key
 -- Returns 1 when it was taken out, else 0.
 
-local has = fields(of(P.name, 'invocation:' .. P.key), { 'subject', 'holder', 'event', 'bytes' })
-if not has.subject or has.holder then
+local has = fields(of(P.name, 'invocation:' .. P.key), { 'subject', 'holder', 'event', 'bytes', 'once' })
+if not has.subject then
+  return 0
+end
+if has.holder then
+  if has.once == '1' then
+    call('HSET', of(P.name, 'invocation:' .. P.key), 'once', 2)
+  end
   return 0
 end
 local queue, ready = of(P.name, 'queue:' .. has.subject), of(P.name, 'ready')
