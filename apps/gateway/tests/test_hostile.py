@@ -198,3 +198,27 @@ async def test_a_function_that_sends_many_large_bodies_slowly_is_refused(lab: La
         return (await pod.call("POST", "/v1/log", json={"text": "x" * 60_000})).status_code == 204
 
     await until(taken, "what the pod wrote is taken")
+
+
+async def test_a_dismissal_that_comes_after_the_release_changes_nothing(lab: Lab) -> None:
+    await lab.broker.publish(subject="both", id="b1", hold=True)
+    await lab.broker.receipt("held")
+    [held] = (await lab.admin("GET", "/v1/held")).json()["held"]
+    release, dismiss = await asyncio.gather(
+        *(lab.admin("POST", f"/v1/held/{held['id']}/{what}") for what in ("release", "dismiss"))
+    )
+    released = release.status_code == 202
+    assert released != (dismiss.status_code == 200), (release.text, dismiss.text)
+    # What follows goes the way that the first one said.
+    await lab.broker.publish(subject="both", id="b2", sequence=2, hold=True)
+    await lab.broker.receipt("received" if released else "dismissed", 2)
+    await lab.queued(runnable=1 if released else 0)
+
+
+async def test_nothing_is_dismissed_that_does_not_wait(queue: Queue, store: Store) -> None:
+    made = entry(1, hold=True, subject="both")
+    await queue.enqueue([made])
+    assert await queue.release(made.subject, "one", [(made.key, [FN], made.event)])  # type: ignore[list-item]
+    assert await queue.dismiss(made.subject, "other") == 0
+    later = entry(2, hold=True, subject="both")
+    assert [taken.outcome for taken in await queue.enqueue([later])] == ["new"]

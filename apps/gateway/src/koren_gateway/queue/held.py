@@ -117,8 +117,8 @@ class HeldEvents:
         """Dismisses all held events of the event's subject; empty when there is no such event.
         Raises NotHeld."""
         subject, waiting = await self._waiting(id)
-        if waiting:
-            await self._queue.dismiss(subject, by)
+        if waiting and not await self._queue.dismiss(subject, by):
+            raise NotHeld(f"event {id} does not wait any more: somebody else released or dismissed it")
         return waiting
 
     async def _waiting(self, id: str) -> tuple[str, list[HeldEvent]]:

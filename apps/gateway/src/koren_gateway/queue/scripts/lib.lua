@@ -442,6 +442,9 @@ local function dismiss(subject, by, keep_for)
       forget_held(key)
     end
   end
+  if #keys == 0 then
+    return ids -- somebody else was faster: what they said stands
+  end
   call('DEL', 'koren:holding:' .. subject)
   mark('koren:verdict:' .. short(subject), 'dismissed\n' .. by)
   return ids
