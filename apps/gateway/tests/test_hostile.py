@@ -222,3 +222,19 @@ async def test_nothing_is_dismissed_that_does_not_wait(queue: Queue, store: Stor
     assert await queue.dismiss(made.subject, "other") == 0
     later = entry(2, hold=True, subject="both")
     assert [taken.outcome for taken in await queue.enqueue([later])] == ["new"]
+
+
+async def test_large_results_do_not_pile_up_while_the_broker_is_away(
+    small: tuple[Queue, Memory, Store],
+) -> None:
+    queue, _, store = small
+    queue._receipts_kept = 100
+    for number in range(60):
+        await queue.enqueue([entry(number, subject="one")])
+        taken = await queue.take(FN, "pod-a", None)
+        assert isinstance(taken, Taken)
+        end = End(function=FN.name, key=taken.key, delivery=taken.delivery)
+        await queue.succeed(end, b'"' + b"x" * 16_000 + b'"')
+    receipts = await store.command("XRANGE", "koren:receipts", "-", "+")
+    assert len(receipts) == 60
+    assert sum(len(fields[b"result"]) > 0 for _, fields in receipts) == 11

@@ -52,6 +52,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 -- What each takes in Redis beside its event's size (measured).
 local LETTER_BYTES = 800
 local INVOCATION_BYTES = 1000
+local RESULT_BYTES = 512 -- a larger result is left out while many receipts wait
 local BROKEN_KEPT = 14 * 24 * 3600 * 1000
 
 local function of(name, part)
@@ -191,6 +192,10 @@ local function report(state, name, attempt, meta, its, more)
     words[#words + 1], words[#words + 2] = phase, its[phase] or ''
   end
   for field, value in pairs(more or {}) do
+    if field == 'result' and #value > RESULT_BYTES
+        and call('XLEN', 'koren:receipts') > P.receipts_kept / 10 then
+      value = '' -- the broker is away: what waits for it must not fill Redis
+    end
     words[#words + 1], words[#words + 2] = field, value
   end
   call('XADD', unpack(words))
