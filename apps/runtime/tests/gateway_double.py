@@ -157,6 +157,11 @@ class GatewayDouble:
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.nexts) >= count, timeout_s)
 
+    def nexts_before(self, word: str) -> int:
+        """How many times it was asked for an event before the first call whose path ends with `word`."""
+        first = self.wait_for(word).at
+        return sum(at < first for at in self.nexts)
+
     def words(self) -> list[str]:
         """What it was told, in order, without heartbeats."""
         words = [call.path.rsplit("/", 1)[-1] for call in self.calls]
