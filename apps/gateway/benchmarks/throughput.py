@@ -121,7 +121,8 @@ def measure(events: int, warm: int, folder: Path) -> dict[str, float]:
 def loaded(cameras: Broker, store: Any, process: int, sent: list[bytes]) -> dict[str, float]:
     """All events as fast as they go, from being published to being on disk, and what the process takes for it."""
     queues: set[bytes] = set()  # a list a subject
-    held = [memory(process)]
+    start = memory(process)
+    held: list[list[float]] = [[], [], [], []]  # a list a quarter of the events
     with publishing([cameras], packets(TOPIC.format(LOADED), sent)) as begin:
         used, began = processor_s(process), begin()
         counted, moved = 0, began
@@ -135,17 +136,16 @@ def loaded(cameras: Broker, store: Any, process: int, sent: list[bytes]) -> dict
             now = sum(pipe.execute())
             if now != counted:
                 counted, moved = now, time.monotonic()
-            if counted >= len(sent) / 4:
-                held.append(memory(process))
+            held[min(3, 4 * counted // len(sent))].append(memory(process))
             assert time.monotonic() - moved < STUCK_S, f"{counted} of {len(sent)} events are on disk"
         used = processor_s(process) - used
-    after_quarter = held[1:]
+    after_first = [figure for quarter in held[1:] for figure in quarter]
     return {
         "events_per_s": len(sent) / (moved - began),
         "processor_us_per_event": used / len(sent) * 1e6,
-        "rss_start_mib": held[0],
-        "rss_end_mib": held[-1],
-        "rss_spread_mib": max(after_quarter) - min(after_quarter),
+        "rss_start_mib": start,
+        **{f"rss_quarter_{number}_mib": max(quarter, default=0) for number, quarter in enumerate(held, start=1)},
+        "rss_spread_mib": max(after_first) - min(after_first),
     }
 
 

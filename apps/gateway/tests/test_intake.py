@@ -1,6 +1,7 @@
 """What comes from the broker: taken in, or set aside with its reason, and nothing behind it waits."""
 
 import asyncio
+import signal
 import time
 import unicodedata
 from collections.abc import Sequence
@@ -8,12 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_lab import REGION, REPORTER, Lab, Pki, deployment, event, message, until, world
+from gateway_lab import (
+    REGION,
+    REPORTER,
+    Lab,
+    Mosquitto,
+    Operator,
+    Pki,
+    deployment,
+    event,
+    message,
+    until,
+    world,
+)
 
 from koren_events.cloudevent import CloudEvent
+from koren_gateway.cluster.functions import Functions
 from koren_gateway.cluster.interface import Change
-from koren_gateway.intake import judge
-from koren_gateway.queue.queue import Entry, Queue, TakenIn
+from koren_gateway.intake import judge, mqtt
+from koren_gateway.intake.intake import Intake
+from koren_gateway.intake.mqtt import Connection
+from koren_gateway.intake.receipts import Outbox
+from koren_gateway.metrics import Metrics
+from koren_gateway.queue.budgets import Memory
+from koren_gateway.queue.queue import Entry, Queue, TakenIn, event_key
+from koren_gateway.queue.store import Store
+from koren_gateway.settings import Settings
 
 pytestmark = pytest.mark.asyncio
 
@@ -274,3 +295,42 @@ async def test_what_the_broker_retains_comes_once(pki: Pki, tmp_path: Path) -> N
         assert (await pod.next())["subject"] == "later"
         assert await lab.dead_letters() == []
         await lab.broker.close()
+
+
+async def test_receipts_that_a_silent_broker_does_not_confirm_take_little_memory_and_none_is_lost(
+    lab_settings: Settings, queue: Queue, store: Store, pki: Pki, tmp_path: Path
+) -> None:
+    broker = Mosquitto(tmp_path / "mosquitto", pki)
+    broker.start()
+    operator = await Operator.connect(pki, broker.port)
+    settings = lab_settings.model_copy(update={"broker_port": broker.port})
+    memory = Memory(store, settings.batch_bytes)
+    outbox = Outbox(store, REGION)
+    intake = Intake(settings, store, queue, Functions(), outbox, memory, Metrics())
+    connection = await Connection.open(intake._link())
+    batches, size = 30, 256
+    now_ms = round(time.time() * 1000)
+
+    def batch(number: int) -> list[Entry]:
+        events = [CloudEvent(id=f"e{number * size + place}", source="cctv", type="t") for place in range(size)]
+        return [Entry(key=event_key(its.source, its.id), event=its, message=b"", received_ms=now_ms) for its in events]
+
+    assert broker._process is not None
+    broker._process.send_signal(signal.SIGSTOP)
+    try:
+        tasks = [
+            asyncio.create_task(
+                intake._answer(connection, [], batch(number), [TakenIn("seen", now_ms, "held")] * size, now_ms)
+            )
+            for number in range(batches)
+        ]
+        await asyncio.sleep(0)
+        assert 0 < len(connection._waiting) < mqtt._WAITING_MAX + size
+    finally:
+        broker._process.send_signal(signal.SIGCONT)
+    await asyncio.gather(*tasks)
+    await operator.receipt("held", batches * size)
+    assert len({receipt.id for receipt in operator.receipts}) == batches * size
+    await connection.close()
+    await operator.close()
+    broker.stop()

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from array import array
 from collections.abc import Sequence
 
 import structlog
@@ -17,7 +18,7 @@ from koren_gateway.errors import (
 )
 from koren_gateway.intake.judge import as_rubbish, judge
 from koren_gateway.intake.mqtt import Connection, Link
-from koren_gateway.intake.receipts import Outbox, intake_receipts
+from koren_gateway.intake.receipts import Outbox, Parcel, intake_receipts
 from koren_gateway.metrics import Metrics
 from koren_gateway.queue.budgets import Memory
 from koren_gateway.queue.queue import Entry, Queue, TakenIn
@@ -55,6 +56,7 @@ class Intake:
         self._memory = memory
         self._metrics = metrics
         self._confirming: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()
         self._refused_bytes = 0
 
     async def able(self) -> bool:
@@ -175,7 +177,7 @@ class Intake:
             self._metrics.committed(len(entries), time.monotonic() - began)
             durable_ms = round(time.time() * 1000)
             # It begins when the next batch is on its way to Redis, and so takes none of its time.
-            mids = [arrival.mid for arrival in arrivals]
+            mids = array("H", (arrival.mid for arrival in arrivals if arrival.mid is not None))
             task = asyncio.create_task(self._answer(connection, mids, entries, taken_in, durable_ms))
             self._confirming.add(task)
             task.add_done_callback(self._confirming.discard)
@@ -223,29 +225,49 @@ class Intake:
     async def _answer(
         self,
         connection: Connection,
-        mids: Sequence[int | None],
+        mids: Sequence[int],
         entries: Sequence[Entry],
         taken_in: Sequence[TakenIn],
         durable_ms: int,
     ) -> None:
-        """Reports on a batch that is on disk, and has the broker forget it."""
-        confirmations: list[asyncio.Future[None]] = []
+        """Reports on a batch that is on disk, and has the broker forget it.
+
+        The broker confirms receipts only behind the events that it has sent already, and it sends more of
+        them than it was told to. So batches take turns, and those that wait are kept small: reading can't
+        stop for them, for the confirmations are read from the same connection.
+        """
+        receipts: list[tuple[str, bytes]] = []
         for entry, its in zip(entries, taken_in, strict=True):
             try:
-                confirmations += self._report(connection, entry, its, durable_ms)
+                receipts += self._report(entry, its, durable_ms)
             except Exception:
                 _log.exception("event not reported on", key=entry.key)
                 self._metrics.faults.labels("intake").inc()
-        del entries, entry  # the messages need not stay in memory until the broker confirms
+        del entries, taken_in, entry, its  # they need not stay in memory until the broker confirms
+        if self._turn.locked():
+            parcel = Parcel(receipts)
+            del receipts
+            async with self._turn:
+                confirmations = await self._publish(connection, parcel.receipts())
+        else:
+            async with self._turn:
+                confirmations = await self._publish(connection, receipts)
+            del receipts
         # A receipt that the broker has not confirmed is sent again only with the event itself.
         results = await asyncio.gather(*confirmations, return_exceptions=True)
         if not any(isinstance(result, BaseException) for result in results):
             connection.forget(mids)
 
-    def _report(
-        self, connection: Connection, entry: Entry, its: TakenIn, durable_ms: int
+    async def _publish(
+        self, connection: Connection, receipts: Sequence[tuple[str, bytes]]
     ) -> list[asyncio.Future[None]]:
-        """The broker's confirmations of the receipts."""
+        """The broker's confirmations, once there is room for more to be published."""
+        confirmations = [connection.publish(topic, message) for topic, message in receipts]
+        await connection.room()
+        return confirmations
+
+    def _report(self, entry: Entry, its: TakenIn, durable_ms: int) -> list[tuple[str, bytes]]:
+        """Topics and messages of the event's receipts."""
         outcome = outcome_of(entry, its)
         self._metrics.events.labels(outcome).inc()
         event = entry.event
@@ -265,10 +287,7 @@ class Intake:
         if its.outcome == "new" and event.time_ms is not None:
             self._metrics.phase("", "received", event.time_ms, entry.received_ms)
             self._metrics.phase("", "durable", event.time_ms, durable_ms)
-        return [
-            connection.publish(topic, message)
-            for topic, message in intake_receipts(self._settings.region, entry, event, its, durable_ms)
-        ]
+        return list(intake_receipts(self._settings.region, entry, event, its, durable_ms))
 
 
 def outcome_of(entry: Entry, its: TakenIn) -> str:

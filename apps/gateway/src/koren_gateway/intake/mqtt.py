@@ -27,6 +27,7 @@ _SUBSCRIBE_TIMEOUT_S = 60.0
 _FAREWELL_S = 1.0
 _RECEIVE_MAXIMUM = 500
 _READ_BYTES = 64 * 1024
+_WAITING_MAX = 500
 _log = structlog.get_logger()
 
 
@@ -88,6 +89,7 @@ class Connection:
         """How many messages the broker takes before it has acknowledged the first."""
         self._published: dict[int, asyncio.Future[None]] = {}
         self._waiting: deque[tuple[str, bytes, bool, asyncio.Future[None]]] = deque()
+        self._roomy = asyncio.Event()
         self._subscribed: dict[int, asyncio.Future[None]] = {}
         self._last_id = 0
         self._wrote_at = self._heard_at = time.monotonic()
@@ -138,12 +140,12 @@ class Connection:
     def acknowledge(self, arrivals: Sequence[Arrival]) -> None:
         """Tells the broker to forget them. On a connection that ended it does nothing: the broker
         sends them again on the next."""
-        self.forget([arrival.mid for arrival in arrivals])
+        self.forget(arrival.mid for arrival in arrivals if arrival.mid is not None)
 
-    def forget(self, mids: Iterable[int | None]) -> None:
+    def forget(self, mids: Iterable[int]) -> None:
         """As `acknowledge`, by what the messages are known by."""
         if not self._down.done():
-            self._write(b"".join(wire.acknowledge(mid) for mid in mids if mid is not None))
+            self._write(b"".join(wire.acknowledge(mid) for mid in mids))
 
     def publish(self, topic: str, message: bytes, *, retain: bool = False) -> asyncio.Future[None]:
         """Sends at QoS 1; the future is done when the broker has acknowledged, or fails with
@@ -157,6 +159,12 @@ class Connection:
             self._waiting.append((topic, message, retain, done))
             self._send_waiting()
         return done
+
+    async def room(self) -> None:
+        """Waits until few messages wait for the broker, or the connection has ended."""
+        while len(self._waiting) >= _WAITING_MAX:
+            self._roomy.clear()
+            await self._roomy.wait()
 
     async def close(self, farewell: asyncio.Future[None] | None = None) -> None:
         """Takes leave of the broker, once `farewell` was acknowledged; the will is not sent."""
@@ -235,6 +243,7 @@ class Connection:
         self._arrived.set()
         waiting = [done for *_, done in self._waiting]
         self._waiting.clear()
+        self._roomy.set()
         for future in (*self._published.values(), *self._subscribed.values(), *waiting):
             if not future.done():
                 future.add_done_callback(_look)
@@ -278,6 +287,8 @@ class Connection:
             id = self._new_id()
             self._published[id] = done
             self._write(wire.publish(id, topic, message, retain=retain))
+        if len(self._waiting) < _WAITING_MAX:
+            self._roomy.set()
 
     def _new_id(self) -> int:
         while True:

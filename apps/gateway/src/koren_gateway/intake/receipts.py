@@ -2,9 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgpack
 import structlog
 
 from koren_events import Receipt, ReceiptState, receipt_topic
@@ -94,6 +96,18 @@ def _receipt(
         phases={name: from_ms(at_ms) for name, at_ms in known.items()},
         **more,
     )
+
+
+class Parcel:
+    """Topics and messages of receipts that wait. Those of a batch are much alike: compressed they take about a
+    tenth."""
+
+    def __init__(self, receipts: Sequence[tuple[str, bytes]]) -> None:
+        self._packed = zlib.compress(msgpack.packb(receipts), 1)
+
+    def receipts(self) -> list[tuple[str, bytes]]:
+        """What was put in."""
+        return [(topic, message) for topic, message in msgpack.unpackb(zlib.decompress(self._packed))]
 
 
 class Outbox:
