@@ -196,7 +196,10 @@ class Incident:
 
 @dataclass(frozen=True)
 class Start:
-    """A start from zero, in seconds by phase: received, durable, activated, pod_started, handler_entered, handler_done."""
+    """A start from zero: each phase with the seconds from the event's own time until its end.
+
+    Phases are received, durable, activated, pod_started, handler_entered, handler_done, in this order.
+    """
 
     at: datetime
     phases: Sequence[tuple[str, float]]
@@ -230,7 +233,7 @@ class Function:
     p50: float | None = None
     p95: float | None = None
     phases: Sequence[tuple[str, float | None, float | None]] = ()
-    """Phase, p50 and p95 in seconds."""
+    """Phase, p50 and p95 of the seconds from the event's own time until its end, as in `Start`."""
     errors_per_minute: float | None = None
     dead_letters: int | None = None
     last_start: Start | None = None
@@ -356,6 +359,23 @@ class Outcome:
     message: Words
 
 
+@dataclass(frozen=True)
+class AuditLine:
+    """One change that somebody made, or tried to make."""
+
+    at: datetime
+    who: str
+    role: str
+    """Empty before log-in."""
+    what: str
+    """log-in, log-out, release, dismiss, redrive, purge, call, silence, unsilence."""
+    target: str
+    """What it was done to, e.g. `seoul/report-incident`."""
+    outcome: str
+    """done, refused or failed."""
+    detail: str = ""
+
+
 class Refused(Exception):
     """An act that was not done: what happened, what it means and what to do are its words."""
 
@@ -423,6 +443,9 @@ class Board(Protocol):
         ...
 
     async def savings(self, span: timedelta) -> Sequence[Saving]: ...
+    async def audit(self, limit: int = 200) -> Sequence[AuditLine]:
+        """The latest changes, newest first."""
+        ...
 
     # Acts. Each takes the name and the role of who acts; the region's gateway has the last word.
     async def release(self, region: str, id: str, who: str, role: Role) -> Outcome: ...

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the console is told: one JSON file; secrets are files of their own that it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class SettingsBroken(Exception):
+    """The settings can't be used; the message names the file and what is wrong."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Text(_Record):
+    """A text in Korean and English."""
+
+    ko: str
+    en: str
+
+
+class Point(_Record):
+    """Degrees (WGS 84)."""
+
+    latitude: float = Field(ge=-90, le=90)
+    longitude: float = Field(ge=-180, le=180)
+
+
+class Tls(_Record):
+    """The site's authority, and the console's certificate and key by it."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+
+class Broker(_Record):
+    """The centre's broker."""
+
+    host: str
+    port: int = 8883
+
+
+class RegionSettings(_Record):
+    """A region and how its API server is reached."""
+
+    name: str
+    title: Text
+    place: Point | None = None
+    server: str
+    """Address of the API server, https://…"""
+    authority: Path
+    """Certificates that its API server's is checked against."""
+    token: Path
+    """File with the token of the service account `console`; read again when it changes."""
+
+
+class CameraSettings(_Record):
+    """A camera as the detector has it."""
+
+    id: str
+    region: str
+    title: Text
+    road: Text = Text(ko="", en="")
+    place: Point | None = None
+
+
+class Oidc(_Record):
+    """A provider of OpenID Connect."""
+
+    issuer: str = Field(pattern="^https://")
+    client_id: str = Field(min_length=1)
+    client_secret_file: Path
+    scope: str = "openid profile"
+    name_claim: str = "preferred_username"
+    role_claim: str = "groups"
+    """Claim with the person's roles or groups; dots lead into objects."""
+    operators: list[str] = Field(min_length=1)
+    """Values of that claim that make an operator."""
+    viewers: list[str] = []
+    """Values of that claim that make a viewer."""
+
+
+class Settings(_Record):
+    """All of it."""
+
+    address: str = "0.0.0.0"
+    port: int = 8443
+    public_url: str = Field(pattern="^https://[^/]+$")
+    """Where people reach the console, without a path."""
+    data: Path
+    """Folder for history."""
+    history_days: int = Field(default=30, ge=1)
+    history_mb: int = Field(default=1024, ge=16)
+    tls: Tls
+    broker: Broker
+    prometheus: str = ""
+    """https address; empty when there is none, and so for the next two."""
+    alertmanager: str = ""
+    logs: str = ""
+    gateway_hold_s: int = Field(default=3600, gt=0)
+    """Seconds that a region holds an event where its gateway does not say."""
+    regions: list[RegionSettings] = Field(min_length=1)
+    cameras: list[CameraSettings] = []
+    users: Path | None = None
+    """File of local users; None with a provider."""
+    oidc: Oidc | None = None
+
+    @classmethod
+    def load(cls, file: Path) -> Self:
+        """Read the file.
+
+        Raises:
+            SettingsBroken: it is missing or wrong.
+        """
+        try:
+            settings = cls.model_validate_json(file.read_bytes())
+        except OSError as error:
+            raise SettingsBroken(f"settings: {error}") from None
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            raise SettingsBroken(f"{file}: {wrong}") from None
+        if (settings.users is None) == (settings.oidc is None):
+            raise SettingsBroken(f"{file}: give either users or oidc, so that people can log in")
+        return settings
