@@ -28,7 +28,7 @@ from koren_gateway.queue.dead_letters import DeadLetters
 from koren_gateway.queue.held import HeldEvents
 from koren_gateway.queue.init_errors import InitErrors
 from koren_gateway.queue.logs import Logs
-from koren_gateway.queue.queue import End, Entry, Held, Nothing, Queue, Taken, event_key
+from koren_gateway.queue.queue import End, Entry, Kept, Nothing, Queue, Taken, event_key
 from koren_gateway.queue.state import State
 from koren_gateway.queue.store import Store, connect
 from koren_gateway.settings import Settings
@@ -125,8 +125,8 @@ class Region:
         for _ in range(5):
             answer = await self.try_to(self.queue.take(function, pod, None))
             match answer:
-                case Held() as held:
-                    await self.try_to(self.attempts.release(held, Failure("Abandoned", "")))
+                case Kept() as kept:
+                    await self.try_to(self.attempts.release(kept, Failure("Abandoned", "")))
                 case Taken() as taken:
                     end = End(function=name, key=taken.key, delivery=taken.delivery)
                     await self.try_to(self.queue.extend(name, taken.key, taken.delivery, 1))

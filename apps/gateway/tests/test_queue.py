@@ -14,7 +14,7 @@ from koren_gateway.cluster.interface import Change
 from koren_gateway.errors import LeaseLost
 from koren_gateway.queue.budgets import Memory
 from koren_gateway.queue.dead_letters import DeadLetters, NotRedrivable
-from koren_gateway.queue.queue import End, Entry, Held, Nothing, Queue, Taken, event_key
+from koren_gateway.queue.queue import End, Entry, Kept, Nothing, Queue, Taken, event_key
 from koren_gateway.queue.store import Store
 from koren_gateway.settings import Settings
 
@@ -155,10 +155,10 @@ async def test_a_lease_runs_out_unless_it_is_kept_and_not_beyond_the_deadline(
 async def test_a_pod_has_one_lease(queue: Queue) -> None:
     await queue.enqueue([entry(subject="a"), entry(subject="b")])
     taken = await take(queue)
-    assert await queue.take(FN, "pod-a", None) == Held(FN.name, taken.key, 1)
-    assert await queue.holding("pod-a") == Held(FN.name, taken.key, 1)
+    assert await queue.take(FN, "pod-a", None) == Kept(FN.name, taken.key, 1)
+    assert await queue.kept_by("pod-a") == Kept(FN.name, taken.key, 1)
     await done(queue, taken)
-    assert await queue.holding("pod-a") is None
+    assert await queue.kept_by("pod-a") is None
     assert (await take(queue)).event.subject == "b"
 
 

@@ -34,7 +34,7 @@ from koren_gateway.queue.attempts import Attempts, Failure
 from koren_gateway.queue.budgets import Budgets, Memory
 from koren_gateway.queue.dead_letters import DeadLetters
 from koren_gateway.queue.held import HeldEvents
-from koren_gateway.queue.queue import End, Entry, Held, Nothing, Queue, Taken, event_key, size_of
+from koren_gateway.queue.queue import End, Entry, Kept, Nothing, Queue, Taken, event_key, size_of
 from koren_gateway.queue.state import State, StateFull
 from koren_gateway.queue.store import Store, connect
 from koren_gateway.settings import Settings
@@ -403,7 +403,7 @@ class QueueMachine(RuleBasedStateMachine):
         answer = self.do(self.queue.take(self.function(name), pod, None))
         had = self.model.in_hand(pod)
         if had is not None:
-            assert answer == Held(had.function, had.key, had.delivery)
+            assert answer == Kept(had.function, had.key, had.delivery)
             return
         heads = {work.key: work for work in self.model.heads(name)}
         if not heads:
@@ -453,8 +453,8 @@ class QueueMachine(RuleBasedStateMachine):
     def crash(self, choice: int) -> None:
         work = self.model.chosen(choice)
         assert work.holder is not None
-        held = self.do(self.queue.holding(work.holder))
-        assert held == Held(work.function, work.key, work.delivery)
+        held = self.do(self.queue.kept_by(work.holder))
+        assert held == Kept(work.function, work.key, work.delivery)
         self.do(self.attempts.release(held, Failure("PodLost", "gone")))
         self.model.fail(work, self.function(work.function).max_attempts, lost=True)
         self._trimmed()

@@ -24,7 +24,7 @@ from koren_gateway.queue.attempts import Attempts, Failure
 from koren_gateway.queue.init_errors import InitErrors
 from koren_gateway.queue.leases import Leases
 from koren_gateway.queue.logs import Logs
-from koren_gateway.queue.queue import End, Held, Nothing, Queue, Taken
+from koren_gateway.queue.queue import End, Kept, Nothing, Queue, Taken
 from koren_gateway.queue.state import KEY_MAX_CHARACTERS, VALUE_MAX_BYTES, State, StateFull
 from koren_gateway.scaling.bell import Bell
 
@@ -109,11 +109,11 @@ class RuntimeApi:
                         continue
                     case Taken() as taken:
                         return self._hand_out(function, pod, taken)
-                    case Held() as held:
-                        failure = await self._leases.why(pod, held) or Failure(
+                    case Kept() as kept:
+                        failure = await self._leases.why(pod, kept) or Failure(
                             "Abandoned", f"pod {pod} asked for another event"
                         )
-                        await self._attempts.release(held, failure)
+                        await self._attempts.release(kept, failure)
                         continue
                     case Nothing(next_due_s):
                         pass

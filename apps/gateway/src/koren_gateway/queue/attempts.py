@@ -9,7 +9,7 @@ import structlog
 from koren_gateway.cluster.functions import Function, Functions
 from koren_gateway.errors import LeaseLost
 from koren_gateway.metrics import Metrics
-from koren_gateway.queue.queue import End, Held, Progress, Queue, Taken, event_key
+from koren_gateway.queue.queue import End, Kept, Progress, Queue, Taken, event_key
 from koren_gateway.queue.retries import GiveUp, Policy, Retry, after_failure
 from koren_gateway.settings import Settings
 
@@ -89,14 +89,14 @@ class Attempts:
                 outcome = "dead-lettered"
         self._count(end, progress, outcome, problem=str(failure))
 
-    async def release(self, held: Held, failure: Failure) -> None:
+    async def release(self, kept: Kept, failure: Failure) -> None:
         """Drops a lease whose holder is gone or knows nothing of it, if it has not ended."""
-        function = self._functions.get(held.function) or Function(name=held.function)
-        end = End(function=held.function, key=held.key, delivery=held.delivery)
+        function = self._functions.get(kept.function) or Function(name=kept.function)
+        end = End(function=kept.function, key=kept.key, delivery=kept.delivery)
         try:
             await self.fail(function, end, failure, lost=True)
         except LeaseLost:
-            _log.info("lease had ended", function=held.function, key=held.key)
+            _log.info("lease had ended", function=kept.function, key=kept.key)
 
     def taken(self, function: Function, taken: Taken) -> None:
         """Notes the phases of an event that was handed out."""

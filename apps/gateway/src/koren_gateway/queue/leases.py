@@ -14,7 +14,7 @@ from koren_gateway.cluster.reviews import Reviewer
 from koren_gateway.errors import ClusterUnavailable, GatewayError, LeaseLost, StoreUnavailable
 from koren_gateway.queue.attempts import Attempts, Failure
 from koren_gateway.queue.init_errors import InitErrors
-from koren_gateway.queue.queue import End, Held, Queue
+from koren_gateway.queue.queue import End, Kept, Queue
 from koren_gateway.settings import Settings
 
 _SWEEP_S = 1.0
@@ -100,13 +100,13 @@ class Leases:
             for item in change.objects if change.kind != "removed" else ():
                 await self._look_at(item, cluster)
 
-    async def _was_taken(self, held: Held, before_ms: int | None) -> bool:
+    async def _was_taken(self, kept: Kept, before_ms: int | None) -> bool:
         """Whether the lease is older than that. What ended a container may be told late; its
         successor, which may have an event by then, keeps it."""
-        function = self._functions.get(held.function)
+        function = self._functions.get(kept.function)
         if before_ms is None or function is None:
             return True
-        standing = await self._queue.standing(held.function, held.key)
+        standing = await self._queue.standing(kept.function, kept.key)
         return standing.deadline_ms - round(function.timeout_s * 1000) < before_ms
 
     async def _expired(self, function: str) -> list[Any]:
@@ -118,11 +118,11 @@ class Leases:
             _log.error("leases not looked at", function=function, problem=str(error))
             return []
 
-    async def why(self, pod: str, held: Held) -> Failure | None:
+    async def why(self, pod: str, kept: Kept) -> Failure | None:
         """How the container of the pod that took the lease ended, if that is known."""
         why, at_ms = self._ends.get(pod, (None, None))
         # The time has no fractions of a second.
-        if why is None or not await self._was_taken(held, at_ms and at_ms + 1000):
+        if why is None or not await self._was_taken(kept, at_ms and at_ms + 1000):
             return None
         return why
 
@@ -171,9 +171,9 @@ class Leases:
         try:
             for function in self._functions.all():
                 await self._init_errors.forget(function.name, pod)
-            held = await self._queue.holding(pod)
-            if held is not None and await self._was_taken(held, before_ms):
-                await self._attempts.release(held, failure)
+            kept = await self._queue.kept_by(pod)
+            if kept is not None and await self._was_taken(kept, before_ms):
+                await self._attempts.release(kept, failure)
         except StoreUnavailable as error:
             # The lease runs out by itself.
             _log.warning("lease of a lost pod not dropped", pod=pod, problem=str(error))

@@ -118,7 +118,7 @@ class Nothing:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Kept:
     """The holder has a lease still, of which it knows nothing (any more)."""
 
     function: str
@@ -221,7 +221,7 @@ class Queue:
 
     async def take(
         self, function: Function, holder: str, started_ms: int | None
-    ) -> Taken | Nothing | Held:
+    ) -> Taken | Nothing | Kept:
         """Leases the next due event of the function to `holder`.
 
         `started_ms` is when the holder's process started.
@@ -236,8 +236,8 @@ class Queue:
             )
         )
         match answer["state"]:
-            case b"held":
-                return held_of(answer["held"])
+            case b"kept":
+                return kept_of(answer["kept"])
             case b"none":
                 return Nothing(None if answer["due"] < 0 else answer["due"] / 1000)
         return Taken(
@@ -292,10 +292,10 @@ class Queue:
         """Ends the attempt; the next is due in `delay_s`. Raises LeaseLost as `dead_letter`."""
         return await self._end(end, state="failed", told=reason, delay=round(delay_s * 1000))
 
-    async def holding(self, holder: str) -> Held | None:
+    async def kept_by(self, holder: str) -> Kept | None:
         """The lease that the holder has."""
-        held = await self._store.command("HGET", HOLDERS, holder)
-        return None if held is None else held_of(held)
+        kept = await self._store.command("HGET", HOLDERS, holder)
+        return None if kept is None else kept_of(kept)
 
     async def expired(self, function: str) -> list[ExpiredLease]:
         """The function's leases that ran out."""
@@ -405,10 +405,10 @@ def event_of(meta: bytes | None) -> CloudEvent | None:
         return None
 
 
-def held_of(held: bytes) -> Held:
+def kept_of(entry: bytes) -> Kept:
     """An entry of `koren:holders`."""
-    function, key, delivery = held.decode().split("\n")
-    return Held(function, key, int(delivery))
+    function, key, delivery = entry.decode().split("\n")
+    return Kept(function, key, int(delivery))
 
 
 def size_of(entry: Entry) -> int:

@@ -4,7 +4,7 @@
 --
 -- P: name, holder, lease (ms), timeout (ms), grace (ms: a lease ends at most so long after the
 --    deadline), started (ms when the pod's process started; may be missing)
--- Returns {state}: 'held' with held ('<fn>\n<key>\n<delivery>', the lease that the holder has still),
+-- Returns {state}: 'kept' with kept ('<fn>\n<key>\n<delivery>', the lease that the holder has still),
 --    'none' with due (ms until the next is due, or -1), 'taken' with key, delivery, deadline (ms),
 --    body, meta, phases, released, more (subjects still due).
 
@@ -39,19 +39,19 @@ local function lease(subject, key, has, event)
 end
 
 call('DEL', of(name, 'init-error'))
-local held = call('HGET', 'koren:holders', P.holder)
-if held then
-  local its_name, its_key, delivery = string.match(held, '^([%w%-]+)\n([%w%-]+)\n(%d+)$')
+local kept = call('HGET', 'koren:holders', P.holder)
+if kept then
+  local its_name, its_key, delivery = string.match(kept, '^([%w%-]+)\n([%w%-]+)\n(%d+)$')
   local has = its_name and leased_invocation(its_name, its_key, delivery, false)
   if not has or has.holder ~= P.holder then
     -- Nothing would ever end it.
     call('HDEL', 'koren:holders', P.holder)
     count_dropped('broken', 1)
-    held = nil
+    kept = nil
   end
 end
-if held then
-  return cmsgpack.pack({ state = 'held', held = held })
+if kept then
+  return cmsgpack.pack({ state = 'kept', kept = kept })
 end
 while true do
   local first = call('ZRANGE', ready, 0, 0, 'WITHSCORES')
