@@ -80,7 +80,7 @@ async def test_a_function_that_is_behind_fills_its_own_queue_and_no_other(pki: P
         slow = deployment("slow", topic=f"events/{REGION}/+/slow")
         await lab.cluster.deployment_changes.put(Change("changed", [slow]))
         await lab.known("slow")
-        for number in range(10):
+        for number in range(8):
             big = {"subject": f"s{number}", "data": "x" * 450_000}
             await lab.broker.publish(topic=f"events/{REGION}/cctv/slow", **big)
         full = await lab.broker.receipt("dead-lettered", 2)
@@ -99,8 +99,48 @@ async def test_a_function_that_is_behind_fills_its_own_queue_and_no_other(pki: P
         for _ in range(its["runnable"]):
             assert await pod.next()
             assert await pod.post("response", {}) == 204
-        assert its["runnable"] + len(await lab.dead_letters()) == 10
+        assert its["runnable"] + len(await lab.dead_letters()) == 8
         assert await lab.metric("used_bytes", account="queue", function="slow") is None
+
+
+async def test_queues_that_are_all_full_leave_redis_and_another_function_room(pki: Pki, tmp_path: Path) -> None:
+    async with world(tmp_path, pki, maxmemory="48mb") as there:
+        lab = there.lab
+        behind = [f"behind-{number}" for number in range(4)]
+        for name in (*behind, "fifth"):
+            wanted = deployment(name, topic=f"events/{REGION}/+/{name}")
+            await lab.cluster.deployment_changes.put(Change("changed", [wanted]))
+            await lab.known(name)
+        health = len(lab.broker.health)
+        for number in range(30):
+            for name in behind:
+                # A thirtieth of what one queue may hold.
+                big = {"subject": f"{name}-{number}", "data": "x" * 330_000}
+                await lab.broker.publish(topic=f"events/{REGION}/cctv/{name}", **big)
+        await lab.broker.receipt("received", 120)
+        budget = await lab.metric("budget", name="queue") or 0
+        held = {name: await lab.metric("used_bytes", account="queue", function=name) or 0 for name in behind}
+        assert all(budget / 6 < bytes for bytes in held.values()), held
+        assert await lab.metric("used_bytes", account="queue", function="") == sum(held.values()) < budget
+        # What was refused went to the dead letters of who is behind.
+        assert {letter["function"] for letter in await lab.dead_letters()} <= set(behind)
+        full = await lab.broker.receipt("dead-lettered")
+        assert "QueueFull" in (full.error or "") and f"of at most {budget:.0f}; mend or scale" in (full.error or "")
+        await lab.broker.publish(topic=f"events/{REGION}/cctv/fifth", subject="fifth", data="x" * 200_000)
+        assert (await lab.pod("pod-f", "fifth").next())["subject"] == "fifth"
+        assert "dead-lettered" not in lab.broker.states("fifth")
+        assert lab.broker.health[health:] == [] and not await lab.metric("intake_paused")
+
+
+async def test_an_account_of_all_queues_that_is_wrong_is_set_right(tidy: Lab, store: Store) -> None:
+    await store.command("HSET", "koren:bytes", "queue", 10**12)
+
+    async def right() -> bool:
+        return await store.command("HGET", "koren:bytes", "queue") is None
+
+    await until(right, "the account is right")
+    await tidy.broker.publish(subject="a")
+    assert (await tidy.pod().next())["subject"] == "a"
 
 
 async def test_the_memory_of_events_seen_is_bounded_by_count(lab: Lab, store: Store) -> None:

@@ -46,6 +46,7 @@ BUDGETS = Budgets(
     state=2_000,
     state_function=1_200,
     held=6_500,
+    queue=22_000,
     queue_function=14_000,
     seen=14,
     incidents_function=1_000,
@@ -166,7 +167,9 @@ class Model:
         queue = self.queues[function]
         if any(other.key == work.key for other in self.works(function)):
             return True
-        if sum(other.bytes for other in self.works(function)) + work.bytes > BUDGETS.queue_function:
+        its = sum(other.bytes for other in self.works(function)) + work.bytes
+        free = BUDGETS.queue - sum(other.bytes for other in self.works()) - work.bytes
+        if its > BUDGETS.queue_function or its > 4 * free:
             self.dropped["queue-full"] += 1
             return False
         queue.setdefault(work.subject, []).append(work)

@@ -168,6 +168,11 @@ async def test_an_event_that_nobody_enters_is_not_handed_out_for_ever(quick: Lab
     assert (await pod.next())["sequence"] == 2
     dead = await quick.broker.receipt("dead-lettered", subject="a")
     assert "asked for another event" in (dead.error or "")
+    # No handler was entered, so that there was no attempt.
+    assert {receipt.attempt for receipt in quick.broker.receipts if receipt.state == "failed"} == {None}
+    assert dead.attempt is None
+    [letter] = await quick.dead_letters()
+    assert letter["attempts"] == 0
 
 
 async def test_an_error_of_a_handler_that_was_never_said_to_be_entered_counts(quick: Lab) -> None:

@@ -36,6 +36,9 @@ class Budgets:
     state_function: int
     held: int
     """Held events; beyond it dismissed ones go, then new ones become dead letters."""
+    queue: int
+    """Events that wait for all functions. One function's may take four times what this leaves free, so that the
+    largest queues are full first."""
     queue_function: int
     """Events that wait for one function; beyond it new ones become its dead letters."""
     seen: int
@@ -60,8 +63,8 @@ _NAMES = tuple(field.name for field in fields(Budgets))
 def budgets_of(memory_bytes: int, batch_bytes: int) -> Budgets:
     """The budgets in a Redis of so much memory (0: without a limit).
 
-    Dead letters, state, held events and what is remembered of events and subjects share 68 % of it,
-    so that events in queues always have the rest, and no function alone can take that.
+    Dead letters, state, held events, what is remembered of events and subjects, and queues share 93 % of it;
+    the rest is for receipts, logs, open incidents and Redis itself.
     """
     memory = memory_bytes or UNLIMITED_BYTES
     return Budgets(
@@ -70,7 +73,8 @@ def budgets_of(memory_bytes: int, batch_bytes: int) -> Budgets:
         state=memory * 15 // 100,
         state_function=memory * 5 // 100,
         held=memory * 10 // 100,
-        queue_function=memory * 30 // 100,
+        queue=memory * 25 // 100,
+        queue_function=memory * 20 // 100,
         seen=memory * 15 // 100 // SEEN_BYTES,
         incidents_function=memory * 2 // 100 // _INCIDENT_BYTES,
         marks=memory * 3 // 100 // _MARK_BYTES,

@@ -4,6 +4,7 @@ import asyncio
 import builtins
 import contextlib
 import hashlib
+import re
 from collections.abc import AsyncIterator, Mapping
 from importlib.resources import files
 from typing import Any
@@ -31,6 +32,7 @@ Argument = bytes | str | int
 BELL_CHANNEL = "koren:bell"
 
 _TIMEOUT_S = 5.0
+_FIELDS = re.compile(r"^-- P: (.*(?:\n--    .*)*)", re.MULTILINE)
 _NUMBER_MAX = 253_402_300_799_999  # the last ms of the year 9999
 _log = structlog.get_logger()
 
@@ -66,6 +68,7 @@ class Store:
             if script.name.endswith(".lua")
         }
         common = scripts.pop("lib")
+        self._fields = {name: _fields_of(text) for name, text in scripts.items()}
         # The first line says what the script may do, and must stay the first.
         self._text = {name: text.replace("\n", "\n" + common, 1) for name, text in scripts.items()}
         self._sha = {
@@ -75,12 +78,13 @@ class Store:
 
     async def run(self, script: str, **argument: Any) -> Any:
         """Runs the script of that name, atomically. It finds the named values in `P`; what is None
-        is not there.
+        is not there, nor is what its header does not name.
 
         Raises StoreUnavailable, and StoreBroken when Redis holds what no script makes. Keys of a
         wrong type are set aside first: by the script itself, and by `mend` for one that only reads.
         """
-        packed = _packed({k: v for k, v in argument.items() if v is not None})
+        wanted = self._fields[script]
+        packed = _packed({k: v for k, v in argument.items() if v is not None and k in wanted})
         try:
             return await self._evaluate(script, packed)
         except ResponseError as error:
@@ -152,6 +156,15 @@ class Store:
             _log.error("broken data can't be set aside", problem=str(error))
             return []
         return [key.decode(errors="replace") for key in broken]
+
+
+def _fields_of(text: str) -> frozenset[str]:
+    """What a script's header says that it finds in `P`."""
+    named = _FIELDS.search(text)
+    if named is None:
+        return frozenset()
+    bare = re.sub(r"\([^()]*\)", "", named[1].replace("\n--", ""))
+    return frozenset(name.strip() for name in bare.split(","))
 
 
 def _packed(argument: Mapping[str, Any]) -> bytes:

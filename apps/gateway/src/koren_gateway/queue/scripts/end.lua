@@ -7,7 +7,8 @@
 --    (result or error for the receipt), answered (the same for who waits), delay (ms, of 'failed'),
 --    done (ms when the handler was done; may be missing), budgets, outcome_kept (ms), seen_for (ms),
 --    receipts_kept
--- Returns nil when this delivery has no lease (any more), else {attempt, meta, phases, released}.
+-- Returns nil when this delivery has no lease (any more), else {attempt, meta, phases, released};
+--    attempt is how often the handler was entered (or would not be): 0 of a delivery that was lost before.
 
 local name, key = P.name, P.key
 local has = leased_invocation(name, key, P.delivery, P.only_expired)
@@ -17,14 +18,14 @@ end
 local its = its_event(has)
 its.handler_done = P.done
 local attempt = number(has.attempts)
-if not has.handler_entered then
+if P.counts and not has.handler_entered then
   attempt = attempt + 1
 end
 call('ZREM', of(name, 'leased'), has.subject)
 if P.state == 'failed' then
   local invocation = of(name, 'invocation:' .. key)
   if P.counts and not has.handler_entered then
-    call('HINCRBY', invocation, 'attempts', 1)
+    call('HSET', invocation, 'attempts', attempt)
   end
   report('failed', name, attempt, its.meta, its, { error = P.told })
   call('HDEL', invocation, 'holder', 'deadline', 'handler_entered')

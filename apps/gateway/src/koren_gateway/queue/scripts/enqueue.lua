@@ -3,8 +3,8 @@
 -- of every function that wants it, or holds it, or makes it a dead letter, and marks it seen. Refused
 -- whole when Redis is full, before the first write.
 --
--- P: budgets, seen_for (ms), hold_for (ms), keep_dismissed (ms), receipts_kept, events: a list of
---    key, subject, received (ms), seen (16 bytes; '' when repeats do not count), meta, body, size
+-- P: budgets, hold_for (ms), keep_dismissed (ms), receipts_kept, events
+-- Each of events: key, subject, received (ms), seen (16 bytes; '' when repeats do not count), meta, body, size
 --    (bytes that its body, attributes and subject take), once, call, letter (dead letter that it takes
 --    the place of, or ''), reason ('' unless it is to be a dead letter itself), sequence ('' if none),
 --    hold (1: it waits for a person), topic,

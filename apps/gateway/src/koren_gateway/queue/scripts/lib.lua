@@ -53,6 +53,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local LETTER_BYTES = 800
 local INVOCATION_BYTES = 1000
 local RESULT_BYTES = 512 -- a larger result is left out while many receipts wait
+local QUEUE_OF_FREE = 4
 local BROKEN_KEPT = 14 * 24 * 3600 * 1000
 
 local function of(name, part)
@@ -201,9 +202,9 @@ local function report(state, name, attempt, meta, its, more)
   call('XADD', unpack(words))
 end
 
-local function unref(event)
+local function unref(event, count)
   local key = 'koren:event:' .. event
-  if call('HINCRBY', key, 'refs', -1) <= 0 then
+  if call('HINCRBY', key, 'refs', -(count or 1)) <= 0 then
     call('DEL', key)
   end
 end
@@ -349,6 +350,26 @@ local function finish(name, key, has, its, attempt, verdict)
   ring('f:' .. name)
 end
 
+-- Whether a function's queue may take so many bytes more. It may hold its own limit, and at most so many
+-- times what all queues leave free: of several that fill up, the largest is refused first, and one that is
+-- empty has room still.
+local function has_room(name, bytes)
+  local its = charged('queue:' .. name) + bytes
+  local free = P.budgets.queue - charged('queue') - bytes
+  return its <= P.budgets.queue_function and its <= QUEUE_OF_FREE * free
+end
+
+local met = {}
+
+-- Has a function that gets something known, once a script.
+local function meet(name)
+  if not met[name] then
+    met[name] = true
+    call('SADD', 'koren:functions', name)
+    call('ZREMRANGEBYSCORE', of(name, 'incidents'), '-inf', now)
+  end
+end
+
 -- Puts an event into a function's queue. `work`: key, subject, event, size (bytes of body and
 -- attributes), sequence, once, call, released; `wish`: name, opens, closes, limit. False when the function's queue is full, or the
 -- invocation is there already.
@@ -359,22 +380,22 @@ local function put(work, wish)
     return false, 'twice'
   end
   local bytes = work.size + INVOCATION_BYTES
-  if charged('queue:' .. name) + bytes > P.budgets.queue_function then
-    if call('EXISTS', of(name, 'ready'), of(name, 'leased')) > 0 then
+  if not has_room(name, bytes) then
+    if call('EXISTS', of(name, 'ready'), of(name, 'leased')) == 0 then
+      charge('queue', name, -charged('queue:' .. name)) -- of broken data: there is nothing
+    end
+    if not has_room(name, bytes) then
       return false, 'full'
     end
-    charge('queue', name, -charged('queue:' .. name)) -- of broken data: there is nothing
   end
-  call('SADD', 'koren:functions', name)
+  meet(name)
   call('HSET', invocation, 'subject', subject, 'event', work.event, 'once', work.once,
     'call', work.call, 'closes', wish.closes, 'sequence', work.sequence, 'bytes', bytes,
     'released', work.released, 'delivery', 0, 'attempts', 0)
   charge('queue', name, bytes)
-  call('HINCRBY', 'koren:event:' .. work.event, 'refs', 1)
   if call('RPUSH', of(name, 'queue:' .. subject), work.key) == 1 then
     call('ZADD', of(name, 'ready'), now, subject)
   end
-  call('ZREMRANGEBYSCORE', of(name, 'incidents'), '-inf', now)
   if wish.opens == 1 then
     -- An opening that comes after its own incident's end (a repeat that was held up) is work, but
     -- opens nothing.
@@ -395,11 +416,14 @@ end
 -- letter. `event`: body, meta, received. Returns whether one that waits for an outcome was refused.
 local function spread(work, event, wishes)
   local key = 'koren:event:' .. work.event
-  local refused = false
+  local refused, unused = false, 0
+  if #wishes == 0 then
+    return false
+  end
   if event then
     call('HSET', key, 'body', event.body, 'meta', event.meta, 'received', event.received)
   end
-  call('HINCRBY', key, 'refs', 1)
+  call('HINCRBY', key, 'refs', #wishes)
   for _, wish in ipairs(wishes) do
     local put_in, why = put(work, wish)
     if put_in then
@@ -407,20 +431,27 @@ local function spread(work, event, wishes)
     elseif why == 'full' then
       refused = true
       count_dropped('queue-full', 1)
-      if work.once ~= 1 then
+      if work.once == 1 then
+        unused = unused + 1
+      else
         local its = fields(key, { 'meta', 'received' })
-        local reason = 'QueueFull: the queue of ' .. wish.name .. ' has reached its '
-          .. P.budgets.queue_function .. ' bytes; mend or scale the function, then redrive'
-        call('HINCRBY', key, 'refs', 1)
-        call('SADD', 'koren:functions', wish.name)
+        local reason = 'QueueFull: the queue of ' .. wish.name .. ' has ' .. charged('queue:' .. wish.name)
+          .. ' bytes of at most ' .. P.budgets.queue_function .. ', all queues of the region have '
+          .. charged('queue') .. ' of at most ' .. P.budgets.queue
+          .. '; mend or scale the functions that are behind, then redrive'
+        meet(wish.name)
         bury(wish.name .. '.' .. work.key, wish.name,
           { reason = reason, meta = its.meta, attempts = 0, received = its.received },
           work.event, nil, work.size)
         report('dead-lettered', wish.name, 0, its.meta, its, { error = reason })
       end
+    else
+      unused = unused + 1
     end
   end
-  unref(work.event)
+  if unused > 0 then
+    unref(work.event, unused)
+  end
   return refused
 end
 

@@ -2,7 +2,7 @@
 -- Writes one value of a function's state, if it is what the caller thinks it is and there is room.
 --
 -- P: name, key, value, expires (ms; 0: never), condition ('' none, '*' must not exist, else the tag),
---    invocation and delivery (missing: the write is no event's), budgets
+--    invocation, delivery (both missing: the write is no event's), budgets
 -- Returns {outcome, tag}: 'written' with the new tag, 'changed' (the condition does not hold), 'full',
 --    'lost' (that delivery has no lease any more).
 

@@ -15,10 +15,13 @@ trim_letters('koren:dead', 'dead', P.budgets.dead)
 
 call('ZREMRANGEBYSCORE', 'koren:seen', '-inf', now - P.seen_for)
 
+local queues = 0
 for _, name in ipairs(call('SMEMBERS', 'koren:functions')) do
+  queues = queues + charged('queue:' .. name)
   forget_states(name)
   call('ZREMRANGEBYSCORE', of(name, 'incidents'), '-inf', now)
 end
+add_to('queue', queues - charged('queue')) -- after broken data: it would refuse every function's events
 call('ZREMRANGEBYSCORE', 'koren:marks', '-inf', now)
 
 local late = 0
