@@ -106,12 +106,11 @@ class Auth:
         session = self.session(request)
         return self._before(request) if session is None else session.csrf
 
-    def check_csrf(self, form: Mapping[str, Any], request: Request) -> None:
-        """Raises HTTPException 403 when a form does not bring the token along."""
+    def check_csrf(self, form: Mapping[str, Any], request: Request) -> bool:
+        """Whether a form, or the request's header, brings the token along."""
         given = form.get("csrf") or request.headers.get("X-CSRF-Token") or ""
         expected = self.csrf(request)
-        if not isinstance(given, str) or not expected or not same(given, expected):
-            raise HTTPException(403, "This form is out of date. Load the page again, then send it again.")
+        return isinstance(given, str) and same(given, expected)
 
     def require(self, role: Role) -> Callable[[Endpoint], Endpoint]:
         """A decorator of endpoints: 401 before log-in, 403 for a viewer where an operator is asked for."""
@@ -150,9 +149,7 @@ class Auth:
         async with request.form(max_files=0, max_fields=10, max_part_size=_FORM_BYTES) as form:
             name, password = form.get("name", ""), form.get("password", "")
             after = form.get("next", "")
-            try:
-                self.check_csrf(form, request)
-            except HTTPException:
+            if not self.check_csrf(form, request):
                 return _failed("expired", after)
         if not isinstance(name, str) or not isinstance(password, str):
             raise HTTPException(400, "Name and password are texts.")
@@ -196,7 +193,9 @@ class Auth:
     async def _logout(self, request: Request) -> Response:
         session = self.session(request)
         if session is not None:
-            self.check_csrf(await request.form(max_files=0, max_fields=10, max_part_size=_FORM_BYTES), request)
+            async with request.form(max_files=0, max_fields=10, max_part_size=_FORM_BYTES) as form:
+                if not self.check_csrf(form, request):
+                    raise HTTPException(403, "This form is out of date. Load the page again, then send it again.")
             self.sessions.end(session)
             self._audit.write(session.name, session.role, "log-out", address_of(request), "done")
         answer = RedirectResponse("/login", 303)
