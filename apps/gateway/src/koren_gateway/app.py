@@ -7,10 +7,10 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
-from aiohttp import web
 
 from koren_gateway.api.admin import Admin
 from koren_gateway.api.functions import FunctionApi
+from koren_gateway.api.listener import Listener
 from koren_gateway.api.runtime import RuntimeApi
 from koren_gateway.cluster.functions import Functions
 from koren_gateway.cluster.interface import Cluster
@@ -160,18 +160,13 @@ class Gateway:
             ca=settings.tls_ca,
         )
         async with contextlib.AsyncExitStack() as stack:
-            for app, port, context in (
-                (self._admin.app(), settings.metrics_port, None),
-                (self._runtime_api.app(), settings.runtime_port, None),
-                (self._function_api.app(), settings.functions_port, tls),
+            for listener in (
+                Listener(self._admin.app(), settings.bind, settings.metrics_port),
+                Listener(self._runtime_api.app(), settings.bind, settings.runtime_port),
+                Listener(self._function_api.app(), settings.bind, settings.functions_port, tls),
             ):
-                # A long poll ends with its connection, so that no event goes to who has gone.
-                runner = web.AppRunner(
-                    app, access_log=None, handler_cancellation=True, shutdown_timeout=5.0
-                )
-                await runner.setup()
-                stack.push_async_callback(runner.cleanup)
-                await web.TCPSite(runner, settings.bind, port, ssl_context=context).start()
+                stack.push_async_callback(listener.stop)
+                await listener.start()
             await scaler.start()
             stack.push_async_callback(scaler.stop, _STREAMS_END_S)
             yield

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -28,3 +29,22 @@ def configure(region: str, level: int) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s")
+
+
+class Seldom:
+    """Has something that others may bring about as often as they like logged at most once in `every_s` for each
+    name."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._last: dict[str, tuple[float, int]] = {}
+
+    def left_out(self, name: str) -> int | None:
+        """None when it is not to be logged now, else how many times it was not since the last time."""
+        now = time.monotonic()
+        at, count = self._last.get(name, (-self._every_s, 0))
+        if now - at < self._every_s:
+            self._last[name] = at, count + 1
+            return None
+        self._last[name] = now, 0
+        return count

@@ -6,6 +6,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from koren_gateway.api import http
 from koren_gateway.cluster.functions import Functions
 from koren_gateway.errors import GatewayError
 from koren_gateway.metrics import Metrics
@@ -50,9 +51,9 @@ class Admin:
         app = web.Application()
         app.add_routes(
             [
-                web.get("/healthz", self._healthz),
-                web.get("/readyz", self._readyz),
-                web.get("/metrics", self._metrics_page),
+                http.get("/healthz", self._healthz),
+                http.get("/readyz", self._readyz),
+                http.get("/metrics", self._metrics_page),
             ]
         )
         return app

@@ -15,6 +15,7 @@ from koren_events import CONTENT_TYPE, MAX_EVENT_BYTES
 from koren_events.cloudevent import CloudEvent, parse
 from koren_events.errors import InvalidEvent
 from koren_events.times import format_time, utc_now
+from koren_gateway.api import http
 from koren_gateway.api.http import Refused, errors_as_json
 from koren_gateway.cluster.functions import Function, Functions, is_name
 from koren_gateway.cluster.interface import Caller, Cluster
@@ -69,18 +70,18 @@ class FunctionApi:
         app = web.Application(middlewares=[errors_as_json], client_max_size=2 * MAX_EVENT_BYTES)
         app.add_routes(
             [
-                web.get("/v1/functions", self._list),
-                web.post("/v1/functions/{name}/invoke", self._invoke),
-                web.get("/v1/functions/{name}/log", self._log),
-                web.get("/v1/dead-letters", self._list_dead),
-                web.delete("/v1/dead-letters", self._purge_dead),
-                web.get("/v1/dead-letters/{id}", self._get_dead),
-                web.post("/v1/dead-letters/{id}/redrive", self._redrive_dead),
-                web.delete("/v1/dead-letters/{id}", self._delete_dead),
-                web.get("/v1/held", self._list_held),
-                web.get("/v1/held/{id}", self._get_held),
-                web.post("/v1/held/{id}/release", self._release_held),
-                web.post("/v1/held/{id}/dismiss", self._dismiss_held),
+                http.get("/v1/functions", self._list),
+                http.post("/v1/functions/{name}/invoke", self._invoke),
+                http.get("/v1/functions/{name}/log", self._log),
+                http.get("/v1/dead-letters", self._list_dead),
+                http.delete("/v1/dead-letters", self._purge_dead),
+                http.get("/v1/dead-letters/{id}", self._get_dead),
+                http.post("/v1/dead-letters/{id}/redrive", self._redrive_dead),
+                http.delete("/v1/dead-letters/{id}", self._delete_dead),
+                http.get("/v1/held", self._list_held),
+                http.get("/v1/held/{id}", self._get_held),
+                http.post("/v1/held/{id}/release", self._release_held),
+                http.post("/v1/held/{id}/dismiss", self._dismiss_held),
             ]
         )
         return app

@@ -1,6 +1,7 @@
 """What the HTTP APIs have in common: errors as JSON that name the thing and the remedy."""
 
 import contextlib
+import functools
 import json
 import re
 from collections import Counter
@@ -8,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from koren_gateway.errors import (
     ClusterUnavailable,
@@ -53,6 +54,24 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         _log.exception("request failed", path=request.path)
         problem = str(error) if isinstance(error, StoreBroken) else "the gateway has a fault"
         return web.json_response({"error": f"{problem}; its log says more"}, status=500)
+
+
+async def _expectation(request: web.Request) -> web.Response | None:
+    """Answers a header Expect that is not "100-continue"; aiohttp's own answer fails where it is not ASCII."""
+    if request.version != HttpVersion11:
+        return None
+    if request.headers["Expect"].lower() != "100-continue":
+        problem = 'header Expect can only be "100-continue"; leave it out'
+        return web.json_response({"error": problem}, status=417)
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # nothing of the answer has gone yet
+    return None
+
+
+get = functools.partial(web.get, expect_handler=_expectation)
+post = functools.partial(web.post, expect_handler=_expectation)
+put = functools.partial(web.put, expect_handler=_expectation)
+delete = functools.partial(web.delete, expect_handler=_expectation)
 
 
 def number_header(request: web.Request, name: str) -> int | None:

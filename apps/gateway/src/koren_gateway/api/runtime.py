@@ -9,6 +9,7 @@ import structlog
 from aiohttp import web
 
 from koren_events import CONTENT_TYPE
+from koren_gateway.api import http
 from koren_gateway.api.http import (
     Bodies,
     Handler,
@@ -20,6 +21,7 @@ from koren_gateway.api.http import (
 from koren_gateway.cluster.functions import Function, Functions
 from koren_gateway.cluster.reviews import Reviewer
 from koren_gateway.errors import StoreUnavailable
+from koren_gateway.log import Seldom
 from koren_gateway.queue.attempts import Attempts, Failure
 from koren_gateway.queue.init_errors import InitErrors
 from koren_gateway.queue.leases import Leases
@@ -31,6 +33,7 @@ from koren_gateway.scaling.bell import Bell
 _RESPONSE_MAX_BYTES = 2 * 2**20
 _BODIES_MAX_BYTES = 4 * _RESPONSE_MAX_BYTES
 _TEXT_MAX = 16_000
+_INIT_ERROR_EVERY_S = 10.0
 _DELIVERY = web.RequestKey("delivery", int)
 _log = structlog.get_logger()
 
@@ -72,6 +75,7 @@ class RuntimeApi:
         self._reviewer = reviewer
         self._init_errors = init_errors
         self._bodies = Bodies(_BODIES_MAX_BYTES)
+        self._seldom = Seldom(_INIT_ERROR_EVERY_S)
         self._lease_ms = str(round(lease_s * 1000))
 
     def app(self) -> web.Application:
@@ -81,15 +85,15 @@ class RuntimeApi:
         )
         app.add_routes(
             [
-                web.get("/v1/invocation/next", self._next),
-                web.post("/v1/invocation/{key}/entered", self._entered),
-                web.post("/v1/invocation/{key}/heartbeat", self._heartbeat),
-                web.post("/v1/invocation/{key}/response", self._response),
-                web.post("/v1/invocation/{key}/error", self._error),
-                web.post("/v1/init/error", self._init_error),
-                web.post("/v1/log", self._log),
-                web.get("/v1/state/{key:.+}", self._get_state),
-                web.put("/v1/state/{key:.+}", self._put_state),
+                http.get("/v1/invocation/next", self._next),
+                http.post("/v1/invocation/{key}/entered", self._entered),
+                http.post("/v1/invocation/{key}/heartbeat", self._heartbeat),
+                http.post("/v1/invocation/{key}/response", self._response),
+                http.post("/v1/invocation/{key}/error", self._error),
+                http.post("/v1/init/error", self._init_error),
+                http.post("/v1/log", self._log),
+                http.get("/v1/state/{key:.+}", self._get_state),
+                http.put("/v1/state/{key:.+}", self._put_state),
             ]
         )
         return app
@@ -201,13 +205,16 @@ class RuntimeApi:
         function, pod = await self._caller(request)
         failure = _failure(await self._json(request, function))
         await self._init_errors.note(function.name, pod, failure)
-        _log.error(
-            "function does not start",
-            function=function.name,
-            pod=pod,
-            problem=str(failure),
-            traceback=failure.traceback,
-        )
+        left_out = self._seldom.left_out(function.name)
+        if left_out is not None:
+            _log.error(
+                "function does not start",
+                function=function.name,
+                pod=pod,
+                problem=str(failure),
+                traceback=failure.traceback,
+                left_out=left_out,
+            )
         return web.Response(status=204)
 
     async def _get_state(self, request: web.Request) -> web.Response:
