@@ -37,7 +37,7 @@ lint: venv ## Check style and types
 unit: venv ## Test the decisions, without a site
 	tests/run unit
 
-test: venv ## Lint, unit tests and a site from nothing, removed at the end; scenarios that passed before with the same inputs are skipped
+test: venv ## Lint, unit tests, a site from nothing and scenarios; what passed before with the same inputs is skipped, but for the site
 	tests/run
 
 test-long: venv ## All of that whatever has passed before, with a soak of the site, and fuzzing; takes hours

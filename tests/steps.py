@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which steps of tests/run are run: not those whose inputs have passed before, nor those there is no time for.
 
-    steps.py decide [--left SECONDS] [--all] STEP...   a line a step: run KEY STEP, unchanged STEP or late STEP
-    steps.py passed SECONDS (KEY STEP)...              keeps that the steps passed, and how long they took together
+    steps.py decide [--left SECONDS] [--all] [--host PACKAGE]... STEP...
+                                             a line a step: run KEY STEP, unchanged STEP or late STEP
+    steps.py passed (--together SECONDS (KEY STEP)...)...
+                                             keeps that the steps passed, and how long they took together
 
-A step is molecule/NAME. Its inputs are found by what their text names: the scenario's own folder, from there the roles
-and playbooks, and from those the components of the bundle. Its key is the SHA-256 of their content, as it is in the
-work tree, and of the components' keys. Records are in ${XDG_CACHE_HOME:-~/.cache}/koren-faas/passed/.
+A step is molecule/SCENARIO, unit/SUITE or lint. Its inputs are found by what their text names. A scenario's are its own
+folder, from there the roles and playbooks, and from those the components of the bundle. A suite's are its app's folder,
+the other apps and the paths that are named in it, the components that its tests name, and the host's packages with all
+that they depend on. The suite `collection` and lint have to do with nearly everything. A step's key is the SHA-256 of
+its inputs' content, as it is in the work tree, and of the components' keys, the packages' versions and the Python.
+Records are in ${XDG_CACHE_HOME:-~/.cache}/koren-faas/passed/.
 """
 
 from __future__ import annotations
@@ -15,11 +20,12 @@ import argparse
 import hashlib
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,10 +48,24 @@ COMMON = (
 )
 # What names another part: a role, a playbook or another scenario. Inventories are left out, since they name all.
 FOLLOWED = ("roles/", "playbooks/", "molecule/", "site.yml", "ansible.cfg", ".config/")
+# What every suite has to do with.
+COMMON_TO_SUITES = ("pyproject.toml", "requirements.txt", "tests/run", "tests/steps.py")
+# What a suite's own text does not name: tests/run makes its environment of it.
+MORE_OF_SUITES = {"scenes": ("bundle/clips/requirements.txt",)}
+# What has nothing to do with tests/unit, unless that names it.
+NOT_OF_THE_COLLECTION = ("apps/", "changelogs/", "tests/e2e/", "CHANGELOG.md", "README.md")
+# The tests of tests/run and of this file name the project's parts in checkouts that they make up. What the latter says
+# of the project itself is a part of lint.
+NAME_AS_EXAMPLES = ("tests/unit/test_run.py", "tests/unit/test_steps.py")
 # These hand on the whole bundle.
 TAKE_THE_BUNDLE = ("roles/bundle/", "roles/functions/", "roles/site_state/")
 # Before a step was ever seen to pass, in seconds on a machine of PACE_S.
-FIRST_GUESS_S = {"molecule/openstack": 480.0, "molecule/nfv": 300.0}
+FIRST_GUESS_S = {
+    "molecule/openstack": 480.0,
+    "molecule/nfv": 300.0,
+    "lint": 150.0,
+    "unit/gateway": 180.0,
+}
 OTHER_GUESS_S = 90.0
 PACE_S = 0.05
 KEPT_RECORDS = 20
@@ -115,16 +135,104 @@ def files_of(repo: Path) -> list[str]:
 
 def inputs(repo: Path, step: str, files: Sequence[str]) -> list[str]:
     """Those of `files` that the step depends on."""
+    kind, _, suite = step.partition("/")
+    if kind == "lint":
+        return sorted(files)
+    if kind == "unit":
+        return _inputs_of_suite(repo, suite, files)
+
+    def named(name: str) -> Iterable[str]:
+        return _names(_text(repo / name)) if name.startswith(FOLLOWED) else ()
+
+    return _followed([*COMMON, step], files, named)
+
+
+def _inputs_of_suite(repo: Path, suite: str, files: Sequence[str]) -> list[str]:
+    places = {str(parent) for name in files for parent in (Path(name), *Path(name).parents)} - {"."}
+    own = [f"apps/{suite}", *MORE_OF_SUITES.get(suite, ())]
+    if suite == "collection":
+        own = [name for name in files if not name.startswith(NOT_OF_THE_COLLECTION)]
+
+    def named(name: str) -> Iterable[str]:
+        # Roles and the like are read or run as they are; of the collection, its tests tell what is outside of it.
+        followed = name.startswith(("apps/", "plugins/", "tests/unit/")) and name not in NAME_AS_EXAMPLES
+        return _named_in(name, _text(repo / name), places) if followed and not name.endswith(".md") else ()
+
+    return _followed([*COMMON_TO_SUITES, *own], files, named)
+
+
+def _followed(first: Iterable[str], files: Sequence[str], named: Callable[[str], Iterable[str]]) -> list[str]:
+    """The files of the places in `first`, and of those that `named` says a file of them names, and so on."""
     found: set[str] = set()
-    named = [*COMMON, step]
-    while named:
-        place = named.pop()
+    seen: set[str] = set()
+    left = list(first)
+    while left:
+        place = left.pop()
+        if place in seen:
+            continue
+        seen.add(place)
         for name in files:
             if name not in found and (name == place or name.startswith(f"{place}/")):
                 found.add(name)
-                if name.startswith(FOLLOWED):
-                    named += _names(_text(repo / name))
+                left += named(name)
     return sorted(found)
+
+
+def _named_in(name: str, text: str, places: set[str]) -> set[str]:
+    """Those of `places` that a file names: apps by their packages, and paths, also those that are put together."""
+    found = set()
+    dash = "-" if name.endswith((".toml", ".txt")) else ""
+    for app in re.findall(rf"\bkoren[_{dash}]([a-z]+)\b", text):
+        found |= {f"apps/{app}/src", f"apps/{app}/pyproject.toml"} & places
+    if name.startswith("plugins/"):
+        return found  # its documentation names paths as examples
+    for token in re.findall(r"[\w.\[\]-]+(?:/[\w.-]+)+", _joined(text)):
+        first, *rest = token.rstrip(".").split("/")
+        if up := re.fullmatch(r".*parents\[(\d)\]", first):
+            parents = Path(name).parents
+            found |= {str(Path(parents[min(int(up[1]), len(parents) - 1)], *rest))} & places
+        elif first.isupper():
+            # A constant: it may be the repository's folder.
+            found |= {"/".join(rest), f"apps/{'/'.join(rest)}"} & places
+        # The path may begin with any of its parts, in the repository or among the apps.
+        for start in range(len(rest)):
+            path = "/".join([first, *rest][start:])
+            found |= {path, f"apps/{path}"} & places
+    return found
+
+
+def components_of_suite(repo: Path, suite: str, files: Iterable[str], built: Iterable[str]) -> list[str]:
+    """Those of the bundle's components that the suite's tests name, by path or by a variable that tests/run sets."""
+    own = "tests/unit/" if suite == "collection" else f"apps/{suite}/tests/"
+    variables = re.findall(r'\b(KOREN_\w+)="\$bundle/([\w-]+)"', _text(repo / "tests/run"))
+    words: set[str] = set()
+    for name in files:
+        if name.startswith(own):
+            text = _text(repo / name)
+            words |= set(re.findall(r"(?i)\bbundle/([\w-]+)", _joined(text)))
+            words |= {component for variable, component in variables if variable in text}
+    # The registry that suites start is one of its packages.
+    return sorted(name for name in built if name in words or name == "apt")
+
+
+def host(packages: Sequence[str]) -> list[str]:
+    """The versions of the host's Python and kernel, and of those Debian packages with all that they depend on.
+
+    Raises:
+        OSError, CalledProcessError: the host has no dpkg.
+    """
+    show = ["dpkg-query", "--show", "--showformat", "${Package}\t${Version}\t${Depends},${Pre-Depends}\n"]
+    lines = subprocess.run(show, check=True, capture_output=True, text=True).stdout.splitlines()
+    installed = {fields[0]: fields for fields in (line.split("\t") for line in lines) if len(fields) == 3}
+    found: set[str] = set()
+    left = list(packages)
+    while left:
+        name = left.pop()
+        if name not in found and name in installed:
+            found.add(name)
+            left += [word for part in re.split("[,|]", installed[name][2]) for word in part.split(maxsplit=1)[:1]]
+    versions = [f"{name} {installed[name][1]}" for name in sorted(found)]
+    return [f"python {sys.version}", f"kernel {platform.release()}", *versions]
 
 
 def components(repo: Path, files: Iterable[str], built: Iterable[str]) -> list[str]:
@@ -141,14 +249,22 @@ def components(repo: Path, files: Iterable[str], built: Iterable[str]) -> list[s
     return sorted(name for name in built if name in words or name in ("apt", "host-image"))
 
 
-def key(repo: Path, step: str, files: Sequence[str], bundle: dict[str, str]) -> str:
-    """What the step's inputs hash to; `bundle` has the components' keys."""
+def key(repo: Path, step: str, files: Sequence[str], bundle: dict[str, str], versions: Iterable[str] = ()) -> str:
+    """What the step's inputs hash to; `bundle` has the components' keys, `versions` says what the host has."""
     needed = inputs(repo, step, files)
     digest = hashlib.sha256(f"{step}\0".encode())
     for name in needed:
         digest.update(os.fsencode(name) + b"\0" + _content(repo / name) + b"\0")
-    for name in components(repo, needed, bundle):
+    kind, _, suite = step.partition("/")
+    of_bundle: list[str] = []
+    if kind == "molecule":
+        of_bundle = components(repo, needed, bundle)
+    elif kind == "unit":
+        of_bundle = components_of_suite(repo, suite, needed, bundle)
+    for name in of_bundle:
         digest.update(f"{name}\0{bundle[name]}\0".encode())
+    for version in versions:
+        digest.update(f"{version}\0".encode())
     return digest.hexdigest()
 
 
@@ -219,6 +335,11 @@ def _names(text: str) -> set[str]:
     return found
 
 
+def _joined(text: str) -> str:
+    """The text with what it joins by pathlib's operator as one path: FOLDER / "a" / "b" as FOLDER/a/b."""
+    return re.sub(r"""["']?\)* */ *["']?""", "/", text)
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace") if not path.is_symlink() else ""
@@ -243,22 +364,24 @@ def main(arguments: Sequence[str]) -> None:
     deciding = verbs.add_parser("decide")
     deciding.add_argument("--left", type=float)
     deciding.add_argument("--all", action="store_true")
+    deciding.add_argument("--host", action="append", default=[], help="a package that the steps use of the host's")
     deciding.add_argument("steps", nargs="+")
     keeping = verbs.add_parser("passed")
-    keeping.add_argument("seconds", type=float)
-    keeping.add_argument("pairs", nargs="+")
+    keeping.add_argument("--together", action="append", nargs="+", required=True, metavar="SECONDS KEY STEP")
     asked = parser.parse_args(arguments)
     records = Records(records_folder())
     if asked.verb == "passed":
-        passed(asked.pairs, asked.seconds, records, pace_s())
+        pace = pace_s()
+        for seconds, *pairs in asked.together:
+            passed(pairs, float(seconds), records, pace)
         return
     repo = Path(__file__).resolve().parents[1]
     bundle = bundle_keys(repo / ".state/bundle")
     try:
-        files = files_of(repo)
+        files, versions = files_of(repo), host(asked.host) if asked.host else []
     except (OSError, subprocess.CalledProcessError):
-        files = []  # no checkout of git: nobody knows what belongs to it
-    keys = {step: key(repo, step, files, bundle) if files and bundle else None for step in asked.steps}
+        files, versions = [], []  # no checkout of git, or no Debian: nobody knows what belongs to it
+    keys = {step: key(repo, step, files, bundle, versions) if files and bundle else None for step in asked.steps}
     print("\n".join(decide(keys, records, asked.left, pace_s(), everything=asked.all)))
 
 

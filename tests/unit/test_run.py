@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,13 +17,27 @@ import pytest
 
 REPO = Path(__file__).parents[2]
 SCENARIOS = ("base", "default", "nfv", "openstack", "redis")
+OF_SCENARIOS = [f"molecule/{name}" for name in SCENARIOS if name != "default"]
+# In the order in which they are run.
+OF_SUITES = [
+    f"unit/{name}"
+    for name in ("gateway", "runtime", "events", "faas", "collection", "report-incident", "detector", "scenes")
+]
 # What tests/run waits for in the output of a playbook, and what it looks for.
 PLAYBOOK = """
 changed=0
 case "$*" in
   *inventory-without-busan*)
-    echo 'Initialise the control plane'
-    [ -e "$STATE/cut" ] || { touch "$STATE/cut"; exec /bin/sleep 60; }
+    [ -e "$STATE/cut" ] || {
+      touch "$STATE/cut"
+      # In a session of its own, with the arguments of who forked it; and one of another site.
+      for site in ${FORKS+"$3" "${3}9"}; do
+        setsid bash -c 'echo $$ >>"$STATE/forked"; while :; do /bin/sleep 0.1; done' site.yml -e "$site" &
+        until grep -qx "$!" "$STATE/forked"; do /bin/sleep 0.1; done
+      done
+      echo 'Initialise the control plane'
+      exec /bin/sleep 60
+    }
     ;;
   *--check* | *--limit*) ;;
   'site.yml -e site_name='*)
@@ -87,7 +104,6 @@ def checkout(tmp_path: Path) -> Checkout:
     called = 'echo "$(basename "$0") $*" >>"$STATE/calls"\n'
     quiet = {
         "sleep": "",
-        "pkill": "",
         "podman": "",
         "dpkg-deb": "",
         "sha256sum": "cat >/dev/null; echo 0000000000000000",
@@ -128,22 +144,61 @@ def test_what_matters_most_is_first_and_the_figures_are_on_a_line_of_their_own(c
     assert max(checkout.places("ruff", "python -m pytest")) < reset
 
 
-def test_a_scenario_whose_inputs_have_passed_is_not_run_again(checkout: Checkout) -> None:
+def test_what_a_killed_run_has_forked_ends_and_nothing_of_another_site(checkout: Checkout) -> None:
+    done = checkout.run("site", FORKS="1")
+
+    assert done.returncode == 0, done.stdout
+    own, other = (int(pid) for pid in (checkout.folder / ".state/forked").read_text().split())
+    # Of one that has ended, at most its number is left.
+    arguments = [Path(f"/proc/{pid}/cmdline") for pid in (own, other)]
+    with contextlib.suppress(FileNotFoundError):
+        assert arguments[0].read_text() == ""
+    assert re.search(r"\0site_name=test\d+9\0", arguments[1].read_text())
+    os.kill(other, signal.SIGKILL)
+
+
+def test_what_has_passed_with_these_inputs_is_not_run_again(checkout: Checkout) -> None:
     checkout.run()
     again = checkout.run()
 
     assert again.returncode == 0
-    assert "Not run again, as nothing has changed since they passed:" in again.stdout
-    assert again.stdout.splitlines()[-1].endswith(" passed, 0 failed, 4 skipped")
-    assert not any(line.startswith("molecule") for line in checkout.ran)
-    assert checkout.places("ruff", "python -m pytest", "ansible-playbook playbooks/verify.yml"), "these always run"
+    (told,) = [line for line in again.stdout.splitlines() if line.startswith("Not run again, as nothing has changed")]
+    assert set(told.split(": ")[1].split()) == {"lint", *OF_SUITES, *OF_SCENARIOS}
+    assert again.stdout.splitlines()[-1].endswith(
+        f" passed, 0 failed, {1 + len(OF_SUITES) + len(OF_SCENARIOS)} skipped"
+    )
+    assert not any(line.startswith(("molecule", "ruff", "pytest -q tests/unit", "python -m")) for line in checkout.ran)
+    assert checkout.places("ansible-playbook playbooks/verify.yml", "pytest -q --durations=10 tests/e2e"), "always run"
 
     (checkout.folder / "molecule/redis/converge.yml").write_text("changed\n")
     changed = checkout.run()
-    assert changed.stdout.splitlines()[-1].endswith(" passed, 0 failed, 3 skipped")
+    # Lint and the suite of the collection, too, are about such a file.
+    assert changed.stdout.splitlines()[-1].endswith(" passed, 0 failed, 10 skipped")
     assert "molecule test --all --exclude openstack --exclude nfv --exclude base" in checkout.ran
+    assert "pytest -q tests/unit" in checkout.ran and "ruff check ." in checkout.ran
+    assert not any(line.startswith("python -m pytest") for line in checkout.ran)
 
     assert checkout.run(KOREN_TEST_ALL="1").stdout.splitlines()[-1].endswith(" 0 failed, 0 skipped")
+
+
+def test_a_change_of_an_app_runs_its_own_suite(checkout: Checkout) -> None:
+    checkout.run("lint", "unit")
+    (checkout.folder / "apps/faas/module.py").write_text("changed\n")
+    (checkout.folder / "apps/other/tests").mkdir(parents=True)
+    (checkout.folder / "apps/other/tests/test_it.py").write_text("new\n")
+    changed = checkout.run()
+
+    ran = [line.split()[2] for line in changed.stdout.splitlines() if " unit " in line and line.endswith("begins")]
+    assert ran == ["faas", "other"], "an app that is new is tested, too"
+
+
+def test_suites_are_run_in_the_order_of_what_they_matter(checkout: Checkout) -> None:
+    checkout.run("unit")
+    logs = checkout.folder / ".state/test-logs/passed"
+
+    assert [line.removeprefix("unit ") for line in logs.read_text().splitlines() if line.startswith("unit ")] == [
+        name.removeprefix("unit/") for name in OF_SUITES
+    ]
 
 
 def test_a_step_that_is_asked_for_by_name_is_always_run(checkout: Checkout) -> None:
@@ -158,10 +213,10 @@ def test_what_there_is_no_time_for_is_named(checkout: Checkout) -> None:
 
     assert late.returncode == 0
     (told,) = [line for line in late.stdout.splitlines() if line.startswith("NOT RUN for want of time: ")]
-    assert set(told.split(": ")[1].split()) == {f"molecule/{name}" for name in SCENARIOS if name != "default"}
-    assert late.stdout.splitlines()[-1].endswith(" passed, 0 failed, 4 skipped")
-    assert not any(line.startswith("molecule") for line in checkout.ran)
-    assert checkout.places("ruff", "ansible-playbook playbooks/verify.yml"), "these always run"
+    assert set(told.split(": ")[1].split()) == {"lint", *OF_SUITES, *OF_SCENARIOS}
+    assert late.stdout.splitlines()[-1].endswith(f" passed, 0 failed, {1 + len(OF_SUITES) + len(OF_SCENARIOS)} skipped")
+    assert not any(line.startswith(("molecule", "ruff", "python -m")) for line in checkout.ran)
+    assert checkout.places("ansible-playbook playbooks/verify.yml"), "it always runs"
 
 
 def test_only_where_ci_runs_it_there_is_a_deadline_by_itself(checkout: Checkout) -> None:

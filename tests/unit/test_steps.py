@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,8 @@ def _load() -> ModuleType:
 
 
 steps = _load()
-BUNDLE = {"apt": "a1", "gateway": "g1", "host-image": "h1", "etcd": "e1"}
+BUNDLE = {"apt": "a1", "gateway": "g1", "host-image": "h1", "etcd": "e1", "models": "m1", "sns": "s1"}
+SUITES = ("collection", "gateway", "runtime", "events", "faas", "detector", "report-incident", "scenes")
 
 
 def write(repo: Path, files: dict[str, str]) -> None:
@@ -55,6 +57,31 @@ def repo(tmp_path: Path) -> Path:
             "roles/gateway/tasks/main.yml": "- deploy\n",
             "playbooks/renew.yml": "- role: koren.faas.certificates\n",
             "roles/certificates/tasks/main.yml": "- sign\n",
+            "README.md": "koren_scenes\n",
+            "changelogs/fragments/1.yml": "---\n",
+            "docs/roles.md": "roles\n",
+            "pyproject.toml": "[tool.pytest]\n",
+            "bundle/clips/requirements.txt": "sumo==1\n",
+            "bundle/sns/build.sh": "npm\n",
+            "tests/run": 'KOREN_MODELS="$bundle/models"\n',
+            "tests/steps.py": "pass\n",
+            "tests/unit/test_thing.py": "import koren_events\n",
+            "tests/e2e/test_site.py": "pass\n",
+            "apps/events/src/koren_events/event.py": "pass\n",
+            "apps/events/pyproject.toml": "[project]\n",
+            "apps/events/tests/test_event.py": "from koren_events import event\n",
+            "apps/gateway/src/koren_gateway/intake.py": "from koren_events import event\n",
+            "apps/gateway/tests/lab.py": 'BUNDLE = ROOT / ".state/bundle"\nPROGRAM = BUNDLE / "etcd/bin/etcd"\n'
+            'ROLE = ROOT / "roles/gateway/tasks/main.yml"\n',
+            "apps/runtime/src/koren_runtime/pod.py": "pass\n",
+            "apps/runtime/tests/test_pod.py": 'LAB = Path(__file__).parents[2] / "gateway" / "tests"\nkoren_gateway\n',
+            "apps/detector/pyproject.toml": 'dependencies = ["koren-events==0.1.0"]\n',
+            "apps/detector/tests/test_clips.py": 'os.environ["KOREN_MODELS"]\n',
+            "apps/report-incident/handler.py": "pass\n",
+            "apps/report-incident/tests/server.py": 'BUILT = ROOT / ".state/bundle/sns"\nRECIPE = ROOT / "bundle/sns"\n'
+            'SCHEMA = Path(__file__).parents[3] / "apps/events/src/koren_events/event.py"\n',
+            "apps/scenes/src/koren_scenes/film.py": "pass\n",
+            "apps/scenes/tests/test_server.py": 'ROLE = (Path(__file__).resolve().parents[3] / "roles") / "sns"\n',
         },
     )
     subprocess.run(["git", "init", "-q", folder], check=True)
@@ -62,9 +89,10 @@ def repo(tmp_path: Path) -> Path:
     return folder
 
 
-def key(repo: Path, scenario: str = "redis", **built: str) -> str:
+def key(repo: Path, name: str = "redis", *versions: str, **built: str) -> str:
     bundle = BUNDLE | {name.replace("_", "-"): value for name, value in built.items()}
-    found: str = steps.key(repo, f"molecule/{scenario}", steps.files_of(repo), bundle)
+    step = name if name == "lint" or "/" in name else f"molecule/{name}"
+    found: str = steps.key(repo, step, steps.files_of(repo), bundle, versions)
     return found
 
 
@@ -132,6 +160,111 @@ def test_a_scenario_that_hands_the_bundle_on_depends_on_all_of_it(repo: Path) ->
     write(repo, {"roles/functions/tasks/main.yml": "- run\n", "roles/redis/tasks/main.yml": "koren.faas.functions\n"})
 
     assert key(repo, "redis", gateway="g2") != key(repo, "redis")
+
+
+# What each suite depends on beside its own folder, and some of what it does not.
+INPUTS = {
+    "collection": ["plugins/modules/thing.py", "roles/sns/tasks/main.yml", "docs/roles.md", "tests/unit/test_thing.py"]
+    + ["apps/events/src/koren_events/event.py", "molecule/sns/converge.yml", "inventories/local/hosts.yml"],
+    "events": ["apps/events/tests/test_event.py"],
+    "gateway": ["apps/gateway/tests/lab.py", "apps/events/src/koren_events/event.py", "roles/gateway/tasks/main.yml"],
+    "runtime": ["apps/runtime/src/koren_runtime/pod.py", "apps/gateway/tests/lab.py"]
+    + ["apps/gateway/src/koren_gateway/intake.py", "apps/events/src/koren_events/event.py"],
+    "detector": ["apps/detector/tests/test_clips.py", "apps/events/src/koren_events/event.py"],
+    "report-incident": [
+        "apps/report-incident/handler.py",
+        "apps/events/src/koren_events/event.py",
+        "bundle/sns/build.sh",
+    ],
+    "scenes": ["apps/scenes/src/koren_scenes/film.py", "roles/sns/tasks/main.yml", "bundle/clips/requirements.txt"],
+}
+OTHERS = {
+    "collection": [
+        "apps/scenes/tests/test_server.py",
+        "changelogs/fragments/1.yml",
+        "README.md",
+        "tests/e2e/test_site.py",
+    ],
+    "events": ["apps/gateway/src/koren_gateway/intake.py", "plugins/modules/thing.py"],
+    "gateway": ["apps/runtime/src/koren_runtime/pod.py", "apps/events/tests/test_event.py"],
+    "runtime": ["apps/events/tests/test_event.py", "apps/scenes/src/koren_scenes/film.py"],
+    "detector": ["apps/gateway/src/koren_gateway/intake.py"],
+    "report-incident": ["apps/runtime/src/koren_runtime/pod.py"],
+    "scenes": ["roles/redis/tasks/main.yml", "apps/events/src/koren_events/event.py"],
+}
+OF_ALL_SUITES = ["pyproject.toml", "requirements.txt", "tests/run", "tests/steps.py"]
+
+
+@pytest.mark.parametrize("suite", INPUTS)
+def test_a_suite_s_key_follows_its_inputs_and_nothing_else(repo: Path, suite: str) -> None:
+    for name in [*INPUTS[suite], *OF_ALL_SUITES]:
+        before = key(repo, f"unit/{suite}")
+        write(repo, {name: (repo / name).read_text() + "\n"})
+        assert key(repo, f"unit/{suite}") != before, name
+    before = key(repo, f"unit/{suite}")
+    write(repo, {name: "changed\n" for name in OTHERS[suite]})
+    assert key(repo, f"unit/{suite}") == before
+
+
+def test_lint_is_about_every_file(repo: Path) -> None:
+    for name in steps.files_of(repo):
+        before = key(repo, "lint")
+        write(repo, {name: (repo / name).read_text() + "\n"})
+        assert key(repo, "lint") != before, name
+
+
+@pytest.mark.parametrize(
+    ("suite", "component"), [("gateway", "etcd"), ("detector", "models"), ("report-incident", "sns"), ("faas", "apt")]
+)
+def test_a_suite_depends_on_the_components_that_its_tests_name(repo: Path, suite: str, component: str) -> None:
+    assert key(repo, f"unit/{suite}", **{component: "other"}) != key(repo, f"unit/{suite}")
+    assert key(repo, f"unit/{suite}", gateway="g2") == key(repo, f"unit/{suite}")
+
+
+def test_so_it_does_on_the_host(repo: Path) -> None:
+    assert key(repo, "unit/events", "mosquitto 2.0.11") != key(repo, "unit/events", "mosquitto 2.0.12")
+
+
+def test_the_host_is_its_python_its_kernel_and_packages_with_what_they_depend_on() -> None:
+    python, kernel, *packages = steps.host(["python3"])
+
+    assert python.split()[1] == sys.version.split()[0] and kernel.startswith("kernel ")
+    assert {"python3", "python3.11", "libc6"} <= {line.split()[0] for line in packages}
+    assert all(line.split()[1:] for line in packages)
+    assert steps.host(["no-such-package"]) == [python, kernel]
+
+
+def files_of_the_project() -> list[str]:
+    files: list[str] = steps.files_of(REPO)
+    return [name for name in files if (REPO / name).is_file()]
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_package_that_a_suite_of_the_project_imports_is_an_input(suite: str) -> None:
+    files = files_of_the_project()
+    found = steps.inputs(REPO, f"unit/{suite}", files)
+    own = ("plugins/", "tests/unit/") if suite == "collection" else (f"apps/{suite}/",)
+    assert any(name.startswith(own) for name in found)
+    for name in found:
+        if name.endswith(".py") and name.startswith(("apps/", *own)):
+            for app in re.findall(r"^\s*(?:from|import) koren_(\w+)", (REPO / name).read_text(), re.MULTILINE):
+                assert [one for one in found if one.startswith(f"apps/{app}/src/koren_{app}/")], f"{name}: {app}"
+
+
+@pytest.mark.parametrize(
+    ("suite", "needed"),
+    [
+        ("gateway", "roles/gateway/templates/objects.yaml.j2"),
+        ("runtime", "apps/gateway/tests/gateway_lab.py"),
+        ("report-incident", "apps/events/src/koren_events/accident.schema.json"),
+        ("scenes", "roles/cctv/files/server.py"),
+        ("scenes", "bundle/clips/requirements.txt"),
+        ("detector", "apps/detector/training/network.py"),
+        ("collection", "docs/roles.md"),
+    ],
+)
+def test_what_a_suite_of_the_project_reads_by_path_is_an_input(suite: str, needed: str) -> None:
+    assert needed in steps.inputs(REPO, f"unit/{suite}", files_of_the_project())
 
 
 def test_what_roles_take_from_the_bundle_is_named_on_the_line_that_says_so() -> None:
