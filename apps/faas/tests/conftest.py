@@ -180,7 +180,7 @@ def registry_site(bundle: Path, tmp_path: Path) -> Iterator[Site]:
     file.write_text(json.dumps(config))
     process = subprocess.Popen(["docker-registry", "serve", str(file)], stderr=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while True:
             assert process.poll() is None, "the registry ended"
             try:

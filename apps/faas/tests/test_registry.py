@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PASSWORD
+from conftest import PASSWORD, site_folder
 
 from koren_faas import Function, NotReadyError, RegionError, Site
 from koren_faas.image import Image, build, plan
@@ -18,14 +17,17 @@ from koren_faas.registry import Registry
 HANDLER = "def handler(event, context):\n    return event\n"
 
 
-@pytest.fixture
-def images(registry_site: Site, make: Callable[..., Function]) -> list[Image]:
+@pytest.fixture(scope="module")
+def images(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Image]:
     """Three images of one function."""
+    folder = tmp_path_factory.mktemp("images")
+    site = Site.load(site_folder(folder / "site", bundle))
     made = []
     for number in range(3):
-        function = make(f"N = {number}\n" + HANDLER)
-        image, source = plan(registry_site, function)
-        build(registry_site, function, image, source, lambda line: None)
+        (folder / "hello.py").write_text(f"N = {number}\n" + HANDLER)
+        function = Function(name="hello", handler="hello.handler", source=folder / "hello.py")
+        image, source = plan(site, function)
+        build(site, function, image, source, lambda line: None)
         made.append(image)
     return made
 
