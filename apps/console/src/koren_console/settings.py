@@ -76,6 +76,8 @@ class Oidc(_Record):
     issuer: str = Field(pattern="^https://")
     client_id: str = Field(min_length=1)
     client_secret_file: Path
+    authority: Path | None = None
+    """File with the authority of the provider's certificate, where it is no public one."""
     scope: str = "openid profile"
     name_claim: str = "preferred_username"
     role_claim: str = "groups"

@@ -33,6 +33,7 @@ _OPEN = ("/login", "/healthz", "/readyz", "/static/", "/v1/")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _COOKIE_FLAGS = "Path=/; Secure; HttpOnly; SameSite=Lax"
 _FORM_BYTES = 64 * 1024
+_MOST_BYTES = 1024 * 1024
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
     " connect-src 'self'; font-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none';"
@@ -106,11 +107,12 @@ class Auth:
         session = self.session(request)
         return self._before(request) if session is None else session.csrf
 
-    def check_csrf(self, form: Mapping[str, Any], request: Request) -> bool:
-        """Whether a form, or the request's header, brings the token along."""
+    def check_csrf(self, form: Mapping[str, Any], request: Request) -> None:
+        """Raises HTTPException 403 when neither the form nor the request's header brings the token along."""
         given = form.get("csrf") or request.headers.get("X-CSRF-Token") or ""
         expected = self.csrf(request)
-        return isinstance(given, str) and same(given, expected)
+        if not isinstance(given, str) or not same(given, expected):
+            raise HTTPException(403, "This form is out of date. Load the page again, then send it again.")
 
     def require(self, role: Role) -> Callable[[Endpoint], Endpoint]:
         """A decorator of endpoints: 401 before log-in, 403 for a viewer where an operator is asked for."""
@@ -149,7 +151,9 @@ class Auth:
         async with request.form(max_files=0, max_fields=10, max_part_size=_FORM_BYTES) as form:
             name, password = form.get("name", ""), form.get("password", "")
             after = form.get("next", "")
-            if not self.check_csrf(form, request):
+            try:
+                self.check_csrf(form, request)
+            except HTTPException:
                 return _failed("expired", after)
         if not isinstance(name, str) or not isinstance(password, str):
             raise HTTPException(400, "Name and password are texts.")
@@ -194,8 +198,7 @@ class Auth:
         session = self.session(request)
         if session is not None:
             async with request.form(max_files=0, max_fields=10, max_part_size=_FORM_BYTES) as form:
-                if not self.check_csrf(form, request):
-                    raise HTTPException(403, "This form is out of date. Load the page again, then send it again.")
+                self.check_csrf(form, request)
             self.sessions.end(session)
             self._audit.write(session.name, session.role, "log-out", address_of(request), "done")
         answer = RedirectResponse("/login", 303)
@@ -244,6 +247,10 @@ class Guard:
         request = Request(scope)
         if scope["method"] not in _SAFE and not self._own(request):
             answer: Response = PlainTextResponse("This request did not come from the console's own pages.\n", 403)
+            await answer(scope, receive, send)
+            return
+        if scope["method"] not in _SAFE and (status := _too_much(request)):
+            answer = PlainTextResponse(f"Send at most {_MOST_BYTES} bytes, and say how many.\n", status)
             await answer(scope, receive, send)
             return
         path = scope["path"]
@@ -303,6 +310,14 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+
+def _too_much(request: Request) -> int:
+    """The status that refuses a body which is too large or does not say how large it is; 0 for one that is not."""
+    length = request.headers.get("Content-Length", "")
+    if not length.isascii() or not length.isdigit():
+        return 411
+    return 413 if int(length[:12]) > _MOST_BYTES else 0
 
 
 def own_path(value: object) -> str:

@@ -241,7 +241,7 @@ def placed_of(item: Object) -> Placed:
 def node_of(item: Object) -> Node:
     """A node as its cluster sees it."""
     status = item.get("status", {})
-    ready = next((one for one in status.get("conditions") or () if one["type"] == "Ready"), {})
+    ready: Object = next((one for one in status.get("conditions") or () if one["type"] == "Ready"), {})
     if ready.get("status") == "True":
         closed = bool(item.get("spec", {}).get("unschedulable"))
         health, why = (Health.WATCH, "unschedulable") if closed else (Health.OK, "")

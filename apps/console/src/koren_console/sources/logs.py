@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,15 +28,24 @@ class Logs:
         self._http = http
 
     async def find(
-        self, wanted: dict[str, str], text: str, since: datetime, until: datetime, limit: int
+        self,
+        wanted: dict[str, str],
+        text: str,
+        since: datetime,
+        until: datetime,
+        limit: int,
+        events: Sequence[str] = (),
     ) -> list[LogLine]:
         """The latest lines that have these fields and the text, oldest first.
+
+        Args:
+            events: ids; with a subject, lines of these events count as the incident's too.
 
         Raises:
             SourceDown: they can't be had.
         """
         form = {
-            "query": query_of(wanted, text),
+            "query": query_of(wanted, text, events),
             "start": _time(since),
             "end": _time(until),
             # With a limit the latest lines come, in any order.
@@ -58,9 +68,12 @@ class Logs:
         return sorted(lines, key=lambda one: one.at)
 
 
-def query_of(wanted: dict[str, str], text: str) -> str:
+def query_of(wanted: dict[str, str], text: str, events: Sequence[str] = ()) -> str:
     """The query for lines with these fields, exactly, and each word or "quoted phrase" of the text."""
-    parts = [f"{name}:={_quoted(value)}" for name, value in wanted.items() if name in _FIELDS and value]
+    found = {name: f"{name}:={_quoted(value)}" for name, value in wanted.items() if name in _FIELDS and value}
+    if events and "subject" in found:
+        found["subject"] = f"({found['subject']} or event_id:in({','.join(map(_quoted, events))}))"
+    parts = list(found.values())
     for phrase, word in re.findall(r'"([^"]+)"|(\S+)', text[:500]):
         parts.append(f"i({_quoted(phrase or word)})")
     return " ".join(parts) or "*"

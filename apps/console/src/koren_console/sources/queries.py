@@ -64,9 +64,10 @@ PHASES: dict[str, str] = {
 """Seconds from the event's time, by function and phase, over an hour."""
 
 SUMMARY: dict[str, str] = {
-    "events_last_hour": 'sum(increase(koren_gateway_events_total{outcome=~"queued|held|no-function|dead-lettered"}[1h]))',
+    "events_last_hour": 'sum(increase(koren_gateway_events_total{outcome!~"duplicate|dismissed"}[1h]))',
     "p95_from_zero": f'histogram_quantile(0.95, sum by (le) (rate({_PHASE}{{phase="handler_entered"}}[1h])))',
-    "lost": 'sum(increase(koren_gateway_invocations_total{outcome="lost"}[1h]))',
+    # Dropped for want of room. What a broker drops, its publisher sends again.
+    "lost": 'sum(max by (region, what) (delta(koren_gateway_dropped{what!~"state-full|dead-letters-by-age"}[1h])))',
     "retried": 'sum(increase(koren_gateway_invocations_total{outcome=~"failed|lost"}[1h]))',
     "dead": "sum(max by (region) (koren_gateway_dead_letters))",
     "saved": f"1 - sum(sum_over_time({_PODS}[7d:1m])) / sum(sum_over_time(({_PODS_MAX})[7d:1m]))",

@@ -1,0 +1,909 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The board of a real site: what its sources say, put together.
+
+Every source runs by itself: one that is down leaves its part as it was last known, with its age.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import structlog
+
+from koren_console.auth.audit import Audit
+from koren_console.history import History
+from koren_console.model import (
+    Alert,
+    AuditLine,
+    Camera,
+    Certificate,
+    DeadLetter,
+    Function,
+    Health,
+    Held,
+    Incident,
+    Link,
+    LogLine,
+    Node,
+    Outcome,
+    Part,
+    Place,
+    Refused,
+    Region,
+    Role,
+    Saving,
+    Series,
+    Summary,
+    Topic,
+    Words,
+)
+from koren_console.settings import Point, RegionSettings, Settings
+from koren_console.sources import queries
+from koren_console.sources.alertmanager import Alertmanager
+from koren_console.sources.apiserver import ApiServer
+from koren_console.sources.broker import Listener
+from koren_console.sources.changes import Changes
+from koren_console.sources.cluster import FUNCTIONS, Cluster, Placed
+from koren_console.sources.figures import Collector, Figures
+from koren_console.sources.gateway import Gateway
+from koren_console.sources.holding import Holding, with_incident
+from koren_console.sources.http import Backoff, SourceDown, with_certificate
+from koren_console.sources.incidents import MOST as MOST_INCIDENTS
+from koren_console.sources.incidents import Incidents
+from koren_console.sources.judge import NOTHING, Reach, judge
+from koren_console.sources.logs import Logs
+from koren_console.sources.prometheus import Prometheus
+from koren_console.sources.starts import Starts
+from koren_events.health import Health as PartHealth
+from koren_events.receipt import Receipt, ReceiptState
+from koren_events.times import format_time, parse_time
+
+_ALERTS_EVERY_S = 5.0
+_GATEWAY_EVERY_S = 30.0
+_GATEWAY_PAUSE_S = 1.0
+_AT_ONCE = 16
+_FOLLOWED_PODS = 10
+_GRACE_S = 45
+_LOG_SPAN = timedelta(days=1)
+_MOST_LETTER_ACTS = 8
+
+_log = structlog.get_logger()
+T = TypeVar("T")
+
+
+class _Place:
+    """One region and all that is asked of it."""
+
+    def __init__(self, settings: RegionSettings, server: ApiServer, cluster: Cluster, hold_s: int) -> None:
+        self.settings = settings
+        self.server = server
+        self.cluster = cluster
+        self.gateway = Gateway(server)
+        self.holding = Holding(self.gateway, hold_s)
+        self.reach = Reach()
+        self.parts: dict[str, PartHealth] = {}
+        """What the region's parts said of themselves through the broker."""
+        self.held: list[Held] = []
+        self.refused: dict[str, str] = {}
+        self.asked_at: datetime | None = None
+        """When its gateway last answered."""
+        self.ask = asyncio.Event()
+        self.verdict: tuple[Health, Words] = (Health.UNKNOWN, NOTHING)
+        self.since: datetime | None = None
+
+
+class Site:
+    """The board of the site that the settings describe. `run` fills it."""
+
+    def __init__(self, settings: Settings, history: History, audit: Audit) -> None:
+        self._settings = settings
+        self._history = history
+        self._audit = audit
+        self._changes = Changes()
+        self._made_regions: _Made[Region] = _Made()
+        self._made_functions: _Made[Function] = _Made()
+        self._figures = Figures()
+        self._starts = Starts()
+        self._alerts: list[Alert] = []
+        self._alerts_at: datetime | None = None
+        self._broker_up = False
+        self._broker_at: datetime | None = None
+        self._places = {one.name: self._place(one) for one in settings.regions}
+        self._cameras = {one.id: one for one in settings.cameras}
+        self._incidents = Incidents(history, history.incidents(MOST_INCIDENTS), lambda one: self._say(Topic.INCIDENTS))
+        self._center = with_certificate(settings.tls, 20.0)
+        self._prometheus = Prometheus(settings.prometheus, self._center) if settings.prometheus else None
+        self._alertmanager = Alertmanager(settings.alertmanager, self._center) if settings.alertmanager else None
+        self._logs = Logs(settings.logs, self._center) if settings.logs else None
+
+    def _place(self, settings: RegionSettings) -> _Place:
+        name = settings.name
+        server = ApiServer(settings)
+        cluster = Cluster(
+            server,
+            lambda topic: self._cluster_changed(name, topic),
+            lambda function: self._pods_changed(name, function),
+        )
+        return _Place(settings, server, cluster, self._settings.gateway_hold_s)
+
+    @property
+    def central(self) -> ApiServer:
+        """The API server of the first region of the settings, which is the centre's."""
+        return self._places[self._settings.regions[0].name].server
+
+    async def run(self) -> None:
+        """Listen to all sources, for ever."""
+        listener = Listener(self._settings.broker, self._settings.tls, self._message, self._broker_state)
+        listener.open()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for place in self._places.values():
+                    group.create_task(_for_ever("probe", lambda p=place: p.server.probe(self._reached(p))))  # type: ignore[misc]
+                    group.create_task(_for_ever("cluster", place.cluster.run))
+                    group.create_task(_for_ever("gateway", lambda p=place: self._ask_gateway(p)))  # type: ignore[misc]
+                if self._prometheus is not None:
+                    collector = Collector(self._prometheus, self._figures, self._figures_changed)
+                    group.create_task(_for_ever("prometheus", collector.run))
+                if self._alertmanager is not None:
+                    group.create_task(_for_ever("alertmanager", self._ask_alertmanager))
+        finally:
+            listener.close()
+            await self._center.aclose()
+            for place in self._places.values():
+                await place.server.close()
+
+    # What is known at once.
+
+    def summary(self) -> Summary:
+        figures = self._figures
+        counts = [self._pods_in(place) for place in self._places.values() if place.reach.answers]
+        maxima = [one.maximum for place in self._places.values() for one in place.cluster.functions.values()]
+        return Summary(
+            regions=len(self._places),
+            answering=sum(1 for one in self._places.values() if one.reach.answers),
+            open_incidents=sum(1 for one in self._incidents.all() if one.state in ("open", "held")),
+            waiting=len(self.held()),
+            alerts=sum(1 for one in self._alerts if one.silenced_until is None and not one.inhibited),
+            pods=sum(counts) if counts else None,
+            pods_maximum=sum(one or 0 for one in maxima) if maxima else None,
+            events_last_hour=_whole(figures.summary("events_last_hour")),
+            p95_from_zero=figures.summary("p95_from_zero"),
+            lost=_whole(figures.summary("lost")),
+            retried=_whole(figures.summary("retried")),
+            dead=_whole(figures.summary("dead")),
+            saved=figures.summary("saved"),
+            as_of=figures.as_of,
+        )
+
+    def regions(self) -> Sequence[Region]:
+        def made() -> list[Region]:
+            opened = Counter(one.region for one in self._incidents.all() if one.state in ("open", "held"))
+            return [self._region(place, opened[name]) for name, place in self._places.items()]
+
+        return self._made_regions.get(made)
+
+    def region(self, name: str) -> Region | None:
+        return next((one for one in self.regions() if one.name == name), None)
+
+    def cameras(self) -> Sequence[Camera]:
+        connected = self._figures.by("camera", "connected", "camera")
+        moving = self._figures.by("camera", "moving", "camera")
+        return [
+            Camera(
+                id=one.id,
+                region=one.region,
+                title=Words(one.title.ko, one.title.en),
+                place=_point(one.place),
+                health=_camera_health(connected.get((one.id,)), moving.get((one.id,))),
+                last_frame=self._figures.as_of if moving.get((one.id,), 0) > 0 else None,
+            )
+            for one in self._cameras.values()
+        ]
+
+    def incidents(self) -> Sequence[Incident]:
+        return self._incidents.all()
+
+    def functions(self) -> Sequence[Function]:
+        def made() -> list[Function]:
+            figures = _FunctionFigures(self._figures)
+            return [
+                self._function(place, placed, figures)
+                for place in self._places.values()
+                for placed in sorted(place.cluster.functions.values(), key=lambda one: one.name)
+            ]
+
+        return self._made_functions.get(made)
+
+    def function(self, region: str, name: str) -> Function | None:
+        return next((one for one in self.functions() if (one.region, one.name) == (region, name)), None)
+
+    def held(self) -> Sequence[Held]:
+        found = [
+            with_incident(one, self._incidents.get(one.subject))
+            for place in self._places.values()
+            for one in place.held
+        ]
+        return sorted(found, key=lambda one: one.ends)
+
+    def alerts(self) -> Sequence[Alert]:
+        return self._alerts
+
+    def as_of(self, topic: Topic) -> datetime | None:
+        match topic:
+            case Topic.INCIDENTS:
+                return datetime.now(UTC) if self._broker_up else self._broker_at
+            case Topic.ALERTS:
+                return self._alerts_at
+            case Topic.FIGURES:
+                return self._figures.as_of
+            case Topic.HELD | Topic.DEAD_LETTERS:
+                asked = [one.asked_at for one in self._places.values() if one.asked_at is not None]
+                return max(asked, default=None)
+            case _:
+                answers = [one.reach.last_answer for one in self._places.values() if one.reach.last_answer is not None]
+                return (
+                    datetime.now(UTC)
+                    if any(one.reach.answers for one in self._places.values())
+                    else max(answers, default=None)
+                )
+
+    def changes(self) -> AsyncIterator[set[Topic]]:
+        return self._changes.follow()
+
+    # What has to be asked for.
+
+    async def incident(self, subject: str) -> Incident | None:
+        return self._incidents.get(subject) or await self._history.incident(subject)
+
+    async def picture(self, name: str) -> tuple[str, bytes] | None:
+        return await self._history.picture(name)
+
+    async def audit(self, limit: int = 200) -> Sequence[AuditLine]:
+        return await self._history.audit_lines(min(limit, 10_000))
+
+    async def dead_letters(self) -> Sequence[DeadLetter]:
+        async def of(place: _Place) -> list[DeadLetter]:
+            rows = await place.gateway.pages("/dead-letters", "dead_letters")
+            return [_letter(place.settings.name, row) for row in rows]
+
+        found, failed = await self._everywhere(of)
+        if failed and not found:
+            raise _refused(failed[0])
+        return sorted((one for part in found for one in part), key=lambda one: one.at, reverse=True)
+
+    async def dead_letter(self, region: str, id: str) -> dict[str, Any]:
+        gateway = self._known(region).gateway
+        return {"region": region, **await _or_refused(gateway.get(f"/dead-letters/{quote(id, safe='')}"))}
+
+    async def logs(
+        self,
+        *,
+        event: str = "",
+        subject: str = "",
+        function: str = "",
+        region: str = "",
+        host: str = "",
+        text: str = "",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 500,
+    ) -> Sequence[LogLine]:
+        if self._logs is None:
+            raise _missing("logs", "로그 저장소")
+        wanted = {"event_id": event, "subject": subject, "function": function, "region": region, "host": host}
+        end = until or datetime.now(UTC) + timedelta(minutes=1)
+        begin = since or end - _LOG_SPAN
+        if subject and since is None:
+            incident = await self.incident(subject)
+            begin = min(begin, incident.began) if incident else begin
+        events = await self._events_of(subject) if subject else []
+        return await _or_refused(self._logs.find(wanted, text, begin, end, limit, events))
+
+    async def follow(self, region: str, function: str) -> AsyncIterator[str]:
+        place = self._known(region)
+        lines: asyncio.Queue[str] = asyncio.Queue(1_000)
+        reading: dict[str, asyncio.Task[None]] = {}
+        changes = self._changes.follow()
+        changed = asyncio.ensure_future(anext(changes))
+        line = asyncio.ensure_future(lines.get())
+        try:
+            while True:
+                pods = place.cluster.pods.get(function, {})
+                for name, pod in list(pods.items())[:_FOLLOWED_PODS]:
+                    if name not in reading and (pod.started is not None):
+                        reading[name] = asyncio.create_task(self._read(place, name, lines))
+                for name in [one for one in reading if one not in pods and reading[one].done()]:
+                    del reading[name]
+                await asyncio.wait({changed, line}, return_when=asyncio.FIRST_COMPLETED)
+                if changed.done():
+                    changed = asyncio.ensure_future(anext(changes))
+                while line.done():
+                    yield line.result()
+                    line = asyncio.ensure_future(lines.get())
+                    await asyncio.sleep(0)
+        finally:
+            for task in (changed, line, *reading.values()):
+                task.cancel()
+
+    async def _read(self, place: _Place, pod: str, lines: asyncio.Queue[str]) -> None:
+        path = f"/api/v1/namespaces/{FUNCTIONS}/pods/{pod}/log"
+        try:
+            async for text in place.server.lines(path, {"follow": "true", "tailLines": "50"}, quiet_s=None):
+                if text:
+                    await lines.put(f"{pod} {text[:8_000]}")
+        except SourceDown as down:
+            if down.status not in (400, 404):
+                await lines.put(f"{pod} — {down}")
+
+    async def series(self, name: str, region: str, function: str, span: timedelta) -> Sequence[Series]:
+        if self._prometheus is None:
+            raise _missing("Prometheus", "Prometheus")
+        if name not in queries.CHARTS:
+            raise Refused(Words(f"{name}라는 지표는 없습니다.", f"There is no figure {name}."))
+        return await _or_refused(self._prometheus.series(name, region, function, span))
+
+    async def savings(self, span: timedelta) -> Sequence[Saving]:
+        if self._prometheus is None:
+            raise _missing("Prometheus", "Prometheus")
+        return await _or_refused(self._prometheus.savings(span))
+
+    # Acts.
+
+    async def release(self, region: str, id: str, who: str, role: Role) -> Outcome:
+        return await self._decide(region, id, who, role, "release", "released")
+
+    async def dismiss(self, region: str, id: str, who: str, role: Role) -> Outcome:
+        return await self._decide(region, id, who, role, "dismiss", "dismissed")
+
+    async def _decide(self, region: str, id: str, who: str, role: Role, verb: str, done: str) -> Outcome:
+        place = self._known(region)
+        async with self._audited(who, role, verb, f"{region}/held/{id}"):
+            answer = await _or_refused(place.gateway.act(role, who, "POST", "held", id, verb))
+        place.held = [one for one in place.held if one.id != id]
+        place.ask.set()
+        self._say(Topic.HELD)
+        count = len(answer.get(done, ()))
+        if verb == "release":
+            words = Words(
+                f"이벤트 {count}건을 확인하여 처리를 시작했습니다.", f"Released {count} events. They are handled now."
+            )
+        else:
+            words = Words(f"이벤트 {count}건을 무시했습니다.", f"Dismissed {count} events. Nothing is posted.")
+        return Outcome(count, 0, words)
+
+    async def redrive(self, region: str, ids: Sequence[str], who: str, role: Role) -> Outcome:
+        done, reasons = await self._each(region, ids, who, role, "redrive", "POST", "redrive")
+        return _counted(region, done, reasons, ("다시 처리하도록 보냈습니다", "sent again"))
+
+    async def purge(self, region: str, ids: Sequence[str], who: str, role: Role) -> Outcome:
+        done, reasons = await self._each(region, ids, who, role, "purge", "DELETE")
+        return _counted(region, done, reasons, ("삭제했습니다", "deleted"))
+
+    async def _each(
+        self, region: str, ids: Sequence[str], who: str, role: Role, what: str, method: str, *suffix: str
+    ) -> tuple[int, list[str]]:
+        place = self._known(region)
+        room = asyncio.Semaphore(_MOST_LETTER_ACTS)
+
+        async def one(id: str) -> str:
+            async with room:
+                try:
+                    await place.gateway.act(role, who, method, "dead-letters", id, *suffix)
+                except SourceDown as down:
+                    self._audit.write(who, role, what, f"{region}/dead-letters/{id}", _outcome(down), str(down))
+                    return str(down)
+                self._audit.write(who, role, what, f"{region}/dead-letters/{id}", "done")
+                return ""
+
+        answers = await asyncio.gather(*(one(id) for id in dict.fromkeys(ids)))
+        self._say(Topic.DEAD_LETTERS)
+        return answers.count(""), [one for one in answers if one]
+
+    async def call(self, region: str, function: str, payload: bytes, who: str, role: Role) -> dict[str, Any]:
+        place = self._known(region)
+        placed = place.cluster.functions.get(function)
+        if placed is None:
+            raise Refused(
+                Words(f"{region}에는 함수 {function}이(가) 없습니다.", f"{region} has no function {function}.")
+            )
+        id, event = _event(region, function, payload)
+        began = time.monotonic()
+        status, answer = 200, b""
+        async with self._audited(who, role, "call", f"{region}/{function}"):
+            try:
+                answer = await place.gateway.call(
+                    role, who, function, event, "application/cloudevents+json", placed.timeout_s + _GRACE_S
+                )
+            except SourceDown as down:
+                # The function failed, or did not answer in time: that is an answer too.
+                if down.status not in (502, 504):
+                    raise _refused(down) from None
+                status, answer = down.status, json.dumps({"error": str(down)}).encode()
+        return {"status": status, "answer": _parsed(answer), "seconds": time.monotonic() - began, "event": id}
+
+    async def silence(self, fingerprint: str, span: timedelta, comment: str, who: str, role: Role) -> Outcome:
+        alertmanager = self._for_operator(role)
+        alert = next((one for one in self._alerts if one.fingerprint == fingerprint), None)
+        if alert is None:
+            raise Refused(Words("이 경보는 더 이상 울리지 않습니다.", "This alert does not ring any more."))
+        async with self._audited(who, role, "silence", f"{alert.name} {fingerprint}", f"{span}: {comment}"):
+            await _or_refused(alertmanager.silence(alert.labels, span, comment, who))
+        await self._refresh_alerts(alertmanager)
+        return Outcome(1, 0, Words("경보를 음소거했습니다.", "The alert is silenced."))
+
+    async def unsilence(self, fingerprint: str, who: str, role: Role) -> Outcome:
+        alertmanager = self._for_operator(role)
+        async with self._audited(who, role, "unsilence", fingerprint):
+            count = await _or_refused(alertmanager.unsilence(fingerprint))
+        await self._refresh_alerts(alertmanager)
+        return Outcome(count, 0, Words("음소거를 해제했습니다.", "The silence has ended."))
+
+    def _for_operator(self, role: Role) -> Alertmanager:
+        # Alertmanager itself knows no roles.
+        if role is not Role.OPERATOR:
+            raise Refused(Words("운영자만 할 수 있습니다.", "Only an operator may do this."))
+        if self._alertmanager is None:
+            raise _missing("Alertmanager", "Alertmanager")
+        return self._alertmanager
+
+    @contextlib.asynccontextmanager
+    async def _audited(self, who: str, role: Role, what: str, target: str, detail: str = "") -> AsyncIterator[None]:
+        try:
+            yield
+        except Refused as refused:
+            cause = refused.__cause__
+            down = cause if isinstance(cause, SourceDown) else None
+            self._audit.write(who, role, what, target, _outcome(down), refused.words.en)
+            raise
+        except BaseException as error:
+            self._audit.write(who, role, what, target, "failed", type(error).__name__)
+            raise
+        self._audit.write(who, role, what, target, "done", detail)
+
+    # What sources say.
+
+    def _message(self, topic: str, message: bytes) -> None:
+        kind, _, rest = topic.partition("/")
+        region = rest.partition("/")[0]
+        place = self._places.get(region)
+        if place is None:
+            return
+        now = datetime.now(UTC)
+        if kind == "events":
+            # Published at the centre: it says nothing of the region.
+            self._incidents.event(region, message, now)
+            return
+        if kind == "receipts":
+            try:
+                receipt = Receipt.from_json(message)
+            except ValueError:
+                return
+            if receipt.region == region:
+                self._receipt(place, receipt, now)
+        elif kind == "health":
+            try:
+                health = PartHealth.from_json(message)
+            except ValueError:
+                return
+            if health.region == region and len(place.parts) < 50:
+                place.parts[health.part] = health
+                self._say(Topic.REGIONS)
+        self._heard(place, now)
+
+    def _receipt(self, place: _Place, receipt: Receipt, now: datetime) -> None:
+        if self._starts.receipt(receipt):
+            self._say(Topic.FUNCTIONS)
+        self._incidents.receipt(receipt, now)
+        if receipt.state in (ReceiptState.HELD, ReceiptState.DISMISSED, ReceiptState.RECEIVED):
+            place.ask.set()
+        if receipt.state is ReceiptState.DEAD_LETTERED:
+            self._say(Topic.DEAD_LETTERS)
+
+    def _heard(self, place: _Place, now: datetime) -> None:
+        place.reach = replace(place.reach, last_message=now)
+        if not place.reach.answers:
+            self._judge(place)
+
+    def _broker_state(self, up: bool, why: str) -> None:
+        if up != self._broker_up:
+            _log.info("broker", connected=up, problem=why)
+        self._broker_up = up
+        self._broker_at = datetime.now(UTC)
+        self._say(Topic.INCIDENTS)
+
+    def _reached(self, place: _Place) -> Callable[[bool], None]:
+        def changed(answers: bool) -> None:
+            now = datetime.now(UTC)
+            before = place.reach
+            last = now if answers or before.answers else before.last_answer
+            place.reach = replace(before, answers=answers, since=now, last_answer=last)
+            _log.info("region", region=place.settings.name, answers=answers)
+            place.ask.set()
+            self._judge(place)
+            self._say(Topic.REGIONS, Topic.FUNCTIONS)
+
+        return changed
+
+    def _cluster_changed(self, region: str, topic: Topic) -> None:
+        if topic is Topic.REGIONS:
+            self._judge(self._places[region])
+        self._say(topic)
+
+    def _pods_changed(self, region: str, function: str) -> None:
+        self._incidents.pods(region, function, self._places[region].cluster.count(function), datetime.now(UTC))
+        self._say(Topic.REGIONS)
+
+    def _figures_changed(self) -> None:
+        for place in self._places.values():
+            self._judge(place)
+        self._say(Topic.FIGURES, Topic.REGIONS, Topic.FUNCTIONS)
+
+    def _judge(self, place: _Place) -> None:
+        verdict = judge(place.reach, self._nodes(place), self._parts(place))
+        if verdict == place.verdict and place.since is not None:
+            return
+        if verdict[0] is not place.verdict[0] or place.since is None:
+            silent = verdict[0] is Health.UNKNOWN
+            place.since = (place.reach.last_word if silent else None) or datetime.now(UTC)
+        place.verdict = verdict
+        self._say(Topic.REGIONS)
+
+    async def _ask_gateway(self, place: _Place) -> None:
+        backoff = Backoff()
+        while True:
+            await place.server.answers.wait()
+            place.ask.clear()
+            try:
+                answer = await place.gateway.get("/functions")
+                refused = {one["deployment"]: one["problem"] for one in answer["refused"]}
+                held = await place.holding.list()
+                if refused != place.refused:
+                    self._say(Topic.FUNCTIONS)
+                if held != place.held:
+                    self._say(Topic.HELD, Topic.REGIONS)
+                place.refused, place.held, place.asked_at = refused, held, datetime.now(UTC)
+                backoff.worked()
+            except (SourceDown, ValueError, KeyError, TypeError) as error:
+                _log.warning("gateway", region=place.settings.name, problem=str(error)[:300])
+                await asyncio.sleep(backoff.failed())
+                continue
+            await asyncio.sleep(_GATEWAY_PAUSE_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GATEWAY_EVERY_S):
+                    await place.ask.wait()
+
+    async def _ask_alertmanager(self) -> None:
+        assert self._alertmanager is not None
+        said = ""
+        while True:
+            try:
+                await self._refresh_alerts(self._alertmanager)
+                problem = ""
+            except SourceDown as down:
+                problem = str(down)
+            if problem != said:
+                _log.warning("alertmanager", problem=problem)
+            said = problem
+            await asyncio.sleep(_ALERTS_EVERY_S)
+
+    async def _refresh_alerts(self, alertmanager: Alertmanager) -> None:
+        found = await alertmanager.alerts()
+        now = datetime.now(UTC)
+        before = {(one.fingerprint, one.since): one for one in self._alerts}
+        rings = {(one.fingerprint, one.since): one for one in found}
+        for key, alert in rings.items():
+            if before.get(key) != alert:
+                self._history.keep_alert(alert, None)
+        for key in before.keys() - rings.keys():
+            self._history.keep_alert(before[key], now)
+        self._alerts, self._alerts_at = found, now
+        if before != rings:
+            self._say(Topic.ALERTS)
+
+    def _say(self, *topics: Topic) -> None:
+        if not {Topic.REGIONS, Topic.INCIDENTS, Topic.HELD, Topic.FIGURES}.isdisjoint(topics):
+            self._made_regions.forget()
+        if not {Topic.FUNCTIONS, Topic.FIGURES}.isdisjoint(topics):
+            self._made_functions.forget()
+        self._changes.say(*topics)
+
+    # Records.
+
+    def _region(self, place: _Place, open_incidents: int) -> Region:
+        name = place.settings.name
+        health, reason = place.verdict
+        answers = bool(place.reach.answers)
+        now = datetime.now(UTC)
+        return Region(
+            name=name,
+            title=Words(place.settings.title.ko, place.settings.title.en),
+            place=_point(place.settings.place),
+            health=health,
+            reason=reason,
+            since=place.since,
+            last_word=now if answers else place.reach.last_word,
+            open_incidents=open_incidents,
+            pods=self._pods_in(place) if answers else None,
+            queued=self._figure("queued", name),
+            held=len(place.held) if place.asked_at else None,
+            dead_letters=self._figure("dead_letters", name),
+            nodes=self._nodes(place),
+            parts=self._parts(place),
+            certificates=[
+                Certificate(
+                    one.labels.get("name", ""), one.labels.get("instance", ""), datetime.fromtimestamp(one.value, UTC)
+                )
+                for one in self._figures.in_region("certificate", "ends", name)
+            ],
+            links=self._links(name),
+        )
+
+    def _figure(self, name: str, region: str) -> int | None:
+        found = self._figures.in_region("region", name, region)
+        return _whole(found[0].value) if found else None
+
+    def _nodes(self, place: _Place) -> list[Node]:
+        """The cluster's nodes, and the region's other hosts, each with its figures."""
+        of = {
+            kind: {
+                one.labels.get("instance", ""): one.value
+                for one in self._figures.in_region("host", kind, place.settings.name)
+            }
+            for kind in queries.HOSTS
+        }
+        nodes = dict(place.cluster.nodes)
+        for host, up in of["up"].items():
+            if host not in nodes:
+                nodes[host] = Node(host, Health.OK if up else Health.ACT, "" if up else "no metrics")
+        return [
+            replace(nodes[host], cpu=of["cpu"].get(host), memory=of["memory"].get(host), disk=of["disk"].get(host))
+            for host in sorted(nodes)
+        ]
+
+    def _parts(self, place: _Place) -> list[Part]:
+        parts = [part for kind in place.cluster.services.values() for part in kind.values()]
+        for kind in queries.PARTS:
+            for sample in self._figures.in_region("part", kind, place.settings.name):
+                called = sample.labels.get("sensor") or sample.labels.get("instance") or kind
+                health = Health.OK if sample.value else Health.ACT
+                parts.append(Part(kind, called, health, "" if sample.value else "down"))
+        for one in place.parts.values():
+            health = Health.OK if one.state == "up" else Health.ACT
+            # The gateway speaks for its intake: that is what is connected to the broker.
+            kind = "intake" if one.part == "gateway" else one.part
+            parts.append(Part(kind, one.part, health, one.state, since=one.since))
+        return sorted(parts, key=lambda one: (one.kind, one.name))
+
+    def _links(self, region: str) -> list[Link]:
+        def values(name: str) -> dict[tuple[str, str], float]:
+            found = self._figures.in_region("link", name, region)
+            return {(one.labels.get("link", ""), one.labels.get("class", "")): one.value for one in found}
+
+        dropped = values("dropped")
+        return [
+            Link(link, kind, value, dropped.get((link, kind)))
+            for (link, kind), value in sorted(values("bytes").items())
+        ]
+
+    def _pods_in(self, place: _Place) -> int:
+        return sum(place.cluster.count(function) for function in place.cluster.pods)
+
+    def _function(self, place: _Place, placed: Placed, figures: _FunctionFigures) -> Function:
+        region, name = place.settings.name, placed.name
+        pods = sorted(place.cluster.pods.get(name, {}).values(), key=lambda one: one.since)
+        problem = place.refused.get(name, "")
+        description = {**placed.description, "scaled_object": placed.scaled}
+        if problem:
+            description["problem"] = problem
+        return Function(
+            region=region,
+            name=name,
+            status=_status(place.cluster.count(name), sum(one.state == "Ready" for one in pods), problem),
+            filter=placed.topic,
+            pods=pods,
+            maximum=placed.maximum,
+            last_start=self._starts.get(region, name),
+            description=description,
+            **figures.of(region, name),
+        )
+
+    # Helpers.
+
+    async def _events_of(self, subject: str) -> list[str]:
+        incident = await self.incident(subject)
+        return list(dict.fromkeys(mark.event for mark in incident.marks if mark.event))[-50:] if incident else []
+
+    def _known(self, region: str) -> _Place:
+        place = self._places.get(region)
+        if place is None:
+            raise Refused(Words(f"{region}라는 지역은 없습니다.", f"There is no region {region}."))
+        return place
+
+    async def _everywhere(self, work: Callable[[_Place], Awaitable[T]]) -> tuple[list[T], list[SourceDown]]:
+        """Do it in each region that answers, several at once."""
+        room = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(place: _Place) -> T | SourceDown:
+            if place.reach.answers is False:
+                return SourceDown(f"{place.settings.name} does not answer")
+            async with room:
+                try:
+                    return await work(place)
+                except SourceDown as down:
+                    return down
+
+        answers = await asyncio.gather(*(one(place) for place in self._places.values()))
+        down = [answer for answer in answers if isinstance(answer, SourceDown)]
+        return [answer for answer in answers if not isinstance(answer, SourceDown)], down
+
+
+class _Made(Generic[T]):
+    """Records that were made, until something changes or they are a second old."""
+
+    def __init__(self) -> None:
+        self._records: Sequence[T] = ()
+        self._until = 0.0
+
+    def get(self, make: Callable[[], Sequence[T]]) -> Sequence[T]:
+        if time.monotonic() >= self._until:
+            self._records, self._until = make(), time.monotonic() + 1.0
+        return self._records
+
+    def forget(self) -> None:
+        self._until = 0.0
+
+
+class _FunctionFigures:
+    """What Prometheus says of functions, arranged once for many."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._plain = {name: figures.by("function", name, "region", "function") for name in queries.FUNCTIONS}
+        self._phases = {name: figures.by("phase", name, "region", "function", "phase") for name in queries.PHASES}
+        self._names: dict[tuple[str, str], list[str]] = {}
+        for region, function, phase in self._phases["p50"] | self._phases["p95"]:
+            self._names.setdefault((region, function), []).append(phase)
+
+    def of(self, region: str, function: str) -> dict[str, Any]:
+        key = (region, function)
+        p50, p95 = self._phases["p50"], self._phases["p95"]
+        phases = [(one, p50.get((*key, one)), p95.get((*key, one))) for one in self._names.get(key, ())]
+        return {
+            "queued": _whole(self._plain["queued"].get(key)),
+            "per_minute": self._plain["per_minute"].get(key),
+            "errors_per_minute": self._plain["errors_per_minute"].get(key),
+            "p50": p50.get((*key, "handler_entered")),
+            "p95": p95.get((*key, "handler_entered")),
+            "phases": sorted(phases, key=lambda one: one[1] or 0),
+        }
+
+
+async def _for_ever(name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """A source that fails in a way that nobody foresaw begins anew, and is no other's trouble."""
+    backoff = Backoff()
+    while True:
+        try:
+            await work()
+        except Exception:
+            _log.exception("a source began anew", source=name)
+        await asyncio.sleep(backoff.failed())
+
+
+async def _or_refused(asked: Awaitable[T]) -> T:
+    try:
+        return await asked
+    except SourceDown as down:
+        raise _refused(down) from down
+    except (ValueError, KeyError, TypeError) as error:
+        unreadable = SourceDown(f"an answer that can't be read: {error!r:.200}")
+        raise _refused(unreadable) from unreadable
+
+
+def _refused(down: SourceDown) -> Refused:
+    match down.status:
+        case 403:
+            words = Words(f"권한이 없습니다: {down}", f"Not allowed: {down}")
+        case 404:
+            words = Words(f"더 이상 존재하지 않습니다: {down}", f"It is not there any more: {down}")
+        case 409:
+            words = Words(f"지금은 할 수 없습니다: {down}", f"It can't be done as things are: {down}")
+        case _:
+            words = Words(
+                f"응답을 받지 못했습니다. 잠시 후 다시 시도하십시오: {down}", f"No answer. Try again later: {down}"
+            )
+    return Refused(words)
+
+
+def _missing(en: str, ko: str) -> Refused:
+    return Refused(Words(f"이 사이트에 설정되어 있지 않습니다: {ko}", f"This site has no {en} configured."))
+
+
+def _outcome(down: SourceDown | None) -> str:
+    return "failed" if down is None or down.status is None or down.status >= 500 else "refused"
+
+
+def _counted(region: str, done: int, reasons: Sequence[str], verbs: tuple[str, str]) -> Outcome:
+    ko, en = f"{region}: {done}건을 {verbs[0]}.", f"{region}: {done} {verbs[1]}."
+    if reasons:
+        ko += f" {len(reasons)}건은 실패했습니다: {reasons[0]}"
+        en += f" {len(reasons)} failed: {reasons[0]}"
+    return Outcome(done, len(reasons), Words(ko, en))
+
+
+def _letter(region: str, row: dict[str, Any]) -> DeadLetter:
+    event = row.get("event") or {}
+    return DeadLetter(
+        id=row["id"],
+        region=region,
+        function=row.get("function") or "",
+        event=event.get("id") or "",
+        subject=event.get("subject") or "",
+        reason=row["reason"],
+        at=parse_time(row["time"]),
+        attempts=row["attempts"],
+        bytes=row.get("bytes") or 0,
+    )
+
+
+def _event(region: str, function: str, payload: bytes) -> tuple[str, bytes]:
+    """A payload as an event, unless it is one already; its id and itself."""
+    try:
+        data = json.loads(payload or b"null")
+    except (ValueError, RecursionError):
+        data = payload.decode(errors="replace")
+    if isinstance(data, dict) and "specversion" in data:
+        return str(data.get("id", "")), payload
+    id = str(uuid.uuid4())
+    values = {
+        "specversion": "1.0",
+        "id": id,
+        "source": f"/functions/{function}",
+        "type": "kr.koren.faas.invocation",
+        "time": format_time(datetime.now(UTC)),
+        "region": region,
+        "datacontenttype": "text/plain" if isinstance(data, str) else "application/json",
+        "data": data,
+    }
+    return id, json.dumps(values).encode()
+
+
+def _parsed(body: bytes) -> Any:
+    text = body.decode(errors="replace")
+    try:
+        return json.loads(text) if text.strip() else None
+    except (ValueError, RecursionError):
+        return text
+
+
+def _status(pods: int, ready: int, problem: str) -> str:
+    """As `faas function ls` says it."""
+    if problem:
+        return "REFUSED"
+    if pods == 0:
+        return "IDLE"
+    return "READY" if ready else "NOT READY"
+
+
+def _camera_health(connected: float | None, moving: float | None) -> Health:
+    if connected is None:
+        return Health.UNKNOWN
+    if not connected:
+        return Health.ACT
+    return Health.OK if moving is None or moving > 0 else Health.WATCH
+
+
+def _point(point: Point | None) -> Place | None:
+    return None if point is None else Place(point.latitude, point.longitude)
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else max(0, round(value))
