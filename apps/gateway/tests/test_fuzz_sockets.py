@@ -185,7 +185,7 @@ HEADERS = st.dictionaries(
     ),
     VALUES,
     max_size=4,
-).filter(lambda headers: headers.get("Expect", "").isascii())  # aiohttp fails at others for a path that it has no route for
+).filter(lambda headers: headers.get("Expect", "").isascii())  # aiohttp fails at others of unknown paths
 BODIES = st.one_of(
     MESSAGES,
     JSON.map(lambda value: json.dumps(value).encode()),
