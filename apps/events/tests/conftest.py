@@ -68,6 +68,12 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     return Pki(folder)
 
 
+@pytest.fixture(autouse=True)
+def quick_to_connect_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second at each lost connection would be most of what the tests take."""
+    monkeypatch.setattr("koren_events.link._RECONNECT_S", (0.1, 0.1))
+
+
 @pytest.fixture
 def stopped_broker(tmp_path: Path, pki: Pki) -> Iterator[Broker]:
     broker = Broker(tmp_path / "broker", pki)

@@ -1,6 +1,6 @@
-"""A program: publishes the event on standard input, waits, and dies by kill -9.
+"""A program: publishes the event on standard input and dies by kill -9.
 
-Arguments: the publisher's settings as JSON, the seconds between `publish` and death.
+Arguments: the publisher's settings as JSON; `acknowledged` where the broker is to acknowledge the event before.
 """
 
 import json
@@ -17,5 +17,6 @@ for name in ("spool", "ca", "cert", "key"):
     settings[name] = Path(settings[name])
 with Publisher(**settings) as publisher:
     publisher.publish(Event.from_json(sys.stdin.buffer.read()))
-    time.sleep(float(sys.argv[2]))
+    while "acknowledged" in sys.argv and not all(entry.sent_at for entry in publisher._spool.entries()):
+        time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGKILL)

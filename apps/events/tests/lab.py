@@ -36,7 +36,7 @@ topic read receipts/#
 """
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
+def until(condition: Callable[[], Any], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -132,7 +132,7 @@ class Region:
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=self.name, protocol=mqtt.MQTTv5)
         files = self.pki.of(self.name)
         self._client.tls_set(str(files["ca"]), str(files["cert"]), str(files["key"]))
-        self._client.reconnect_delay_set(1, 1)
+        self._client.reconnect_delay_set(0.1, 0.1)
         self._client.on_connect = lambda client, *_: client.subscribe("events/seoul/#", qos=1)
         self._client.on_subscribe = lambda *_: self._subscribed()
         self._client.on_message = lambda _client, _data, message: self._take(bytes(message.payload))
@@ -140,7 +140,7 @@ class Region:
     def start(self) -> None:
         self._client.connect("127.0.0.1", self.broker.port, clean_start=True)
         self._client.loop_start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
 
     def stop(self) -> None:
         self._client.disconnect()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -40,14 +41,21 @@ def acknowledged(publisher: Publisher, count: int) -> None:
     until(lambda: sum(e.sent_at is not None for e in publisher._spool.entries()) == count)
 
 
-def publish_in_a_process_that_is_killed(settings: dict[str, Any], *, wait_s: float) -> Event:
-    """Its publisher gets `wait_s` after `publish` returned, then kill -9."""
+def why_not(publisher: Publisher, event: Event) -> str:
+    """What the publisher says of an event that has no receipt yet."""
+    with pytest.raises(ReceiptTimeout) as error:
+        publisher.wait(event, timeout_s=0.2)
+    return str(error.value)
+
+
+def publish_in_a_process_that_is_killed(settings: dict[str, Any], *when: str) -> Event:
+    """The process gets kill -9 once `publish` has returned, or once the event is `acknowledged`."""
     event = accident()
     program = Path(__file__).with_name("killed_publisher.py")
     ended = subprocess.run(
-        [sys.executable, program, json.dumps(settings, default=str), str(wait_s)],
+        [sys.executable, program, json.dumps(settings, default=str), *when],
         input=event.to_json(),
-        timeout=30,
+        timeout=120,
     )
     assert ended.returncode == -signal.SIGKILL
     return event
@@ -57,9 +65,9 @@ def test_an_event_leaves_the_spool_when_its_region_has_it(settings: dict[str, An
     event = accident()
     with Publisher(**settings) as publisher:
         publisher.publish(event)
-        receipt = publisher.wait(event, timeout_s=5)
+        receipt = publisher.wait(event, timeout_s=60)
         assert (receipt.state, receipt.id) == (ReceiptState.RECEIVED, event.id)
-        assert publisher.flush(timeout_s=5)
+        assert publisher.flush(timeout_s=60)
         assert publisher.spooled == 0
     assert region.seen == [event.id]
 
@@ -71,13 +79,12 @@ def test_events_wait_for_a_broker_that_is_not_there_yet(
     with Publisher(**settings) as publisher:
         for event in events:
             publisher.publish(event)
-        with pytest.raises(ReceiptTimeout, match=r"not connected to 127.0.0.1.*refused"):
-            publisher.wait(events[0], timeout_s=0.5)
+        until(lambda: re.search(r"not connected to 127.0.0.1.*refused", why_not(publisher, events[0])))
         stopped_broker.start()
         region = Region(stopped_broker, pki)
         region.start()
         try:
-            assert publisher.flush(timeout_s=15)
+            assert publisher.flush(timeout_s=60)
         finally:
             region.stop()
     assert set(region.seen) == {event.id for event in events}
@@ -105,7 +112,7 @@ def test_nothing_is_lost_when_the_broker_is_killed_after_its_acknowledgement(
         region = Region(broker, pki)
         region.start()
         try:
-            assert publisher.flush(timeout_s=20)
+            assert publisher.flush(timeout_s=60)
         finally:
             region.stop()
     assert {event.id for event in events} <= set(region.seen)
@@ -125,7 +132,7 @@ def test_nothing_is_lost_when_the_broker_is_killed_over_and_over(
                     broker.kill()
                     broker.start()
                 time.sleep(0.01)
-            assert publisher.flush(timeout_s=30)
+            assert publisher.flush(timeout_s=60)
     finally:
         region.stop()
     assert {event.id for event in events} <= set(region.seen)
@@ -152,7 +159,7 @@ def test_after_a_brokers_loss_an_incident_comes_in_its_order(
         broker.start()
         region.start()
         try:
-            assert publisher.flush(timeout_s=20)
+            assert publisher.flush(timeout_s=60)
         finally:
             region.stop()
     firsts = list(dict.fromkeys(region.seen))
@@ -177,9 +184,8 @@ SENSELESS = {
 
 
 def test_a_broker_that_sends_what_is_no_mqtt_does_not_end_the_publisher(
-    settings: dict[str, Any], stopped_broker: Broker, pki: Pki, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any], stopped_broker: Broker, pki: Pki
 ) -> None:
-    monkeypatch.setattr("koren_events.link._RECONNECT_S", (1, 1))
     senseless = SenselessBroker(stopped_broker.port, pki, list(SENSELESS.values()))
     with Publisher(**settings) as publisher:
         event = accident()
@@ -190,7 +196,7 @@ def test_a_broker_that_sends_what_is_no_mqtt_does_not_end_the_publisher(
         region = Region(stopped_broker, pki)
         region.start()
         try:
-            assert publisher.wait(event, timeout_s=15).id == event.id
+            assert publisher.wait(event, timeout_s=60).id == event.id
         finally:
             region.stop()
 
@@ -231,7 +237,7 @@ def test_a_spool_of_the_version_before_is_brought_up(settings: dict[str, Any], b
     try:
         with Publisher(**settings) as publisher:
             assert publisher.spooled == 2
-            assert publisher.flush(timeout_s=10)
+            assert publisher.flush(timeout_s=60)
     finally:
         region.stop()
     assert region.seen == [event.id for event in events]
@@ -240,13 +246,13 @@ def test_a_spool_of_the_version_before_is_brought_up(settings: dict[str, Any], b
 def test_a_process_killed_before_it_could_send_loses_nothing(
     settings: dict[str, Any], stopped_broker: Broker, pki: Pki
 ) -> None:
-    event = publish_in_a_process_that_is_killed(settings, wait_s=0)
+    event = publish_in_a_process_that_is_killed(settings)
     stopped_broker.start()
     region = Region(stopped_broker, pki)
     region.start()
     try:
         with Publisher(**settings) as publisher:
-            assert publisher.flush(timeout_s=10)
+            assert publisher.flush(timeout_s=60)
     finally:
         region.stop()
     assert region.seen == [event.id]
@@ -255,13 +261,13 @@ def test_a_process_killed_before_it_could_send_loses_nothing(
 def test_an_event_acknowledged_to_a_process_that_was_killed_is_sent_by_the_next(
     settings: dict[str, Any], broker: Broker, pki: Pki
 ) -> None:
-    event = publish_in_a_process_that_is_killed(settings, wait_s=2)
+    event = publish_in_a_process_that_is_killed(settings, "acknowledged")
     region = Region(broker, pki)
     region.start()
     try:
         with Publisher(**settings) as publisher:
             publisher.publish(event)  # the same again: nothing new
-            assert publisher.wait(event, timeout_s=10).id == event.id
+            assert publisher.wait(event, timeout_s=60).id == event.id
     finally:
         region.stop()
 
@@ -294,12 +300,11 @@ def test_events_go_again_when_the_regions_gateway_connects_anew(
             event = accident()
             publisher.publish(event)
             until(lambda: region.seen == [event.id])
-            with pytest.raises(ReceiptTimeout, match="its gateway is up"):
-                publisher.wait(event, timeout_s=1)
+            until(lambda: "its gateway is up" in why_not(publisher, event))
             assert region.seen == [event.id]
             region.states = (ReceiptState.RECEIVED,)
             region.say_up()
-            publisher.wait(event, timeout_s=5)
+            publisher.wait(event, timeout_s=60)
     finally:
         region.stop()
     assert region.seen == [event.id] * 2
@@ -317,7 +322,7 @@ def test_receipts_come_in_order_and_once_each(settings: dict[str, Any], region: 
     event = accident()
     with Publisher(**settings, on_receipt=every.append) as publisher:
         publisher.publish(event)
-        receipts = list(publisher.receipts(event, timeout_s=5))
+        receipts = list(publisher.receipts(event, timeout_s=60))
         until(lambda: len(every) == 5)
     assert [receipt.state for receipt in receipts] == ["received", "started", "succeeded"]
     assert receipts[-1].result == {"post": 1}
@@ -327,7 +332,7 @@ def test_a_lost_received_is_made_up_for_by_a_later_state(settings: dict[str, Any
     region.states = (ReceiptState.NO_FUNCTION,)
     with Publisher(**settings) as publisher:
         publisher.publish(accident())
-        assert publisher.flush(timeout_s=5)
+        assert publisher.flush(timeout_s=60)
 
 
 def test_a_callback_that_fails_or_publishes_does_no_harm(settings: dict[str, Any], region: Region) -> None:
@@ -345,8 +350,8 @@ def test_a_callback_that_fails_or_publishes_does_no_harm(settings: dict[str, Any
 
     with Publisher(**settings, on_receipt=on_receipt) as publisher:
         publisher.publish(accident())
-        assert called.wait(5)
-        assert publisher.wait(follow_up, timeout_s=5).id == follow_up.id
+        assert called.wait(60)
+        assert publisher.wait(follow_up, timeout_s=60).id == follow_up.id
 
 
 def test_another_regions_gateway_can_not_answer_for_this_one(
@@ -393,9 +398,9 @@ def test_a_full_spool_refuses_and_takes_again_once_it_has_drained(
         stopped_broker.start()
         region.start()
         try:
-            assert publisher.flush(timeout_s=10)
+            assert publisher.flush(timeout_s=60)
             publisher.publish(third)
-            assert publisher.wait(third, timeout_s=5)
+            assert publisher.wait(third, timeout_s=60)
         finally:
             region.stop()
     assert set(region.seen) == {first.id, second.id, third.id}
@@ -424,7 +429,7 @@ def test_a_publisher_without_the_right_to_publish_says_so(settings: dict[str, An
     with Publisher(**(settings | pki.of("stranger"))) as publisher:
         publisher.publish(event)
         with pytest.raises(PublishRefused, match=r"events/seoul/cctv-seoul-01/accident.*ACL"):
-            publisher.wait(event, timeout_s=5)
+            publisher.wait(event, timeout_s=60)
         assert publisher.spooled == 1
 
 
@@ -477,7 +482,7 @@ def test_health_tells_up_and_down_and_death(settings: dict[str, Any], broker: Br
         with Publisher(**settings):
             until(lambda: watch.states[-1:] == ["up"])
         until(lambda: watch.states == ["up", "down"])
-        publish_in_a_process_that_is_killed(settings, wait_s=2)
+        publish_in_a_process_that_is_killed(settings, "acknowledged")
         until(lambda: watch.states == ["up", "down", "up", "down"])
     finally:
         watch.stop()
@@ -488,5 +493,6 @@ def test_leaving_does_not_hang_without_a_broker(settings: dict[str, Any]) -> Non
     with Publisher(**settings) as publisher:
         publisher.publish(accident())
         assert not publisher.flush(timeout_s=0.1)
-    assert time.monotonic() - started < 4
+    # It is about a wait without an end; a busy machine takes its time.
+    assert time.monotonic() - started < 30
     assert os.path.getsize(settings["spool"]) > 0
