@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
 
 REPO = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -31,42 +33,62 @@ def run(program: str, *arguments: str, regions: list[str], ok: bool = True) -> s
     return done.stdout
 
 
-def members(listed: dict[str, Any], group: str) -> set[str]:
-    """All hosts of a group of ``ansible-inventory --list``."""
-    entry = listed.get(group, {})
-    return set(entry.get("hosts", ())).union(*(members(listed, child) for child in entry.get("children", ())), set())
-
-
-def templated(pattern: str, expression: str, regions: list[str], folder: Path) -> dict[str, Any]:
-    """What an expression is on each host of a pattern."""
+def templated(expressions: dict[str, str], regions: list[str], folder: Path) -> dict[str, dict[str, Any]]:
+    """What the expression for a pattern is on each of its hosts."""
+    plays = []
+    for pattern, expression in expressions.items():
+        (folder / pattern).mkdir()
+        task = {
+            "ansible.builtin.copy": {
+                "content": "{{ shown | to_json }}",
+                "dest": f"{folder}/{pattern}/{{{{ inventory_hostname }}}}.json",
+            },
+            "delegate_to": "localhost",
+            "vars": {"shown": f"{{{{ {expression} }}}}"},
+        }
+        plays.append({"hosts": pattern, "gather_facts": False, "tasks": [task]})
     playbook = folder / "show.yml"
-    task = {
-        "ansible.builtin.copy": {
-            "content": "{{ shown | to_json }}",
-            "dest": f"{folder}/{{{{ inventory_hostname }}}}.json",
-        },
-        "delegate_to": "localhost",
-        "vars": {"shown": f"{{{{ {expression} }}}}"},
-    }
-    playbook.write_text(yaml.safe_dump([{"hosts": pattern, "gather_facts": False, "tasks": [task]}]))
+    playbook.write_text(yaml.safe_dump(plays))
     run("ansible-playbook", str(playbook), regions=regions)
-    playbook.unlink()
-    return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    return {
+        pattern: {path.stem: json.loads(path.read_text()) for path in (folder / pattern).iterdir()}
+        for pattern in expressions
+    }
+
+
+FLOWS = "nfv_gateway_flows | koren.faas.nfv_flows(groups | koren.faas.nfv_inventory(hostvars),"
+FLOWS += " nfv_gateway_places, ['events', 'bulk', 'rest'])"
+FLOWS += " | koren.faas.nfv_gateway_flows(region_lan_cidr, [ansible_host, backbone_address])"
+FLOWS = f"{{'flows': {FLOWS}, 'routes': host_base_routes}}"
+
+
+@pytest.fixture(scope="module")
+def two_edges(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What hosts of a site of the centre, Seoul and Jeju know, by group."""
+    known = "{'names': host_base_names, 'bridges': mosquitto_bridges | map(attribute='name'),"
+    known += " 'own_disk': kubernetes_control_plane_image_collection}"
+    cameras = "detector_cameras | map(attribute='id')"
+    expressions = {"control_planes": known, "hpc": cameras, "nfv_gateways": FLOWS}
+    return templated(expressions, ["central", "seoul", "jeju"], tmp_path_factory.mktemp("two"))
 
 
 @pytest.mark.parametrize("edges", [EDGES, *([edge] for edge in EDGES)], ids=",".join)
 def test_the_centre_and_edges_are_a_site_that_the_preflight_passes(edges: list[str]) -> None:
     regions = ["central", *edges]
-    listed = json.loads(run("ansible-inventory", "--list", regions=regions))
+    inventory = InventoryManager(loader=DataLoader(), sources=[str(KOREN / region) for region in regions])
+
+    def members(pattern: str) -> set[str]:
+        return {host.name for host in inventory.get_hosts(pattern)}
+
     hosts = {f"{region}-{kind}" for region in edges for kind in ("gw", "cp", "w1")}
     hosts |= {"central-gw", "central-cp", "hpc-1"}
-    assert members(listed, "site") == hosts
-    assert members(listed, "koren") == hosts | {"localhost"}
-    assert members(listed, "edges") == hosts - members(listed, "central")
-    assert members(listed, "nfv_gateways") == {f"{region}-gw" for region in regions}
-    assert members(listed, "control_planes") == {f"{region}-cp" for region in regions}
-    assert members(listed, "workers") == {f"{region}-w1" for region in edges}
-    assert members(listed, "kubernetes_nodes") == members(listed, "control_planes") | members(listed, "workers")
+    assert members("site") == hosts
+    assert members("koren") == hosts | {"localhost"}
+    assert members("edges") == hosts - members("central")
+    assert members("nfv_gateways") == {f"{region}-gw" for region in regions}
+    assert members("control_planes") == {f"{region}-cp" for region in regions}
+    assert members("workers") == {f"{region}-w1" for region in edges}
+    assert members("kubernetes_nodes") == members("control_planes") | members("workers")
 
     machine = ["-e", "preflight_memory_mb=1", "-e", "preflight_disk_gb=0"]
     # The strictest look: with hosts on this machine, each address is compared with its network too.
@@ -77,7 +99,7 @@ def test_each_region_has_its_own_ranges_and_nothing_of_the_local_site(tmp_path: 
     names = "{'name': region_name, 'title': region_title.en, 'site': [site_name, site_domain, site_driver],"
     names += " 'dir': site_dir, 'gateway': region_lan_gateway,"
     names += " 'cidrs': [region_lan_cidr, region_pod_cidr, region_service_cidr]}"
-    shown = templated("nfv_gateways", names, ["central", *EDGES], tmp_path)
+    shown = templated({"nfv_gateways": names}, ["central", *EDGES], tmp_path)["nfv_gateways"]
     assert set(NUMBERS) == {"central", *EDGES}
     for region, number in NUMBERS.items():
         assert shown[f"{region}-gw"] == {
@@ -90,10 +112,8 @@ def test_each_region_has_its_own_ranges_and_nothing_of_the_local_site(tmp_path: 
         }
 
 
-def test_what_hosts_know_of_each_other_follows_the_regions(tmp_path: Path) -> None:
-    expression = "{'names': host_base_names, 'bridges': mosquitto_bridges | map(attribute='name'),"
-    expression += " 'own_disk': kubernetes_control_plane_image_collection}"
-    shown = templated("control_planes", expression, ["central", "seoul", "jeju"], tmp_path)
+def test_what_hosts_know_of_each_other_follows_the_regions(two_edges: dict[str, dict[str, Any]]) -> None:
+    shown = two_edges["control_planes"]
     assert shown["central-cp"]["names"]["seoul-gw"] == "10.80.11.2"
     assert shown["jeju-cp"]["names"]["central-cp"] == shown["jeju-cp"]["names"]["api.central.koren.internal"]
     assert {"jeju-gw", "jeju-cp", "jeju-w1", "api.jeju.koren.internal"} <= set(shown["jeju-cp"]["names"])
@@ -101,20 +121,12 @@ def test_what_hosts_know_of_each_other_follows_the_regions(tmp_path: Path) -> No
     assert shown["central-cp"]["bridges"] == ["jeju", "seoul"]
     assert shown["jeju-cp"]["bridges"] == ["central"]
     assert all(host["own_disk"] for host in shown.values())
-    cameras = templated("hpc", "detector_cameras | map(attribute='id')", ["central", "seoul", "jeju"], tmp_path)
-    assert cameras["hpc-1"] == ["cctv-jeju-01", "cctv-seoul-01"]
+    assert two_edges["hpc"]["hpc-1"] == ["cctv-jeju-01", "cctv-seoul-01"]
 
 
-def test_what_passes_a_gateway_follows_the_regions(tmp_path: Path) -> None:
-    expression = "nfv_gateway_flows | koren.faas.nfv_flows(groups | koren.faas.nfv_inventory(hostvars),"
-    expression += " nfv_gateway_places, ['events', 'bulk', 'rest'])"
-    expression += " | koren.faas.nfv_gateway_flows(region_lan_cidr, [ansible_host, backbone_address])"
-    expression = f"{{'flows': {expression}, 'routes': host_base_routes}}"
-    shown = {}
-    for edges in (["seoul"], ["seoul", "jeju"]):
-        folder = tmp_path / "-".join(edges)
-        folder.mkdir()
-        shown[len(edges)] = templated("nfv_gateways", expression, ["central", *edges], folder)
+def test_what_passes_a_gateway_follows_the_regions(two_edges: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    one_edge = templated({"nfv_gateways": FLOWS}, ["central", "seoul"], tmp_path)
+    shown = {1: one_edge["nfv_gateways"], 2: two_edges["nfv_gateways"]}
     assert shown[1]["seoul-gw"] == shown[2]["seoul-gw"], "a further region is none of this one's business"
     assert shown[2]["seoul-gw"]["routes"] == [{"to": "10.80.10.0/24", "via": "10.80.0.10"}]
     assert [route["to"] for route in shown[2]["central-gw"]["routes"]] == ["10.80.17.0/24", "10.80.11.0/24"]

@@ -223,16 +223,26 @@ BAD: dict[str, tuple[dict[str, str], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_a_bad_inventory_stops_the_run_at_its_first_step(case: str, tmp_path: Path) -> None:
-    files, words = BAD[case]
-    (tmp_path / "group_vars").mkdir()
-    for name, text in ({"hosts.yml": "all:"} | files).items():
-        (tmp_path / name).write_text(text)
+# All errors of a run are told at once: those of these together do not get in each other's way.
+TOGETHER = (
+    ("overlap", "no control plane", "two control planes", "driver and machine"),
+    ("same name", "no names", "unknown driver"),
+)
+
+
+@pytest.mark.parametrize("cases", TOGETHER, ids=", ".join)
+def test_a_bad_inventory_stops_the_run_at_its_first_step(cases: tuple[str, ...], tmp_path: Path) -> None:
+    inventories = []
+    for case in cases:
+        folder = tmp_path / case.replace(" ", "-")
+        (folder / "group_vars").mkdir(parents=True)
+        for name, text in ({"hosts.yml": "all:"} | BAD[case][0]).items():
+            (folder / name).write_text(text)
+        inventories += ["-i", str(folder)]
     state = tmp_path / "state"
     run = subprocess.run(
         [
-            *(str(BIN / "ansible-playbook"), "-i", "inventories/local", "-i", str(tmp_path), "site.yml"),
+            *(str(BIN / "ansible-playbook"), "-i", "inventories/local", *inventories, "site.yml"),
             *("-e", "site_name=preflight", "-e", "site_net=10.98", "-e", f"site_dir={state}"),
         ],
         cwd=REPO,
@@ -243,8 +253,13 @@ def test_a_bad_inventory_stops_the_run_at_its_first_step(case: str, tmp_path: Pa
     assert run.returncode != 0
     errors = run.stdout.partition("errors:")[2].partition("msg:")[0].replace("\n", " ")
     errors = " ".join(errors.replace("''", "'").split())
-    assert all(word in errors for word in words), run.stdout
+    for case in cases:
+        assert all(word in errors for word in BAD[case][1]), f"{case}: {run.stdout}"
     recap = run.stdout.partition("PLAY RECAP")[2].partition("TASKS RECAP")[0]
     assert [line.split(":")[0].strip() for line in recap.splitlines() if "ok=" in line] == ["localhost"]
     assert "changed=0" in recap and "failed=1" in recap
     assert not state.exists()
+
+
+def test_every_bad_inventory_is_tried() -> None:
+    assert sorted(case for cases in TOGETHER for case in cases) == sorted(BAD)
