@@ -11,6 +11,7 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
+from test_monitoring import ask
 
 SECONDS = 60
 UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
@@ -24,8 +25,16 @@ COMPONENTS = {
     "pause": "containerd",
     "catatonit": "containerd",
     "prometheus-node": "node-exporter",
-    "koren-cluster-v": "prometheus",
+    "koren-cluster-v": "cluster-view",
+    "prometheus-mqtt": "mqtt-exporter",
+    "prometheus-aler": "alertmanager",
+    "systemd-journal": "journal",
 }
+#: What a region has only to be watched.
+MONITORING = {
+    "vmagent", "node-exporter", "cluster-view", "mqtt-exporter", "vlagent", "syslog-ng", "victoria-logs", "prometheus",
+    "alertmanager",
+}  # fmt: skip
 
 
 def _hosts(site: str) -> dict[str, dict[str, float]]:
@@ -67,6 +76,12 @@ def _components(site: str, host: str) -> tuple[dict[str, float], dict[str, float
     return seconds, resident
 
 
+def _samples(site: dict[str, Any]) -> dict[str, float]:
+    """Samples that the centre gets of each region in a second."""
+    counted = ask(site, 'sum by (region) (count_over_time({region!=""}[2m])) / 120')
+    return {region: round(value, 1) for (region, _), value in sorted(counted.items())}
+
+
 def test_bench_idle(site: dict[str, Any], capsys: Any) -> None:
     before = _hosts(site["site"])
     nodes = {node: region for region, one in site["regions"].items() for node in one["nodes"]}
@@ -80,6 +95,13 @@ def test_bench_idle(site: dict[str, Any], capsys: Any) -> None:
             shown = regions.setdefault(region, {}).setdefault(name, {"cores": 0.0, "resident_mb": 0})
             shown["cores"] = round(shown["cores"] + (seconds[name] - began[node][name]) / SECONDS, 3)
             shown["resident_mb"] = round(shown["resident_mb"] + megabytes)
+    watching = {
+        region: {
+            key: round(sum(cost[key] for name, cost in found.items() if name in MONITORING), 3)
+            for key in ("cores", "resident_mb")
+        }
+        for region, found in regions.items()
+    }
     # What takes next to nothing only hides the rest.
     regions = {
         region: {name: cost for name, cost in sorted(found.items()) if cost["resident_mb"] >= 10}
@@ -96,6 +118,8 @@ def test_bench_idle(site: dict[str, Any], capsys: Any) -> None:
                     "memory_mb": round(sum(host["bytes"] for host in after.values()) / 1e6),
                     "cores_by_host": {name: round(value, 3) for name, value in cores.items()},
                     "regions": regions,
+                    "monitoring": watching,
+                    "samples_per_s": _samples(site),
                 }
             )
         )

@@ -10,6 +10,9 @@ from typing import Any
 
 from conftest import SITE_DIR, until
 
+#: What every region's agent reads once.
+JOBS = ("apiserver", "cluster", "coredns", "etcd", "gateway", "keda", "mosquitto", "registry", "vmagent")
+
 
 def ask(site: dict[str, Any], query: str) -> dict[tuple[str, str], float]:
     """The answer of the centre, by region and instance."""
@@ -21,8 +24,7 @@ def ask(site: dict[str, Any], query: str) -> dict[tuple[str, str], float]:
     with urllib.request.urlopen(url, timeout=10, context=tls) as answer:
         found = json.load(answer)["data"]["result"]
     return {
-        (one["metric"].get("region", ""), one["metric"].get("instance", "")): float(one["value"][1])
-        for one in found
+        (one["metric"].get("region", ""), one["metric"].get("instance", "")): float(one["value"][1]) for one in found
     }
 
 
@@ -37,15 +39,56 @@ def test_one_query_tells_the_state_of_every_host(site: dict[str, Any]) -> None:
     until("every host is well", all_well, 90)
 
 
-def test_gateway_and_keda_of_every_region_are_scraped(site: dict[str, Any]) -> None:
-    def scraped() -> bool:
-        return all(
-            {region for (region, _), value in ask(site, f'up{{job="{job}"}}').items() if value == 1}
-            == set(site["regions"])
-            for job in ("gateway", "keda")
-        )
+def test_all_that_a_region_runs_is_watched(site: dict[str, Any]) -> None:
+    nodes = {(region, node) for region, one in site["regions"].items() for node in one["nodes"]}
 
-    until("gateway and KEDA of every region are up", scraped, 90)
+    def silent() -> list[str]:
+        found = [
+            job
+            for job in JOBS
+            if {
+                region for (region, _), value in ask(site, f'min by (region) (up{{job="{job}"}})').items() if value == 1
+            }
+            != set(site["regions"])
+        ]
+        return found + [job for job in ("kubelet", "containers") if set(ask(site, f'up{{job="{job}"}} == 1')) != nodes]
+
+    until("everything of every region answers", lambda: not silent(), 180)
+
+
+def test_the_centre_watches_itself(site: dict[str, Any]) -> None:
+    jobs = 'min(up{job=~"prometheus|alertmanager|logs"})'
+    until("Prometheus, Alertmanager and the store of logs answer", lambda: ask(site, jobs) == {("", ""): 1}, 180)
+    assert ask(site, "sum(vmagent_remotewrite_packets_dropped_total)") == {("", ""): 0}
+
+
+def test_pods_are_told_by_function_and_phase(site: dict[str, Any]) -> None:
+    functions = 'count by (region) (koren_function_pods{phase="Running"})'
+    edges = {region for region in site["regions"] if region != "central"}
+    until("every region tells of its functions' pods", lambda: {key[0] for key in ask(site, functions)} >= edges, 90)
+    assert ask(site, "min(koren_scaled_object_ready)") == {("", ""): 1}
+    assert (
+        ask(site, "min(koren_deployment_available_replicas{namespace=~'keda|koren-faas|kube-system'})")[("", "")] >= 1
+    )
+
+
+def test_containers_are_told_with_their_function(site: dict[str, Any]) -> None:
+    used = 'count by (region) (container_memory_working_set_bytes{namespace="koren-faas", container!=""})'
+    until("the gateway's memory is known", lambda: {key[0] for key in ask(site, used)} == set(site["regions"]), 180)
+
+
+def test_every_region_tells_when_its_certificates_end(site: dict[str, Any]) -> None:
+    for pattern in ("/etc/koren/pki/.+", "/etc/kubernetes/pki/.+", "/etc/kubernetes/.+[.]conf"):
+        ends = ask(site, f'min by (region) (koren_certificate_end_timestamp_seconds{{name=~"{pattern}"}}) - time()')
+        assert {region for region, _ in ends} >= set(site["regions"]), pattern
+        assert min(ends.values()) > 0, pattern
+
+
+def test_every_region_tells_its_versions(site: dict[str, Any]) -> None:
+    packages = 'count by (region) (koren_package_info{package=~"mosquitto|redis-server"})'
+    assert ask(site, packages) == {(region, ""): 2 for region in site["regions"]}
+    kubelets = ask(site, 'count by (region) (kubernetes_build_info{job="kubelet"})')
+    assert {region for region, _ in kubelets} == set(site["regions"])
 
 
 def test_the_brokers_figures_of_every_region_are_collected(site: dict[str, Any]) -> None:
