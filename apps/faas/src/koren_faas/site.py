@@ -46,12 +46,14 @@ class Site:
         dir: its state folder.
         regions: region name to region.
         bundle: folder with one folder for each component of the bundle.
+        logs: address of the centre's store of logs; empty where the site has none.
     """
 
     name: str
     dir: Path
     regions: Mapping[str, Region]
     bundle: Path
+    logs: str = ""
 
     @classmethod
     def load(cls, path: Path | str | None = None) -> Site:
@@ -94,6 +96,7 @@ class Site:
             dir=folder,
             regions=regions,
             bundle=folder / content["bundle"],
+            logs=content.get("logs") or "",
         )
 
     @property

@@ -12,6 +12,7 @@ from koren_faas.cli.common import Group
 from koren_faas.cli.dlq import dlq
 from koren_faas.cli.event import event
 from koren_faas.cli.function import function
+from koren_faas.cli.logs import logs
 from koren_faas.cli.trigger import trigger
 from koren_faas.site import default_dir
 
@@ -29,5 +30,5 @@ def main(ctx: click.Context, site_dir: Path | None) -> None:
     ctx.obj = site_dir or default_dir()
 
 
-for _group in (function, trigger, autoscale, event, dlq):
-    main.add_command(_group)
+for _command in (function, trigger, autoscale, event, dlq, logs):
+    main.add_command(_command)
