@@ -66,7 +66,7 @@ def test_pods_are_told_by_function_and_phase(site: dict[str, Any]) -> None:
     functions = 'count by (region) (koren_function_pods{phase="Running"})'
     edges = {region for region in site["regions"] if region != "central"}
     until("every region tells of its functions' pods", lambda: {key[0] for key in ask(site, functions)} >= edges, 90)
-    assert ask(site, "min(koren_scaled_object_ready)") == {("", ""): 1}
+    until("KEDA serves all", lambda: ask(site, "min(koren_scaled_object_ready)") == {("", ""): 1}, 60)
     assert (
         ask(site, "min(koren_deployment_available_replicas{namespace=~'keda|koren-faas|kube-system'})")[("", "")] >= 1
     )
