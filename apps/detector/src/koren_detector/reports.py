@@ -103,12 +103,14 @@ class Reports:
 
     def _flush(self) -> None:
         while self._pending:
+            event = self._pending[0]
+            named = {"event_id": event.id, "subject": event.subject}
             try:
-                self._publish(self._pending[0])
+                self._publish(event)
             except InvalidEvent as error:
-                _log.error("event %s breaks the contract: %s", self._pending[0].id, error)
+                _log.error("event breaks the contract: %s", error, extra=named)
             except EventsError as error:
-                _log.error("event %s waits: %s", self._pending[0].id, error)
+                _log.error("event waits: %s", error, extra=named)
                 break
             self._pending.pop(0)
         self._save()

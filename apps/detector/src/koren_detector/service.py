@@ -15,6 +15,7 @@ from prometheus_client import start_http_server
 
 from koren_events import EventsError, Publisher
 
+from . import log
 from .accident import load_weights
 from .graph import GraphError
 from .incidents import Rules
@@ -75,8 +76,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="settings, a JSON file")
     parser.add_argument("--check", action="store_true", help="check the settings and end")
     options = parser.parse_args()
-    # journald adds the time.
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    log.configure()
     try:
         settings = load_settings(options.config)
         if options.check:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -202,11 +201,11 @@ class Worker:
             name = "cleared"
         metrics.DECISIONS.labels(self._id, name).inc()
         line = {
-            "decision": name,
+            "event_id": event.id,
+            "subject": event.subject,
+            # A line's region is that of the host.
+            "event_region": self._settings.region,
             "camera": self._id,
-            "region": self._settings.region,
-            "incident": event.subject,
-            "event": event.id,
             "frame_time": round(frame.time_s, 3),
             "lag_s": round(now_s - frame.time_s, 3),
             "started": round(incident.started_s, 3),
@@ -215,7 +214,7 @@ class Worker:
             "confidence": incident.confidence,
             "wrecks": len(incident.wrecks),
         }
-        _log.info("%s", json.dumps(line))
+        _log.info("incident %s", name, extra=line)
 
     def _objects(self, incident: Incident) -> list[SeenObject]:
         assert self._sight is not None and self._sight.motion is not None

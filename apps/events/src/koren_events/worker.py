@@ -241,7 +241,7 @@ class Worker:
                 "check the broker's ACL for this client's certificate. "
                 f"The later events of {order[1]!r} wait for it"
             )
-            _log.error("%s", refusal)
+            _log.error("%s", refusal, extra={"subject": order[1]})
         self._tracks.note_answer(key, order, refusal)
 
     def _note_receipt(self, topic: str, message: bytes) -> None:
