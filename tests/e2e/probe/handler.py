@@ -14,6 +14,12 @@ def tell(event, data):
     return {"event": event["event-id"], "pod": os.environ["HOSTNAME"]}
 
 
+def say(event, data):
+    """Prints a text."""
+    print(data["text"])
+    return tell(event, data)
+
+
 def note(event, data):
     """Notes that it was entered, then works for a while."""
     entries = _entered(event["event-id"], data)
@@ -101,4 +107,4 @@ def _key(id):
     return "entries/" + hashlib.sha256(id.encode()).hexdigest()
 
 
-DO = {"tell": tell, "note": note, "fail": fail, "entries": entries, "keep": keep, "ask": ask}
+DO = {"tell": tell, "say": say, "note": note, "fail": fail, "entries": entries, "keep": keep, "ask": ask}
