@@ -1,0 +1,37 @@
+# needs: python-base
+# source: apps/console apps/events
+# The console: Python's base, its wheels and itself under /opt/console, compiled.
+name=bundle.koren.internal/console
+store=$(mktemp -d)
+trap 'rm -rf "$store"' EXIT
+buildah() { command buildah --root "$store/root" --runroot "$store/run" --storage-driver vfs "$@"; }
+
+python -m pip install --quiet --require-hashes --no-deps --no-compile --only-binary :all: \
+  --python-version 3.11 --implementation cp --abi cp311 --abi abi3 --abi none \
+  --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux_2_28_x86_64 \
+  --platform any --target "$store/console" --requirement requirements.txt
+cp -r "$REPO/apps/console/src/koren_console" "$REPO/apps/events/src/koren_events" "$store/console/"
+rm -rf "$store/console/bin"
+find "$store/console" \( -name __pycache__ -o -name direct_url.json \) -prune -exec rm -r {} +
+chmod -R a+rX,u+w,go-w "$store/console"
+
+# The tag tells contents apart, for nodes keep what they have under a tag.
+version=$(python -c 'import sys, tomllib; print(tomllib.load(open(sys.argv[1], "rb"))["project"]["version"])' \
+  "$REPO/apps/console/pyproject.toml")
+contents=$({ cat "$BUNDLE/python-base/version"; (cd "$store/console" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum); } | sha256sum)
+version=$version-${contents:0:12}
+echo "$version" >"$OUT/version"
+
+container=$(buildah from "oci-archive:$BUNDLE/python-base/image.tar")
+buildah copy -q "$container" "$store/console" /opt/console
+buildah config --user 65532:65532 --workingdir /tmp --env PYTHONPATH=/opt/console \
+  --entrypoint '["/usr/bin/python3.11", "-s", "-P", "-m", "koren_console"]' "$container"
+# Its file system is read-only in a pod; by hash, since layers lose file times.
+buildah run --isolation chroot --user 0:0 "$container" -- \
+  /usr/bin/python3.11 -I -m compileall -q --invalidation-mode unchecked-hash /opt/console
+# It runs: told nothing, it says what it must be told.
+said=$(buildah run --isolation chroot "$container" -- /usr/bin/python3.11 -s -P -m koren_console /settings.json 2>&1) || true
+[[ $said == *"/settings.json"* ]] || { echo "the console does not start: $said" >&2; exit 1; }
+
+buildah commit -q --rm --timestamp 315532800 "$container" "$name:$version" >/dev/null
+buildah push -q "$name:$version" "oci-archive:$OUT/image.tar:$name:$version"
