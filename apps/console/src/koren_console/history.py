@@ -70,6 +70,7 @@ class History:
         self._waiting: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {}
         self._number = 0
         self._closing = False
+        self._found_broken: sqlite3.Error | None = None
         self._reading = threading.Lock()
         self._db = self._open()
         self._reader = self._connect()
@@ -208,6 +209,9 @@ class History:
             with self._lock:
                 self._lock.wait(_COMMIT_S if self._waiting else 1.0)
                 batch, closing = dict(self._waiting), self._closing
+            if self._found_broken is not None:
+                self._begin_anew(self._found_broken)
+                self._found_broken = None
             if batch:
                 if not self._guarded(partial(_commit, batch=batch)) and not closing:
                     time.sleep(_AGAIN_S)
@@ -244,7 +248,8 @@ class History:
             while gone > 0 and self._used(db) > self._bytes:
                 with db:
                     gone = db.execute(f"DELETE FROM {table} WHERE {key} IN ({oldest})").rowcount
-        db.execute("PRAGMA incremental_vacuum").fetchall()
+        # As a script: a single step of it would free a single page.
+        db.executescript("PRAGMA incremental_vacuum")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _used(self, db: sqlite3.Connection) -> int:
@@ -263,16 +268,19 @@ class History:
             return True
         except sqlite3.DatabaseError as error:
             if _broken(error):
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.close()
-                with self._reading:
-                    with contextlib.suppress(sqlite3.Error):
-                        self._reader.close()
-                    self._set_aside(error)
-                    self._db, self._reader = self._create(), self._connect()
+                self._begin_anew(error)
             else:
                 self._say(f"history is not written: {error}")
             return False
+
+    def _begin_anew(self, error: sqlite3.Error) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        with self._reading:
+            with contextlib.suppress(sqlite3.Error):
+                self._reader.close()
+            self._set_aside(error)
+            self._db, self._reader = self._create(), self._connect()
 
     # The file.
 
@@ -325,7 +333,11 @@ class History:
             with self._reading:
                 return self._reader.execute(statement, values).fetchall()
         except sqlite3.Error as error:
-            self._say(f"history is not read: {error}")
+            if _broken(error):
+                # The thread, whose connection may have seen nothing of it, begins anew.
+                self._found_broken = error
+            else:
+                self._say(f"history is not read: {error}")
             return []
 
     def _say(self, problem: str) -> None:
@@ -387,13 +399,14 @@ def _moment(value: str | None) -> datetime | None:
 def _incident(values: dict[str, Any]) -> Incident:
     marks: Sequence[dict[str, Any]] = values.pop("marks")
     times = {name: _moment(values.pop(name)) for name in ("began", "ended")}
-    place, text, point = values.pop("place"), values.pop("text"), values.pop("point")
+    place, text, point, objects = (values.pop(name) for name in ("place", "text", "point", "objects"))
     return Incident(
         **values,
         **times,  # type: ignore[arg-type]
         place=Words(**place),
         text=_words(text),
         point=None if point is None else Place(**point),
+        objects=tuple(objects),
         marks=tuple(Mark(**{**mark, "at": _moment(mark["at"]), "until": _moment(mark["until"])}) for mark in marks),
     )
 

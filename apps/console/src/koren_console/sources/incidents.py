@@ -287,9 +287,15 @@ def _has(incident: Incident, receipt: Receipt, what: str) -> bool:
 def _marked(incident: Incident, mark: Mark) -> Incident:
     """With the mark, in order of time; one of the same moment takes the place of the one before."""
     key = (mark.what, mark.event, mark.function, mark.attempt)
-    marks = [one for one in incident.marks if (one.what, one.event, one.function, one.attempt) != key]
+    marks = []
+    for one in incident.marks:
+        if (one.what, one.event, one.function, one.attempt) != key:
+            marks.append(one)
+        elif mark.until is None:
+            # Receipts may come in any order: an end that is known stays known.
+            mark = replace(mark, until=one.until)
     marks.append(mark)
-    marks.sort(key=lambda one: one.at)
+    marks.sort(key=lambda one: (one.at, one.what))
     if len(marks) > MOST_MARKS:
         # How it began stays, and how it goes on.
         del marks[MOST_MARKS // 4]
