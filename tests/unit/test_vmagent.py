@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each region's agent is told to collect."""
+"""What each region's agent is told to collect, and the centre's server to do."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 REPO = Path(__file__).parents[2]
+SERVER_TOOL = REPO / ".state/bundle/prometheus/bin/promtool"
 AGENT = REPO / ".state/bundle/vmagent/bin/vmagent"
 
 
@@ -38,7 +39,17 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
                         "mode": "0644",
                     },
                     "delegate_to": "localhost",
-                }
+                },
+                {
+                    "ansible.builtin.template": {
+                        "src": str(REPO / "roles/prometheus/templates/prometheus.yml.j2"),
+                        "dest": f"{target}/prometheus.yml",
+                        "mode": "0644",
+                    },
+                    "delegate_to": "localhost",
+                    "run_once": True,
+                    "vars": {"prometheus_interval_s": 15, "prometheus_retention_days": 15},
+                },
             ],
         }
     ]
@@ -102,3 +113,11 @@ def test_the_agent_takes_its_settings(settings: Path, host: str) -> None:
         [AGENT, "-dryRun", f"-promscrape.config={settings}/{host}.yml"], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not SERVER_TOOL.exists(), reason="the bundle is not built")
+def test_the_server_takes_its_settings_and_scrapes_nothing(settings: Path) -> None:
+    file = settings / "prometheus.yml"
+    done = subprocess.run([SERVER_TOOL, "check", "config", file], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "scrape_configs" not in yaml.safe_load(file.read_text(encoding="utf-8"))
