@@ -434,7 +434,7 @@ class Board(Protocol):
         until: datetime | None = None,
         limit: int = 500,
     ) -> Sequence[LogLine]: ...
-    async def follow(self, region: str, function: str) -> AsyncIterator[str]:
+    def follow(self, region: str, function: str) -> AsyncIterator[str]:
         """Lines of the function's pods, as they are written."""
         ...
 

@@ -335,7 +335,8 @@ class Simulation:
                 continue
             self._run_due(now)
             if self._every_s and self._random.random() < STEP_S / self._every_s and self._cameras:
-                camera = self._random.choice(self._cameras)
+                heard = [one for one in self._cameras if self._regions[one.region].health is not Health.UNKNOWN]
+                camera = self._random.choice(heard)
                 self._hold(now, camera) if self._random.random() < 0.25 else self._begin(now, camera)
             if now - told > timedelta(seconds=5):
                 told = now

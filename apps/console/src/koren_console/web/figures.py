@@ -37,6 +37,14 @@ def seconds(value: float | None) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
+def tick(value: float) -> str:
+    """A round length of time on an axis: +200 ms, +1 s, +2 min."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if value >= length:
+            return f"+{value / length:g} {unit}"
+    return f"+{value * 1000:.0f} ms" if value else "0"
+
+
 def count(value: float | None) -> str:
     """A number of things, with thousands apart."""
     return UNKNOWN if value is None else f"{value:,.0f}"
@@ -72,9 +80,12 @@ def exact(at: datetime, where: ZoneInfo) -> str:
 
 
 def clock(at: datetime, where: ZoneInfo, now: datetime) -> str:
-    """A time in the reader's zone; with its date when that is not today's."""
+    """A time in the reader's zone; with its date when that is another day."""
     local = at.astimezone(where)
-    return f"{local:%H:%M:%S}" if local.date() == now.astimezone(where).date() else f"{local:%Y-%m-%d %H:%M}"
+    today = now.astimezone(where).date()
+    if local.date() == today:
+        return f"{local:%H:%M:%S}"
+    return f"{local:%m-%d %H:%M}" if local.year == today.year else f"{local:%Y-%m-%d %H:%M}"
 
 
 def stale(as_of: datetime | None, now: datetime, after: timedelta = timedelta(seconds=60)) -> bool:

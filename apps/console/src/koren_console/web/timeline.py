@@ -95,16 +95,19 @@ def axis(marks: Sequence[Mark], start: datetime, end: datetime, words: dict[str,
             if mark.lane != lane or x > 100 or x < 0:
                 continue
             until = min(100.0, (mark.until - start).total_seconds() / span * 100) if mark.until else x
-            label = words.get(mark.what, mark.what)
+            # The end of a handler is the end of its bar.
+            label = "" if mark.what == "succeeded" else words.get(mark.what, mark.what)
             length = sum(2 if ord(letter) > 0x1100 else 1 for letter in label) * LETTER + 2
-            if max(until, x) + length <= 100:
+            if until - x >= length:
+                label_x, anchor, begins = x + 1, "start", x
+            elif max(until, x) + length <= 100:
                 label_x, anchor, begins = max(until, x) + 1, "start", max(until, x)
             else:
                 label_x, anchor, begins = x - 1, "end", x - length
             if begins < taken:
                 label = ""
-            else:
-                taken = begins + length
+            elif label:
+                taken = max(begins + length, until if begins == x else 0)
             bars.append(Bar(mark, x, until - x, label, anchor, label_x))
         lanes.append((lane, bars))
     return Axis(start, span, ticks, lanes)

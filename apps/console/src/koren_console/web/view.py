@@ -47,7 +47,12 @@ def environment() -> Environment:
     )
     made.globals.update(static=static, Topic=Topic, Health=Health, Role=Role)
     made.filters.update(
-        seconds=figures.seconds, count=figures.count, rate=figures.rate, share=figures.share, size=figures.size
+        seconds=figures.seconds,
+        tick=figures.tick,
+        count=figures.count,
+        rate=figures.rate,
+        share=figures.share,
+        size=figures.size,
     )
     return made
 

@@ -55,6 +55,14 @@ def phase_parts(start: Start | None) -> list[tuple[str, float, float, float]]:
     ]
 
 
+def phase_table(one: Function) -> list[tuple[str, float | None, float | None, float | None]]:
+    """Each phase with the seconds until its end: in the last start, and p50 and p95 of all."""
+    last = dict(one.last_start.phases) if one.last_start else {}
+    usual = {name: (p50, p95) for name, p50, p95 in one.phases}
+    names = [name for name, _, _ in one.phases] or list(last)
+    return [(name, last.get(name), *usual.get(name, (None, None))) for name in names]
+
+
 def fields(one: Function) -> dict[str, str]:
     """What the filter looks in."""
     return {
@@ -103,12 +111,13 @@ async def function(view: View) -> Response:
         region=view.board.region(one.region),
         function_health=FUNCTION,
         phase_rows=phase_parts(one.last_start),
+        phase_table=phase_table(one),
         objective=OBJECTIVE_S,
         span=span if span in SPANS else "1h",
         spans=SPANS,
         series=SERIES,
         description=json.dumps(one.description, indent=2, ensure_ascii=False, default=str),
-        logs=await ask(view.board.logs(function=one.name, region=one.region, limit=50)),
+        logs=await ask(view.board.logs(function=one.name, region=one.region, limit=25)),
         fresh=fresh(view, Topic.FUNCTIONS),
     )
 

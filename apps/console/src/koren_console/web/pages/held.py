@@ -5,14 +5,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from koren_console.model import Held, Refused, Role, Topic
+from koren_console.model import Held, Refused, Role, Topic, Words
 from koren_console.web.pages.common import acting, done, fresh, silent, titles
 from koren_console.web.view import View
 
 MOST = 50
+GONE = Words(
+    "이 이벤트는 더 이상 기다리지 않습니다. 다른 사람이 결정했거나 기한이 지났습니다. "
+    "사고 목록에서 결과를 확인해 주십시오.",
+    "This does not wait any more: somebody has decided it, or its time is over. The incident shows what became of it.",
+)
 
 
 async def held(view: View) -> Response:
@@ -40,17 +44,16 @@ async def held(view: View) -> Response:
     )
 
 
-def _held(view: View) -> Held:
+def _held(view: View) -> Held | None:
     region, id = view.request.path_params["region"], view.request.path_params["id"]
-    one = next((one for one in view.board.held() if one.region == region and one.id == id), None)
-    if one is None:
-        raise HTTPException(404)
-    return one
+    return next((one for one in view.board.held() if one.region == region and one.id == id), None)
 
 
 async def step(view: View) -> Response:
     """What a confirmation or dismissal does, before it is done."""
     one = _held(view)
+    if one is None:
+        return view.page("refused.html", str(view.t("nav.held")), refusal=GONE, back="/held")
     return view.page(
         "held_step.html",
         view.w(one.place),

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from koren_console.model import Health, Topic
 from koren_console.web import map as atlas
-from koren_console.web.pages.common import INCIDENT, ask, fresh, spark, titles
+from koren_console.web.pages.common import INCIDENT, SEVERITY, ask, fresh, spark, titles
 from koren_console.web.view import View
 
 MOST = 6
@@ -46,7 +46,10 @@ async def now(view: View) -> Response:
         incidents=sorted(incidents, key=lambda one: one.began, reverse=True)[:MOST],
         incidents_all=len(incidents),
         last=max((one for one in board.incidents() if one.ended), key=lambda one: one.ended or one.began, default=None),
-        alerts=[one for one in board.alerts() if not one.silenced_until and not one.inhibited],
+        alerts=sorted(
+            (one for one in board.alerts() if not one.silenced_until and not one.inhibited),
+            key=lambda one: (SEVERITY.get(one.severity) is not Health.ACT, -one.since.timestamp()),
+        ),
         incident_health=INCIDENT,
         events=spark((await ask(board.series("events", "", "", timedelta(hours=1)))).value),
         fresh_figures=fresh(view, Topic.FIGURES, timedelta(minutes=2)),

@@ -85,7 +85,11 @@ async def region(view: View) -> Response:
             reverse=True,
         )[:50],
         certificates=certificates,
-        incidents=[incident for incident in view.board.incidents() if incident.region == one.name][:8],
+        incidents=sorted(
+            (incident for incident in view.board.incidents() if incident.region == one.name),
+            key=lambda incident: incident.began,
+            reverse=True,
+        )[:8],
         incident_health=INCIDENT,
         function_health=FUNCTION,
         fresh=fresh(view, Topic.REGIONS),

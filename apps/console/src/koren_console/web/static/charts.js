@@ -38,7 +38,7 @@
         ...size(),
         series,
         cursor: { drag: { x: false, y: false } },
-        legend: { show: found.length > 1 || objective !== null },
+        legend: { show: found.length > 1 },
         scales: { y: { range: [0, top * 1.1] } },
         axes: [
           { ...axis, values: [[86400, "{MM}-{DD}"], [3600, "{HH}:{mm}"], [60, "{HH}:{mm}"], [1, "{HH}:{mm}:{ss}"]].map(([seconds, format]) => [seconds, format, null, null, null, null, null, null, 1]) },

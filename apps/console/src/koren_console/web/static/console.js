@@ -54,7 +54,7 @@
     const began = performance.now();
     try {
       if (ids.length) {
-        const answer = await fetch(location.href, { headers: { Accept: "text/html" }, redirect: "manual" });
+        const answer = await fetch(body.dataset.address, { headers: { Accept: "text/html" }, redirect: "manual" });
         if (answer.type === "opaqueredirect" || answer.status === 401) return say(body.dataset.tSignedOut, "/login");
         if (answer.ok) {
           const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
