@@ -339,7 +339,7 @@ def settings(pki: Pki, redis: RedisServer, broker_port: int, **more: Any) -> Set
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    values = settings.model_dump()
+    values = settings.model_dump(exclude_defaults=True)
     values["redis_password"] = REDIS_PASSWORD
     return {f"KOREN_GATEWAY_{name.upper()}": str(value) for name, value in values.items() if value is not None}
 

@@ -191,3 +191,46 @@ async def test_a_person_and_an_event_at_the_same_time_lose_nothing(lab: Lab) -> 
         assert (await pod.next())["sequence"] == sequence
         assert await pod.post("response", {}) == 204
     assert await held(lab) == []
+
+
+OPERATOR = "system:serviceaccount:koren-console:console-operator"
+
+
+@pytest.mark.parametrize(
+    ("caller", "behalf", "released_by"),
+    [
+        (OPERATOR, "minji@example.kr", "console:minji@example.kr"),
+        (OPERATOR, "%EA%B9%80%EB%AF%BC%EC%A7%80", "console:김민지"),
+        (OPERATOR, "mal%0Alory%00%E2%80%AE%7F", "console:mallory"),
+        (OPERATOR, "x" * 5000, "console:" + "x" * 128),
+        (OPERATOR, "%20%0A", OPERATOR),
+        ("guard", "minji", "guard"),
+        (
+            "system:serviceaccount:functions:console-operator",
+            "minji",
+            "system:serviceaccount:functions:console-operator",
+        ),
+        ("system:serviceaccount:koren-console:console", "minji", "system:serviceaccount:koren-console:console"),
+    ],
+)
+async def test_only_the_console_is_believed_for_whom_it_acts(
+    lab: Lab, caller: str, behalf: str, released_by: str
+) -> None:
+    lab.cluster.rights = {(caller, "release", "heldevents")}
+    await lab.broker.publish(subject="a", hold=True)
+    await lab.broker.receipt("held")
+    [one] = await held(lab)
+    path, headers = f"/v1/held/{one['id']}/release", {"Koren-On-Behalf": behalf, "Koren-Token": f"user/{caller}"}
+    assert (await lab.admin("POST", path, headers=headers)).status_code == 202
+    assert (await lab.pod().next())["releasedby"] == released_by
+
+
+async def test_who_acts_for_somebody_needs_the_right_itself(lab: Lab) -> None:
+    await lab.broker.publish(subject="a", hold=True)
+    await lab.broker.receipt("held")
+    [one] = await held(lab)
+    headers = {"Koren-On-Behalf": "admin", "Koren-Token": f"user/{OPERATOR}"}
+    assert (await lab.admin("POST", f"/v1/held/{one['id']}/release", headers=headers)).status_code == 403
+    lab.cluster.rights = {(OPERATOR, "dismiss", "heldevents")}
+    assert (await lab.admin("POST", f"/v1/held/{one['id']}/dismiss", headers=headers)).status_code == 200
+    assert [dismissed["by"] for dismissed in await held(lab)] == ["console:admin"]

@@ -63,7 +63,7 @@ async def test_an_event_goes_from_the_broker_to_its_function_and_the_result_come
     page = await lab.metrics()
     assert 'koren_gateway_events_total{outcome="queued"} 1.0' in page
     assert 'koren_gateway_invocations_total{function="report-incident",outcome="succeeded"} 1.0' in page
-    assert 'koren_gateway_phase_seconds_count{function="report-incident",phase="handler_done"} 1.0' in page
+    assert 'koren_gateway_phase_seconds_count{function="report-incident",phase="handler_done",start="warm"} 1.0' in page
     assert 'koren_gateway_handler_seconds_count{function="report-incident"} 1.0' in page
     assert 'koren_gateway_open_incidents{function="report-incident"} 1.0' in page
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import koren_gateway
 
 PACKAGE = Path(koren_gateway.__file__).parent
-BASE = ("errors", "settings", "log", "metrics", "tasks")
+BASE = ("errors", "settings", "log", "metrics", "tasks", "tracing")
 ROOMS = ("cluster", "queue", "scaling", "intake", "api")
 LEVELS = {
     **dict.fromkeys(BASE, 0),

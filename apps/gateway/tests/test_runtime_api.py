@@ -407,3 +407,26 @@ async def test_a_key_of_a_wrong_type_in_redis_stops_no_other_function(lab: Lab, 
     assert (await lab.metric("dropped", what="broken") or 0) >= 1
     async with lab.keda() as keda:
         assert (await keda.IsActive(scaled("other"))).result is False
+
+
+async def test_starts_crashes_and_times_from_zero_are_told_by_function(lab: Lab) -> None:
+    pod = lab.pod()
+    await lab.broker.publish(subject="cold")
+    await lab.broker.receipt("received")
+    now_ms = str(round(time.time() * 1000))
+    assert await pod.next(**{"Koren-Started-Ms": now_ms, "Koren-Cold-Start": "1"})
+    await pod.post("entered")
+    await pod.post("response", {})
+    await lab.broker.publish(subject="warm")
+    assert await pod.next(**{"Koren-Started-Ms": now_ms})
+    await pod.post("entered")
+    await pod.post("error", {"type": "WorkerEnded", "message": "signal 11", "reject": True})
+    await pod.call("POST", "/v1/init/error", json={"type": "ImportError", "message": "no"})
+    function = {"function": "report-incident"}
+    for start in ("zero", "warm"):
+        assert await lab.metric("phase_seconds_count", **function, phase="handler_entered", start=start) == 1
+    assert await lab.metric("phase_seconds_count", **function, phase="pod_started", start="zero") == 1
+    assert await lab.metric("starts_total", **function) == 1
+    assert await lab.metric("crashes_total", **function, reason="WorkerEnded") == 1
+    assert await lab.metric("crashes_total", **function, reason="InitError") == 1
+    assert await lab.metric("handler_seconds_count", **function) == 2

@@ -14,6 +14,7 @@ SCORE = Gauge("koren_detector_score", "Highest accident score of the last frame"
 DECISIONS = Counter("koren_detector_decisions_total", "Decisions", ["camera", "decision"])
 OPEN = Gauge("koren_detector_open_incidents", "Incidents open now", ["camera"])
 SPOOLED = Gauge("koren_detector_spooled_events", "Events that no region has on disk yet")
+SPANS_DROPPED = Counter("koren_detector_spans_dropped_total", "Spans of traces that the collector did not get")
 FIND = Histogram(
     "koren_detector_find_seconds", "The vehicle network, a frame",
     buckets=(0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0),

@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,7 @@ from . import log
 from .accident import load_weights
 from .graph import GraphError
 from .incidents import Rules
-from .metrics import SPOOLED
+from .metrics import SPANS_DROPPED, SPOOLED
 from .reports import Reports
 from .settings import Settings, SettingsError, load_settings
 from .stream import Stream
@@ -43,9 +44,10 @@ def run(settings: Settings, ending: threading.Event) -> bool:
     incidents = settings.state / "incidents"
     incidents.mkdir(parents=True, exist_ok=True)
     broker = settings.broker
+    telemetry = settings.telemetry and replace(settings.telemetry, on_drop=SPANS_DROPPED.inc)
     with Publisher(
         spool=settings.state / "spool.sqlite", host=broker.host, port=broker.port, ca=broker.ca,
-        cert=broker.cert, key=broker.key, client_id="detector", health_part="detector",
+        cert=broker.cert, key=broker.key, client_id="detector", health_part="detector", telemetry=telemetry,
     ) as publisher:  # fmt: skip
         streams = [Stream(camera.camera.id, settings.stream_url(camera), settings.fps) for camera in settings.cameras]
         workers = [

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import numpy as np
 
-from koren_events import Camera, Text
+from koren_events import Camera, ConfigurationError, Telemetry, Text
 
 from .ground import Ground
 
@@ -57,6 +57,7 @@ class Settings:
     network_width: int
     metrics_address: str
     metrics_port: int
+    telemetry: Telemetry | None
     rtsp_user: str | None
     rtsp_password: str | None = field(repr=False)
 
@@ -106,8 +107,9 @@ def load_settings(path: Path) -> Settings:
         network_width=_get(values, "network_width", int),
         metrics_address=_get(values, "metrics_address", str),
         metrics_port=_get(values, "metrics_port", int),
+        telemetry=_telemetry(_get(values, "telemetry", dict | None)),
         rtsp_user=_get(values, "rtsp_user", str | None),
-        rtsp_password=_secret(_get(values, "rtsp_password_file", str | None)),
+        rtsp_password=_secret("rtsp_password_file", _get(values, "rtsp_password_file", str | None)),
     )
 
 
@@ -154,10 +156,32 @@ def _text(entry: Mapping[str, Any], key: str, prefix: str) -> Text:
     return Text(ko=_get(both, "ko", str, f"{prefix}{key}."), en=_get(both, "en", str, f"{prefix}{key}."))
 
 
-def _secret(path: str | None) -> str | None:
+def _telemetry(entry: Mapping[str, Any] | None) -> Telemetry | None:
+    if entry is None:
+        return None
+    ca = _get(entry, "ca", str | None, "telemetry.")
+    secret = _secret("telemetry.headers_file", _get(entry, "headers_file", str | None, "telemetry.")) or "{}"
+    try:
+        headers = json.loads(secret)
+    except ValueError:
+        headers = None
+    if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
+        raise SettingsError("telemetry.headers_file must hold a JSON object of texts")
+    try:
+        return Telemetry(
+            endpoint=_get(entry, "endpoint", str, "telemetry."),
+            ca=None if ca is None else Path(ca),
+            headers=headers,
+            ratio=float(_get(entry, "ratio", int | float, "telemetry.")),
+        )
+    except ConfigurationError as error:
+        raise SettingsError(f"telemetry: {error}") from error
+
+
+def _secret(name: str, path: str | None) -> str | None:
     if path is None:
         return None
     try:
         return Path(path).read_text().strip()
     except OSError as error:
-        raise SettingsError(f"rtsp_password_file {path} can't be read: {error.strerror}") from error
+        raise SettingsError(f"{name} {path} can't be read: {error.strerror}") from error

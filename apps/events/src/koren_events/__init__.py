@@ -25,6 +25,7 @@ from koren_events.event import CONTENT_TYPE, MAX_EVENT_BYTES, Event, event_topic
 from koren_events.health import Health
 from koren_events.publisher import Publisher
 from koren_events.receipt import Receipt, ReceiptState
+from koren_events.telemetry import Telemetry
 from koren_events.topics import health_topic, receipt_topic
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "SpoolBroken",
     "SpoolFull",
     "SpoolInUse",
+    "Telemetry",
     "Text",
     "accident_cleared",
     "accident_detected",

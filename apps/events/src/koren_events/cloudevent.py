@@ -11,11 +11,12 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, Self
 
 from koren_events.errors import InvalidEvent
 from koren_events.times import parse_time
+from koren_events.trace_context import TraceContext
 
 STRUCTURED_PREFIX = "application/cloudevents"
 
@@ -42,6 +43,8 @@ class CloudEvent:
     sequence: int | None = None
     hold: bool = False
     """Whether the event starts nothing until a person releases it."""
+    traceparent: str | None = field(default=None, compare=False)
+    """Its trace, if it says one; not kept among the attributes."""
 
     def to_meta(self) -> str:
         """The attributes as JSON, the form in which they are kept beside the message."""
@@ -229,6 +232,7 @@ def _event(values: Mapping[str, Any]) -> CloudEvent:
         region=_text(values, "region") if values.get("region") is not None else None,
         sequence=_sequence(values),
         hold=_hold(values),
+        traceparent=_traceparent(values),
     )
 
 
@@ -269,6 +273,12 @@ def _hold(values: Mapping[str, Any]) -> bool:
     if hold is None or isinstance(hold, bool):
         return bool(hold)
     raise InvalidEvent("not a CloudEvent: hold must be true or false")
+
+
+def _traceparent(values: Mapping[str, Any]) -> str | None:
+    # One that is wrong costs a trace, not an event.
+    value = values.get("traceparent")
+    return value if TraceContext.parse(value) is not None else None
 
 
 def _check_base64(value: Any) -> None:

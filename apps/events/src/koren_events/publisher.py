@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from koren_events.contract import validate
 from koren_events.errors import ConfigurationError, ReceiptTimeout
@@ -16,12 +16,18 @@ from koren_events.health import Health
 from koren_events.link import Link
 from koren_events.receipt import Receipt
 from koren_events.spool import Spool
+from koren_events.telemetry import Telemetry
 from koren_events.topics import receipt_topic
 from koren_events.tracks import TRACKED, Tracks
 from koren_events.worker import Added, Stop, Worker
 
+if TYPE_CHECKING:
+    from koren_events.publish_spans import PublishSpans
+    from koren_events.tracing import Tracer
+
 DEFAULT_SPOOL_BYTES = 256 * 2**20
 
+_SPANS_END_S = 2.0
 _LEVEL = re.compile(r"[^/+#\s]+")
 
 
@@ -37,7 +43,9 @@ class Publisher:
     certificate is its user name, and must be allowed to write `events/#` and to read `receipts/#`
     and `health/#`. `on_receipt` is called, in the publisher's thread, with every receipt that the
     broker delivers, those of other publishers' events included. `health_part` makes the publisher
-    keep `health/central/<part>` true, by a last will.
+    keep `health/central/<part>` true, by a last will. `telemetry` makes it begin a trace for each
+    event that has none, and send a span of each event's way to its region; `client_id` names the
+    service.
 
     Raises ConfigurationError when a file or a name can't be used, SpoolInUse when the spool is
     open elsewhere. A broker that can't be reached is no error: events wait.
@@ -56,6 +64,7 @@ class Publisher:
         spool_limit_bytes: int = DEFAULT_SPOOL_BYTES,
         on_receipt: Callable[[Receipt], None] | None = None,
         health_part: str | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         for name, value in (("client_id", client_id), ("health_part", health_part)):
             if value is not None and not _LEVEL.fullmatch(value):
@@ -74,6 +83,8 @@ class Publisher:
             client_id=client_id,
             will=will,
         )
+        self._tracer = None if telemetry is None else telemetry.tracer({"service.name": client_id})
+        self._spans = None if self._tracer is None else _spans_of(self._tracer)
         self._spool = Spool(spool, limit_bytes=spool_limit_bytes)
         self._tracks = Tracks()
         self._worker = Worker(
@@ -83,6 +94,7 @@ class Publisher:
             self._tracks,
             on_receipt=on_receipt,
             health_part=health_part,
+            spans=self._spans,
         )
 
     def __enter__(self) -> Self:
@@ -100,6 +112,8 @@ class Publisher:
         self._worker.join()
         self._link.close()
         self._spool.close()
+        if self._tracer is not None:
+            self._tracer.close(_SPANS_END_S)
 
     def publish(self, event: Event) -> None:
         """Puts the event into the spool and returns; it is on disk then, and will be sent.
@@ -108,6 +122,8 @@ class Publisher:
         changes nothing. Raises InvalidEvent for what no gateway would accept, SpoolFull and
         SpoolBroken; the event is not taken then.
         """
+        if self._spans is not None:
+            event = self._spans.traced(event)
         message = validate(event)
         key = _key(event)
 
@@ -119,6 +135,8 @@ class Publisher:
                 topic=event_topic(event),
                 message=message,
             )
+            if is_new and self._spans is not None:
+                self._spans.spooled(key, event)
             # In here, so that the queue has the events of several threads in the spool's order.
             self._happenings.put(Added(key, event.region, event.subject))
             return is_new
@@ -186,6 +204,13 @@ class Publisher:
         else:
             text += "its gateway is up; it has not answered yet"
         return text + ". The event is in the spool and is being sent"
+
+
+def _spans_of(tracer: "Tracer") -> "PublishSpans":
+    # OpenTelemetry is imported where traces are wanted, and only there.
+    from koren_events.publish_spans import PublishSpans
+
+    return PublishSpans(tracer)
 
 
 def _key(event: Event) -> str:

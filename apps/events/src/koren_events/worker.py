@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from koren_events.errors import SpoolBroken
 from koren_events.health import Health
@@ -27,6 +27,9 @@ from koren_events.spool import Spool
 from koren_events.times import utc_now
 from koren_events.topics import RECEIPTS_FILTER, receipt_topic
 from koren_events.tracks import Tracks
+
+if TYPE_CHECKING:
+    from koren_events.publish_spans import PublishSpans
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +93,7 @@ class Worker:
         *,
         on_receipt: Callable[[Receipt], None] | None,
         health_part: str | None,
+        spans: "PublishSpans | None" = None,
     ) -> None:
         self.faults = 0
         self.down_because: str | None = "the first connection is being made"
@@ -100,6 +104,7 @@ class Worker:
         self._tracks = tracks
         self._on_receipt = on_receipt
         self._health_part = health_part
+        self._spans = spans
         self._thread = threading.Thread(target=self._run, name="koren-events", daemon=True)
         self._connection = 0
         self._outbox = Outbox()
@@ -235,13 +240,15 @@ class Worker:
         order = self._outbox.order(key)
         if order is None:
             return  # the region has it already
+        if self._spans is not None:
+            self._spans.answered(key, refusal)
         if refusal is not None:
             refusal = (
                 f"{self._link.address} refused an event on {topic}: {refusal}; "
                 "check the broker's ACL for this client's certificate. "
                 f"The later events of {order[1]!r} wait for it"
             )
-            _log.error("%s", refusal, extra={"subject": order[1]})
+            _log.error("%s", refusal, extra={"subject": order[1], "region": order[0]})
         self._tracks.note_answer(key, order, refusal)
 
     def _note_receipt(self, topic: str, message: bytes) -> None:
@@ -255,6 +262,8 @@ class Worker:
         self._arrived.append((topic, receipt))
         order = self._outbox.order(topic)
         if order is not None:
+            if self._spans is not None:
+                self._spans.received(topic, receipt, lambda: self._spool.message(topic))
             self._outbox.received(topic)
             self._to_settle.received[topic] = None
             self._tracks.forget_refusal(topic, order)
@@ -270,7 +279,7 @@ class Worker:
         # What a new subscription brings first tells the state, not that it has changed.
         returned = not retained if known is None else health != known
         if health.state == "up" and returned:
-            _log.info("the gateway of %s is back", region)
+            _log.info("the gateway of %s is back", region, extra={"region": region})
             self._outbox.region_returned(region, time.monotonic())
 
     def _settle(self) -> None:

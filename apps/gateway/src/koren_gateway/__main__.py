@@ -7,6 +7,7 @@ import sys
 import structlog
 from pydantic import ValidationError
 
+from koren_events import ConfigurationError
 from koren_gateway.app import FUNCTIONS_NAMESPACE, GATEWAY_NAMESPACE, Gateway
 from koren_gateway.cluster.kubernetes import Kubernetes
 from koren_gateway.log import configure
@@ -25,7 +26,7 @@ def main() -> None:
     configure(settings.region, logging.INFO)
     try:
         asyncio.run(_run(settings))
-    except OSError as error:
+    except (ConfigurationError, OSError) as error:
         structlog.get_logger().error("gateway can't start", problem=str(error))
         sys.exit(1)
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
 
+from koren_events import Telemetry
 from koren_gateway.api.admin import Admin
 from koren_gateway.api.functions import FunctionApi
 from koren_gateway.api.listener import Listener
@@ -34,11 +35,13 @@ from koren_gateway.scaling.bell import Bell
 from koren_gateway.scaling.scaler import Scaler, server
 from koren_gateway.settings import Settings
 from koren_gateway.tasks import first_failure, for_ever
+from koren_gateway.tracing import Spans
 
 FUNCTIONS_NAMESPACE = "functions"
 GATEWAY_NAMESPACE = "koren-faas"
 
 _STREAMS_END_S = 1.0
+_SPANS_END_S = 2.0
 _log = structlog.get_logger()
 
 
@@ -54,18 +57,19 @@ class Gateway:
         self._memory = memory = Memory(store, settings.batch_bytes)
         queue = Queue(store, settings, memory)
         self._metrics = metrics = Metrics()
+        self._spans = spans = _spans_of(settings, metrics)
         init_errors = InitErrors(store)
         logs = Logs(store, memory)
         self._functions = functions = Functions()
         self._bell = bell = Bell(store)
         reviewer = Reviewer(cluster, metrics)
-        attempts = Attempts(settings, queue, functions, metrics)
+        attempts = Attempts(settings, queue, functions, metrics, spans)
         dead_letters = DeadLetters(store, queue, functions, settings.region)
         held = HeldEvents(store, queue, functions)
         self._tidying = Tidying(queue, functions)
         self._leases = leases = Leases(settings, queue, functions, attempts, init_errors, reviewer)
         outbox = Outbox(store, settings.region)
-        intake = Intake(settings, store, queue, functions, outbox, memory, metrics)
+        intake = Intake(settings, store, queue, functions, outbox, memory, metrics, spans)
         self._leader = Leader(cluster, settings.pod, intake.run, intake.able)
         self._scaler = Scaler(settings, queue, bell, self._stopping)
         self._runtime_api = RuntimeApi(
@@ -82,6 +86,7 @@ class Gateway:
             logs=logs,
             reviewer=reviewer,
             init_errors=init_errors,
+            metrics=metrics,
         )
         self._function_api = FunctionApi(
             region=settings.region,
@@ -95,6 +100,8 @@ class Gateway:
             init_errors=init_errors,
             cluster=cluster,
             stopping=self._stopping,
+            spans=spans,
+            on_behalf_accounts=settings.on_behalf_accounts,
         )
         self._admin = Admin(
             store=store,
@@ -137,6 +144,8 @@ class Gateway:
         finally:
             await self._redis.aclose()
             await self._cluster.close()
+            if self._spans is not None:
+                await asyncio.to_thread(self._spans.close, _SPANS_END_S)
         _log.info("gateway stopped")
 
     def stop(self) -> None:
@@ -170,3 +179,22 @@ class Gateway:
             await scaler.start()
             stack.push_async_callback(scaler.stop, _STREAMS_END_S)
             yield
+
+
+def _spans_of(settings: Settings, metrics: Metrics) -> Spans | None:
+    """What makes spans, where a collector is named. Raises ConfigurationError."""
+    if settings.otlp_endpoint is None:
+        return None
+    telemetry = Telemetry(
+        endpoint=settings.otlp_endpoint,
+        ca=settings.otlp_ca,
+        headers={name: value.get_secret_value() for name, value in settings.otlp_headers.items()},
+        ratio=settings.trace_ratio,
+        on_drop=metrics.spans_dropped.inc,
+    )
+    service = {
+        "service.name": "koren-gateway",
+        "service.instance.id": settings.pod,
+        "koren.region": settings.region,
+    }
+    return Spans(telemetry.tracer(service), settings.region)

@@ -9,26 +9,41 @@ from structlog.typing import EventDict, WrappedLogger
 
 
 def configure(region: str, level: int) -> None:
-    """Logs of this process go to standard output."""
+    """Logs of this process, those of its libraries too, go to standard output."""
 
     def with_region(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         event["region"] = region
         return event
 
+    at = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    as_json = (
+        structlog.processors.EventRenamer("message"),
+        structlog.processors.JSONRenderer(ensure_ascii=False),
+    )
     structlog.configure(
         processors=[
             with_region,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            at,
             structlog.processors.format_exc_info,
-            structlog.processors.EventRenamer("message"),
-            structlog.processors.JSONRenderer(ensure_ascii=False),
+            *as_json,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stdout),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s")
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[with_region, structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name, at],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                *as_json,
+            ],
+        )
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
 
 
 class Seldom:

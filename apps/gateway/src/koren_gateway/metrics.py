@@ -31,8 +31,9 @@ class Metrics:
         )
         self.phases = Histogram(
             f"{_PREFIX}phase_seconds",
-            "From the event's own time to each phase of its first attempt.",
-            ["function", "phase"],
+            "From the event's own time to each phase of its first attempt; start is zero when the event waited for a "
+            "pod to start, else warm.",
+            ["function", "phase", "start"],
             buckets=_PHASE_BUCKETS_S,
             registry=self.registry,
         )
@@ -41,6 +42,23 @@ class Metrics:
             "Time that the handler took for one attempt.",
             ["function"],
             buckets=_PHASE_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.starts = Counter(
+            f"{_PREFIX}starts",
+            "Pods that were given their first event.",
+            ["function"],
+            registry=self.registry,
+        )
+        self.crashes = Counter(
+            f"{_PREFIX}crashes",
+            "Functions' processes and pods that ended with an event in hand, or (InitError) did not load the handler.",
+            ["function", "reason"],
+            registry=self.registry,
+        )
+        self.spans_dropped = Counter(
+            f"{_PREFIX}spans_dropped",
+            "Spans of traces that the collector did not get.",
             registry=self.registry,
         )
         self.commits = Histogram(
@@ -118,10 +136,10 @@ class Metrics:
         self.batch.observe(events)
         self.commits.observe(took_s)
 
-    def phase(self, function: str, name: str, event_ms: int, at_ms: int) -> None:
+    def phase(self, function: str, name: str, event_ms: int, at_ms: int, start: str = "") -> None:
         """An event of that time reached a phase; clocks of two hosts may differ by less than it
         took."""
-        self.phases.labels(function, name).observe(max(0, at_ms - event_ms) / 1000)
+        self.phases.labels(function, name, start).observe(max(0, at_ms - event_ms) / 1000)
 
     def backlogs(self, of: Mapping[str, Mapping[str, int]]) -> None:
         """What each function has to do, by the names of `_backlog`; no other has anything."""

@@ -60,6 +60,20 @@ class Settings(BaseSettings):
     receipts_kept: int = 20_000
     """Receipts that wait for the broker; above this the oldest are dropped."""
 
+    otlp_endpoint: str | None = None
+    """Collector that gets traces by OTLP over HTTP, e.g. `https://collector.example:4318`; none: no traces."""
+    otlp_ca: Path | None = None
+    """PEM; signs the collector's certificate. None: the public authorities."""
+    otlp_headers: dict[str, SecretStr] = {}
+    """JSON; sent to the collector with every request."""
+    trace_ratio: float = Field(default=1.0, ge=0, le=1)
+    """The share of traces begun here that are recorded."""
+
+    on_behalf_accounts: frozenset[str] = frozenset(
+        f"system:serviceaccount:koren-console:console-{role}" for role in ("viewer", "operator")
+    )
+    """JSON list; users that are believed when they say for whom they act."""
+
     bind: str = "0.0.0.0"
     runtime_port: int = 8080
     functions_port: int = 8443

@@ -273,6 +273,8 @@ class Supervisor:
         """The gateway's answer; None when the pod is to end and nothing has come."""
         connection = self._connect()
         started = {"Koren-Started-Ms": str(self._started_ms)}
+        if not self._warm:
+            started["Koren-Cold-Start"] = "1"
         connection.send("GET", "/v1/invocation/next", started)
         if self._warm:
             self._count_oom_kills()

@@ -5,8 +5,10 @@ import base64
 import contextlib
 import json
 import time
+import unicodedata
 import uuid
 from typing import Any
+from urllib.parse import unquote
 
 import structlog
 from aiohttp import web
@@ -27,10 +29,11 @@ from koren_gateway.queue.init_errors import InitErrors
 from koren_gateway.queue.logs import Logs
 from koren_gateway.queue.queue import Entry, Outcome, Queue
 from koren_gateway.scaling.bell import Bell, Ticket
-
-INVOCATION_TYPE = "kr.koren.faas.invocation"
+from koren_gateway.tracing import CALL_TYPE, Spans, Trace, trace_id, trace_of
 
 _START_S = 30.0
+_NAME_MAX = 128
+_BEHALF_MAX = 12 * _NAME_MAX
 _log = structlog.get_logger()
 
 
@@ -52,6 +55,8 @@ class FunctionApi:
         init_errors: InitErrors,
         cluster: Cluster,
         stopping: asyncio.Event,
+        spans: Spans | None = None,
+        on_behalf_accounts: frozenset[str] = frozenset(),
     ) -> None:
         self._region = region
         self._queue = queue
@@ -64,6 +69,8 @@ class FunctionApi:
         self._init_errors = init_errors
         self._cluster = cluster
         self._stopping = stopping
+        self._spans = spans
+        self._on_behalf_accounts = on_behalf_accounts
 
     def app(self) -> web.Application:
         """The routes."""
@@ -146,16 +153,20 @@ class FunctionApi:
             repeats_count=False,
             once=wait,
             call=True,
+            trace=trace_of(event, "", self._spans),
         )
-        _log.info("function called", function=name, key=entry.key, event_id=event.id, wait=wait)
+        told = {"function": name, "key": entry.key, "event_id": event.id, "subject": event.subject}
+        _log.info("function called", wait=wait, **told, **trace_id(entry.trace))
         if not wait:
             await self._queue.enqueue([entry])
+            self._trace_call(entry, event)
             return web.json_response({"id": entry.key, "event": event.id}, status=202)
         with self._bell.watcher(f"o:{entry.key}", f"i:{name}") as ticket:
             try:
                 [taken_in] = await self._queue.enqueue([entry])
                 if taken_in.outcome == "full":
                     raise Refused(507, f"the queue of {name} is full; try again later")
+                self._trace_call(entry, event)
                 outcome = await self._wait(function, entry.key, ticket)
             except asyncio.CancelledError:
                 # Whoever asked has hung up: what nobody took yet is not to run.
@@ -166,6 +177,18 @@ class FunctionApi:
             return web.Response(body=outcome.body, content_type="application/json", headers=headers)
         failure = json.loads(outcome.body)
         raise Refused(502, f"{name} failed: {failure['type']}: {failure['message']}", **failure)
+
+    def _trace_call(self, entry: Entry, event: CloudEvent) -> None:
+        trace = Trace.parse(entry.trace) if self._spans is not None else None
+        if trace is not None and self._spans is not None:
+            self._spans.taken_in(
+                trace,
+                event,
+                received_ms=entry.received_ms,
+                durable_ms=round(time.time() * 1000),
+                size_bytes=len(entry.message),
+                outcome="called",
+            )
 
     async def _withdraw(self, name: str, key: str) -> None:
         with contextlib.suppress(GatewayError):
@@ -212,7 +235,7 @@ class FunctionApi:
             "specversion": "1.0",
             "id": str(uuid.uuid4()),
             "source": f"/functions/{name}",
-            "type": INVOCATION_TYPE,
+            "type": CALL_TYPE,
             "time": format_time(utc_now()),
             "region": self._region,
         }
@@ -268,28 +291,28 @@ class FunctionApi:
 
     async def _redrive_dead(self, request: web.Request) -> web.Response:
         id = request.match_info["id"]
-        await self._allow(request, "redrive", "deadletters", id)
+        caller = await self._allow(request, "redrive", "deadletters", id)
         try:
             redriven = await self._dead_letters.redrive(id)
         except NotRedrivable as error:
             raise Refused(409, str(error)) from None
         if not redriven:
             raise _no_letter(id)
-        _log.info("dead letter redriven", dead_letter=id)
+        _log.info("dead letter redriven", dead_letter=id, by=self._acting(request, caller))
         return web.json_response({"redriven": id}, status=202)
 
     async def _delete_dead(self, request: web.Request) -> web.Response:
         id = request.match_info["id"]
-        await self._allow(request, "delete", "deadletters", id)
+        caller = await self._allow(request, "delete", "deadletters", id)
         if not await self._dead_letters.delete(id):
             raise _no_letter(id)
-        _log.info("dead letter deleted", dead_letter=id)
+        _log.info("dead letter deleted", dead_letter=id, by=self._acting(request, caller))
         return web.json_response({"deleted": 1})
 
     async def _purge_dead(self, request: web.Request) -> web.Response:
-        await self._allow(request, "delete", "deadletters")
+        caller = await self._allow(request, "delete", "deadletters")
         deleted = await self._dead_letters.purge(_function(request))
-        _log.info("dead letters purged", count=deleted)
+        _log.info("dead letters purged", count=deleted, by=self._acting(request, caller))
         return web.json_response({"deleted": deleted})
 
     async def _list_held(self, request: web.Request) -> web.Response:
@@ -323,19 +346,31 @@ class FunctionApi:
         if not self._functions.in_step:
             raise Refused(503, "the functions of this region are not known yet; try again")
         try:
-            released = await self._held.release(id, caller.user)
+            released = await self._held.release(id, self._acting(request, caller))
         except NotHeld as error:
             raise Refused(409, str(error)) from None
-        return _acted("released", id, released, caller, status=202)
+        return _acted("released", id, released, self._acting(request, caller), status=202)
 
     async def _dismiss_held(self, request: web.Request) -> web.Response:
         id = request.match_info["id"]
         caller = await self._allow(request, "dismiss", "heldevents", id)
         try:
-            dismissed = await self._held.dismiss(id, caller.user)
+            dismissed = await self._held.dismiss(id, self._acting(request, caller))
         except NotHeld as error:
             raise Refused(409, str(error)) from None
-        return _acted("dismissed", id, dismissed, caller, status=200)
+        return _acted("dismissed", id, dismissed, self._acting(request, caller), status=200)
+
+    def _acting(self, request: web.Request, caller: Caller) -> str:
+        """Who acts: the caller, or for whom the console says that it does."""
+        behalf = request.headers.get("Koren-On-Behalf", "")
+        if not behalf or caller.user not in self._on_behalf_accounts:
+            return caller.user
+        # Names may be in any script, and a header is ASCII.
+        name = unicodedata.normalize("NFC", unquote(behalf[:_BEHALF_MAX], errors="replace"))
+        name = "".join(
+            c for c in name if unicodedata.category(c)[0] not in "CZ" or c == " "
+        ).strip()
+        return f"console:{name[:_NAME_MAX]}" if name else caller.user
 
     async def _allow(
         self, request: web.Request, verb: str, resource: str, name: str | None = None
@@ -385,13 +420,11 @@ def _shown(message: bytes) -> dict[str, Any]:
         return {"message_base64": base64.b64encode(message).decode()}
 
 
-def _acted(
-    what: str, id: str, events: list[HeldEvent], caller: Caller, *, status: int
-) -> web.Response:
+def _acted(what: str, id: str, events: list[HeldEvent], by: str, *, status: int) -> web.Response:
     if not events:
         raise _no_held(id)
     subject = next((held.event.subject for held in events if held.event), None)
-    _log.info(f"held event {what}", held=id, by=caller.user, subject=subject, events=len(events))
+    _log.info(f"held event {what}", held=id, by=by, subject=subject, events=len(events))
     return web.json_response(
         {what: [held.event.id if held.event else held.id for held in events], "subject": subject},
         status=status,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -22,6 +23,7 @@ from koren_gateway.cluster.functions import Function, Functions
 from koren_gateway.cluster.reviews import Reviewer
 from koren_gateway.errors import StoreUnavailable
 from koren_gateway.log import Seldom
+from koren_gateway.metrics import Metrics
 from koren_gateway.queue.attempts import Attempts, Failure
 from koren_gateway.queue.init_errors import InitErrors
 from koren_gateway.queue.leases import Leases
@@ -29,6 +31,7 @@ from koren_gateway.queue.logs import Logs
 from koren_gateway.queue.queue import End, Kept, Nothing, Queue, Taken
 from koren_gateway.queue.state import KEY_MAX_CHARACTERS, VALUE_MAX_BYTES, State, StateFull
 from koren_gateway.scaling.bell import Bell
+from koren_gateway.tracing import trace_id
 
 _RESPONSE_MAX_BYTES = 2 * 2**20
 _BODIES_MAX_BYTES = 4 * _RESPONSE_MAX_BYTES
@@ -60,6 +63,7 @@ class RuntimeApi:
         logs: Logs,
         reviewer: Reviewer,
         init_errors: InitErrors,
+        metrics: Metrics,
         lease_s: float,
     ) -> None:
         self._namespace = namespace
@@ -74,6 +78,7 @@ class RuntimeApi:
         self._logs = logs
         self._reviewer = reviewer
         self._init_errors = init_errors
+        self._metrics = metrics
         self._bodies = Bodies(_BODIES_MAX_BYTES)
         self._seldom = Seldom(_INIT_ERROR_EVERY_S)
         self._lease_ms = str(round(lease_s * 1000))
@@ -103,16 +108,17 @@ class RuntimeApi:
         started_ms = number_header(request, "Koren-Started-Ms")
         if started_ms is not None:
             started_ms = min(started_ms, round(time.time() * 1000))
+        cold = request.headers.get("Koren-Cold-Start") == "1"
         until = time.monotonic() + self._poll_s
         with self._bell.worker(f"f:{function.name}") as ticket:
             while not self._stopping.is_set():
                 ticket.answer()
-                match await self._queue.take(function, pod, started_ms):
+                match await self._queue.take(function, pod, started_ms, cold=cold):
                     case Taken(event=None) as taken:
                         await self._set_aside(function, taken)
                         continue
                     case Taken() as taken:
-                        return self._hand_out(function, pod, taken)
+                        return self._hand_out(function, pod, taken, cold=cold)
                     case Kept() as kept:
                         failure = await self._leases.why(pod, kept) or Failure(
                             "Abandoned", f"pod {pod} asked for another event"
@@ -134,12 +140,12 @@ class RuntimeApi:
         end = End(function=function.name, key=taken.key, delivery=taken.delivery)
         await self._attempts.fail(function, end, Failure("BrokenData", problem, reject=True))
 
-    def _hand_out(self, function: Function, pod: str, taken: Taken) -> web.Response:
+    def _hand_out(self, function: Function, pod: str, taken: Taken, *, cold: bool) -> web.Response:
         event = taken.event
         assert event is not None
         if taken.more:
             self._bell.ring_worker(f"f:{function.name}")
-        self._attempts.taken(function, taken)
+        self._attempts.taken(function, taken, cold=cold)
         _log.info(
             "invocation handed out",
             function=function.name,
@@ -148,9 +154,14 @@ class RuntimeApi:
             event_id=event.id,
             subject=event.subject,
             pod=pod,
+            **trace_id(taken.trace),
         )
+        more = {
+            "releasedby": taken.released_by,
+            "traceparent": self._attempts.traceparent(function, taken),
+        }
         return web.Response(
-            body=_with_releaser(taken.message, taken.released_by),
+            body=_with(taken.message, {name: value for name, value in more.items() if value}),
             headers={
                 "Content-Type": CONTENT_TYPE,
                 "Koren-Invocation-Id": taken.key,
@@ -205,6 +216,7 @@ class RuntimeApi:
         function, pod = await self._caller(request)
         failure = _failure(await self._json(request, function))
         await self._init_errors.note(function.name, pod, failure)
+        self._metrics.crashes.labels(function.name, "InitError").inc()
         left_out = self._seldom.left_out(function.name)
         if left_out is not None:
             _log.error(
@@ -325,12 +337,12 @@ def _failure(body: Any) -> Failure:
     return Failure(kind, message, traceback, reject=reject, retry_after_s=after_s)
 
 
-def _with_releaser(message: bytes, by: str) -> bytes:
-    """The event with `releasedby`, if somebody released it; the rest of it as it came."""
-    if not by:
+def _with(message: bytes, attributes: Mapping[str, str]) -> bytes:
+    """The event with these attributes; the rest of it as it came."""
+    if not attributes:
         return message
     # Of a name that comes twice, readers take the last.
-    return message.rstrip()[:-1] + b',"releasedby":' + json.dumps(by).encode() + b"}"
+    return message.rstrip()[:-1] + b"," + json.dumps(attributes).encode()[1:]
 
 
 def _invocation_of(request: web.Request) -> tuple[str, int] | None:

@@ -25,6 +25,7 @@ from koren_gateway.queue.queue import Entry, Queue, TakenIn
 from koren_gateway.queue.store import Store
 from koren_gateway.settings import Settings
 from koren_gateway.tasks import first_failure
+from koren_gateway.tracing import Spans, Trace, trace_id
 
 PART = "gateway"
 
@@ -47,6 +48,7 @@ class Intake:
         outbox: Outbox,
         memory: Memory,
         metrics: Metrics,
+        spans: Spans | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -55,6 +57,7 @@ class Intake:
         self._outbox = outbox
         self._memory = memory
         self._metrics = metrics
+        self._spans = spans
         self._confirming: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
         self._refused_bytes = 0
@@ -171,7 +174,8 @@ class Intake:
     async def _take_in(self, connection: Connection) -> None:
         while True:
             arrivals = await connection.fetch(self._memory.budgets.batch)
-            entries = [judge(arrival, self._settings.region, self._functions.wanting) for arrival in arrivals]
+            region, wanting = self._settings.region, self._functions.wanting
+            entries = [judge(arrival, region, wanting, self._spans) for arrival in arrivals]
             began = time.monotonic()
             entries, taken_in = await self._commit(entries)
             self._metrics.committed(len(entries), time.monotonic() - began)
@@ -277,6 +281,7 @@ class Intake:
             "event_id": event.id if event else None,
             "source": event.source if event else None,
             "subject": event.subject if event else None,
+            **trace_id(entry.trace),
         }
         if outcome == "dead-lettered":
             _log.warning("event dead-lettered", reason=entry.reason, **told)
@@ -284,6 +289,16 @@ class Intake:
             _log.info("event taken in", **told)
         if event is None:
             return []
+        trace = Trace.parse(entry.trace) if self._spans is not None else None
+        if trace is not None and self._spans is not None:
+            self._spans.taken_in(
+                trace,
+                event,
+                received_ms=entry.received_ms,
+                durable_ms=durable_ms,
+                size_bytes=len(entry.message),
+                outcome=outcome,
+            )
         if its.outcome == "new" and event.time_ms is not None:
             self._metrics.phase("", "received", event.time_ms, entry.received_ms)
             self._metrics.phase("", "durable", event.time_ms, durable_ms)

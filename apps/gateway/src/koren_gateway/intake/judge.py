@@ -9,9 +9,12 @@ from koren_events.errors import InvalidEvent
 from koren_gateway.cluster.functions import Function
 from koren_gateway.intake.mqtt import Arrival
 from koren_gateway.queue.queue import Entry, event_key
+from koren_gateway.tracing import Spans, trace_of
 
 
-def judge(arrival: Arrival, region: str, wanting: Callable[[str], Sequence[Function]]) -> Entry:
+def judge(
+    arrival: Arrival, region: str, wanting: Callable[[str], Sequence[Function]], spans: Spans | None = None
+) -> Entry:
     """The entry for the queue. Raises nothing: whatever the message holds, it is judged."""
     event: CloudEvent | None = None
     functions: Sequence[Function] = ()
@@ -34,6 +37,7 @@ def judge(arrival: Arrival, region: str, wanting: Callable[[str], Sequence[Funct
         topic=arrival.topic,
         functions=functions,
         reason=reason[:1000].encode(errors="replace").decode(),
+        trace=trace_of(event, arrival.topic, spans),
     )
 
 

@@ -6,13 +6,16 @@ from dataclasses import asdict, dataclass, replace
 
 import structlog
 
+from koren_events.cloudevent import CloudEvent
 from koren_gateway.cluster.functions import Function, Functions
 from koren_gateway.errors import LeaseLost
 from koren_gateway.metrics import Metrics
 from koren_gateway.queue.queue import End, Kept, Progress, Queue, Taken, event_key
 from koren_gateway.queue.retries import GiveUp, Policy, Retry, after_failure
 from koren_gateway.settings import Settings
+from koren_gateway.tracing import Attempt, Spans, Trace, trace_id
 
+_CRASHES = ("Abandoned", "Evicted", "LeaseExpired", "OutOfMemory", "PodLost", "WorkerEnded")
 _log = structlog.get_logger()
 
 
@@ -42,12 +45,18 @@ class Attempts:
     """Ends attempts. Every call may raise StoreUnavailable and StoreBroken."""
 
     def __init__(
-        self, settings: Settings, queue: Queue, functions: Functions, metrics: Metrics
+        self,
+        settings: Settings,
+        queue: Queue,
+        functions: Functions,
+        metrics: Metrics,
+        spans: Spans | None = None,
     ) -> None:
         self._settings = settings
         self._queue = queue
         self._functions = functions
         self._metrics = metrics
+        self._spans = spans
         self._dice = random.Random()
 
     async def succeed(self, end: End, result: bytes) -> None:
@@ -87,7 +96,9 @@ class Attempts:
             case GiveUp():
                 progress = await self._queue.dead_letter(end, str(failure), failure.to_json())
                 outcome = "dead-lettered"
-        self._count(end, progress, outcome, problem=str(failure))
+        if failure.type in _CRASHES:
+            self._metrics.crashes.labels(function.name, failure.type).inc()
+        self._count(end, progress, outcome, failure)
 
     async def release(self, kept: Kept, failure: Failure) -> None:
         """Drops a lease whose holder is gone or knows nothing of it, if it has not ended."""
@@ -98,11 +109,22 @@ class Attempts:
         except LeaseLost:
             _log.info("lease had ended", function=kept.function, key=kept.key)
 
-    def taken(self, function: Function, taken: Taken) -> None:
-        """Notes the phases of an event that was handed out."""
+    def taken(self, function: Function, taken: Taken, *, cold: bool) -> None:
+        """Notes that an event was handed out, and its phases; `cold` says that its pod had none before."""
+        if cold:
+            self._metrics.starts.labels(function.name).inc()
+        if self._spans is not None:
+            self._note_wait(self._spans, function.name, taken)
         if taken.delivery == 1 and not taken.released_by:
             progress = Progress(1, taken.event, taken.phases)
             self._observe(function.name, taken.key, progress, "activated", "pod_started")
+
+    def traceparent(self, function: Function, taken: Taken) -> str:
+        """What the function's own spans are to be below; empty when the trace is not recorded here."""
+        attempt = _attempt(taken.trace, function.name, taken.key, taken.delivery, taken.event)
+        if self._spans is None or attempt is None or not attempt.run.sampled:
+            return ""
+        return str(attempt.run)
 
     def entered(self, function: Function, key: str, progress: Progress) -> None:
         """Notes that a handler was entered."""
@@ -116,15 +138,59 @@ class Attempts:
         if key == event_key(event.source, event.id):
             for name in names:
                 if name in progress.phases:
-                    self._metrics.phase(function, name, event.time_ms, progress.phases[name])
+                    # Of those that waited for a pod to start, the phase says so.
+                    start = "zero" if "pod_started" in progress.phases else "warm"
+                    self._metrics.phase(function, name, event.time_ms, progress.phases[name], start)
 
-    def _count(self, end: End, progress: Progress, outcome: str, **more: str) -> None:
+    def _note_wait(self, spans: Spans, function: str, taken: Taken) -> None:
+        attempt = _attempt(taken.trace, function, taken.key, taken.delivery, taken.event)
+        if attempt is None:
+            return
+        # A retry waits from when it was due; a redriven event was received long ago.
+        is_first = taken.delivery == 1 and taken.key == event_key(
+            attempt.event.source, attempt.event.id
+        )
+        spans.waited(
+            attempt,
+            due_ms=taken.phases["received"]
+            if is_first and taken.phases.get("received")
+            else taken.due_ms,
+        )
+
+    def _note_end(
+        self, spans: Spans, end: End, progress: Progress, outcome: str, failure: Failure | None
+    ) -> None:
+        attempt = _attempt(progress.trace, end.function, end.key, end.delivery, progress.event)
+        if attempt is None:
+            return
+        error = None
+        if failure is not None:
+            # What a handler's exception says may hold what it worked on: its kind is all that leaves the region.
+            error = failure.type, failure.type if failure.traceback else str(failure)
+        times_ms = {
+            **progress.phases,
+            **({"taken": progress.taken_ms} if progress.taken_ms else {}),
+        }
+        spans.ended(
+            attempt,
+            times_ms=times_ms,
+            outcome=outcome,
+            cold=progress.cold,
+            pod=progress.holder,
+            error=error,
+        )
+
+    def _count(
+        self, end: End, progress: Progress, outcome: str, failure: Failure | None = None
+    ) -> None:
         self._metrics.invocations.labels(end.function, outcome).inc()
         phases = progress.phases
         if "handler_entered" in phases and "handler_done" in phases:
             took_ms = phases["handler_done"] - phases["handler_entered"]
             self._metrics.handlers.labels(end.function).observe(max(0, took_ms) / 1000)
         self._observe(end.function, end.key, progress, "handler_done")
+        if self._spans is not None:
+            self._note_end(self._spans, end, progress, outcome, failure)
         log = _log.info if outcome == "succeeded" else _log.warning
         log(
             f"invocation {outcome}",
@@ -133,5 +199,14 @@ class Attempts:
             attempt=progress.attempt,
             event_id=progress.event.id if progress.event else None,
             subject=progress.event.subject if progress.event else None,
-            **more,
+            **trace_id(progress.trace),
+            **({} if failure is None else {"problem": str(failure)}),
         )
+
+
+def _attempt(
+    trace: Trace | None, function: str, key: str, delivery: int, event: CloudEvent | None
+) -> Attempt | None:
+    if trace is None or event is None:
+        return None
+    return Attempt(trace=trace, function=function, key=key, delivery=delivery, event=event)

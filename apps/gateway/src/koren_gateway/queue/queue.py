@@ -13,6 +13,7 @@ from koren_gateway.errors import LeaseLost, StoreBroken, StoreUnavailable
 from koren_gateway.queue.budgets import Memory
 from koren_gateway.queue.store import Store, number, unpacked
 from koren_gateway.settings import Settings
+from koren_gateway.tracing import Trace
 
 Phases = dict[str, int]
 """Unix time in milliseconds when an event reached each phase it has reached."""
@@ -54,6 +55,8 @@ class Entry:
     """Dead letter that this takes the place of, message included."""
     reason: str = ""
     """Why it becomes a dead letter at once."""
+    trace: str = ""
+    """Its `Trace` as it is kept; empty when it has none."""
 
     @property
     def subject(self) -> str:
@@ -97,6 +100,9 @@ class Taken:
     """Who released it, if it was held."""
     more: int
     """Subjects that are due still."""
+    due_ms: int
+    """Since when it could have been handed out."""
+    trace: Trace | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,12 @@ class Progress:
     event: CloudEvent | None
     phases: Phases
     was_held: bool = False
+    trace: Trace | None = None
+    taken_ms: int = 0
+    """When the delivery that has ended was handed out."""
+    cold: bool = False
+    """Whether it was the first event of its pod."""
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,11 +232,11 @@ class Queue:
         ]
 
     async def take(
-        self, function: Function, holder: str, started_ms: int | None
+        self, function: Function, holder: str, started_ms: int | None, *, cold: bool = False
     ) -> Taken | Nothing | Kept:
         """Leases the next due event of the function to `holder`.
 
-        `started_ms` is when the holder's process started.
+        `started_ms` is when the holder's process started, `cold` whether it has had no event yet.
         """
         answer = unpacked(
             await self._run(
@@ -233,6 +245,7 @@ class Queue:
                 holder=holder,
                 timeout=round(function.timeout_s * 1000),
                 started=started_ms,
+                cold=int(cold),
             )
         )
         match answer["state"]:
@@ -249,6 +262,8 @@ class Queue:
             phases=dict(answer["phases"]) if answer["phases"] else {},
             released_by=answer["released"].decode(errors="replace"),
             more=answer["more"],
+            due_ms=answer["due"],
+            trace=Trace.parse(answer["trace"]),
         )
 
     async def extend(
@@ -423,7 +438,12 @@ def _meta(event: CloudEvent | None) -> bytes:
 def _size(entry: Entry, meta: bytes) -> int:
     # The subject is in the names of a queue and of its places, too.
     subject = entry.subject.encode(errors="surrogatepass")
-    return len(entry.message) + len(meta) + 4 * len(subject)
+    return (
+        len(entry.message)
+        + len(meta)
+        + len(entry.trace.encode(errors="surrogatepass"))
+        + 4 * len(subject)
+    )
 
 
 def _packed(entry: Entry) -> dict[str, Any]:
@@ -438,6 +458,7 @@ def _packed(entry: Entry) -> dict[str, Any]:
         "received": entry.received_ms,
         "seen": bytes.fromhex(event_key(event.source, event.id)) if event and remembered else b"",
         "meta": meta,
+        "trace": entry.trace.encode(errors="surrogatepass"),
         "body": entry.message,
         "size": _size(entry, meta),
         "once": int(entry.once),
@@ -477,4 +498,8 @@ def _progress(answer: bytes | None, key: str, delivery: int) -> Progress:
         event=event_of(told.get("meta")),
         phases=dict(told.get("phases") or {}),
         was_held=bool(told.get("released")),
+        trace=Trace.parse(told.get("trace")),
+        taken_ms=told.get("taken", 0),
+        cold=bool(told.get("cold")),
+        holder=told.get("holder", b"").decode(errors="replace"),
     )

@@ -4,9 +4,9 @@
 -- whole when Redis is full, before the first write.
 --
 -- P: budgets, hold_for (ms), keep_dismissed (ms), receipts_kept, events
--- Each of events: key, subject, received (ms), seen (16 bytes; '' when repeats do not count), meta, body, size
---    (bytes that its body, attributes and subject take), once, call, letter (dead letter that it takes
---    the place of, or ''), reason ('' unless it is to be a dead letter itself), sequence ('' if none),
+-- Each of events: key, subject, received (ms), seen (16 bytes; '' when repeats do not count), meta, body,
+--    trace ('' if none), size (bytes that its body, attributes, trace and subject take), once, call,
+--    letter (dead letter that it takes the place of, or ''), reason ('' unless it is to be a dead letter itself), sequence ('' if none),
 --    hold (1: it waits for a person), topic,
 --    functions: a list of name, opens, closes, limit (ms)
 -- Returns for each {outcome, ms}: 'new', 'held', 'dismissed', 'dead-lettered' (held events are full),
@@ -40,7 +40,7 @@ local function hold(event, verdict)
   end
   call('HSET', key, 'state', 'held', 'subject', event.subject, 'topic', event.topic,
     'meta', event.meta, 'body', event.body, 'received', event.received,
-    'sequence', event.sequence, 'by', '', 'bytes', bytes)
+    'sequence', event.sequence, 'by', '', 'bytes', bytes, 'trace', event.trace)
   charge('held', '', bytes)
   if verdict then
     call('HSET', key, 'state', 'dismissed', 'by', verdict)

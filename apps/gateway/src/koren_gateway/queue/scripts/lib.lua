@@ -5,7 +5,8 @@
 -- koren:broken:<ms>:<key> when it is met:
 --   koren:seen                        sorted set: 16 bytes of an event's key, by ms when it last came
 --   koren:event:<event>               hash of an event with work or dead letters left: body, meta (JSON
---                                     of its attributes), received (ms), refs (invocations and letters)
+--                                     of its attributes), received (ms), refs (invocations and letters),
+--                                     trace (traceparent and topic, a line each) if it has one
 --   koren:functions                   set of the functions that have something here
 --   koren:gone                        hash: function -> ms since when its Deployment is missed
 --   koren:fn:<fn>:queue:<subject>     list of invocations' keys, in order
@@ -16,7 +17,8 @@
 --                                     (1: its result is for the caller alone), closes, sequence, bytes,
 --                                     released (by whom, if it was held), delivery (fences), attempts
 --                                     (handlers entered), and while leased: holder, deadline,
---                                     activated, pod_started, handler_entered
+--                                     taken (ms), cold (1: its pod's first event), activated,
+--                                     pod_started, handler_entered
 --   koren:fn:<fn>:incidents           sorted set of open incidents (subjects, short), by their limit in ms
 --   koren:fn:<fn>:closed:<subject>    string, sequence of the event that closed it (subject short); expires
 --   koren:fn:<fn>:activated           string, ms when the autoscaler was last told 'active'
@@ -34,7 +36,7 @@
 --   koren:held                        sorted set of held events, by ms when each is dismissed
 --   koren:dismissed                   sorted set of dismissed ones, by ms when each is forgotten
 --   koren:held:<event>                hash: state, subject, topic, meta, body, received, sequence, by,
---                                     bytes
+--                                     bytes, trace
 --   koren:holding:<subject>           list of the subject's held events, in order
 --   koren:verdict:<subject>           string: 'released\n<by>' or 'dismissed\n<by>' (subject short); expires
 --   koren:marks                       sorted set: keys of 'closed' and 'verdict', by ms when each expires
@@ -265,7 +267,7 @@ local function bury(id, name, letter, event, body, size)
 end
 
 local INVOCATION = { 'subject', 'event', 'once', 'call', 'closes', 'sequence', 'bytes', 'released',
-  'delivery', 'attempts', 'holder', 'deadline', 'activated', 'pod_started', 'handler_entered' }
+  'delivery', 'attempts', 'holder', 'deadline', 'taken', 'cold', 'activated', 'pod_started', 'handler_entered' }
 
 -- The invocation, if this delivery has its lease (and, if asked for, only when that ran out).
 local function leased_invocation(name, key, delivery, only_expired)
@@ -285,7 +287,7 @@ end
 
 -- Event and phases of an invocation, for receipts.
 local function its_event(has)
-  local its = fields('koren:event:' .. has.event, { 'received', 'meta' })
+  local its = fields('koren:event:' .. has.event, { 'received', 'meta', 'trace' })
   its.meta = its.meta or '{}'
   its.activated, its.pod_started = has.activated, has.pod_started
   its.handler_entered = has.handler_entered
@@ -413,7 +415,7 @@ local function put(work, wish)
 end
 
 -- Puts an event into the queue of each function that wants it; a full function's becomes its dead
--- letter. `event`: body, meta, received. Returns whether one that waits for an outcome was refused.
+-- letter. `event`: body, meta, received, trace. Returns whether one that waits for an outcome was refused.
 local function spread(work, event, wishes)
   local key = 'koren:event:' .. work.event
   local refused, unused = false, 0
@@ -422,6 +424,9 @@ local function spread(work, event, wishes)
   end
   if event then
     call('HSET', key, 'body', event.body, 'meta', event.meta, 'received', event.received)
+    if event.trace and event.trace ~= '' then
+      call('HSET', key, 'trace', event.trace)
+    end
   end
   call('HINCRBY', key, 'refs', #wishes)
   for _, wish in ipairs(wishes) do

@@ -8,7 +8,7 @@
 local holding = 'koren:holding:' .. P.subject
 local waiting = {}
 for _, key in ipairs(call('LRANGE', holding, 0, -1)) do
-  local held = fields('koren:held:' .. key, { 'subject', 'meta', 'body', 'sequence', 'bytes' })
+  local held = fields('koren:held:' .. key, { 'subject', 'meta', 'body', 'sequence', 'bytes', 'trace' })
   if held.subject and held.meta then
     waiting[#waiting + 1] = { key = key, held = held }
   else

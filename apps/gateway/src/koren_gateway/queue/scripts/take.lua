@@ -3,15 +3,15 @@
 -- passed over.
 --
 -- P: name, holder, lease (ms), timeout (ms), grace (ms: a lease ends at most so long after the
---    deadline), started (ms when the pod's process started; may be missing)
+--    deadline), started (ms when the pod's process started; may be missing), cold (1: the pod has had no event)
 -- Returns {state}: 'kept' with kept ('<fn>\n<key>\n<delivery>', the lease that the holder has still),
 --    'none' with due (ms until the next is due, or -1), 'taken' with key, delivery, deadline (ms),
---    body, meta, phases, released, more (subjects still due).
+--    body, meta, trace, phases, released, due (ms since when it was), more (subjects still due).
 
 local name = P.name
 local ready = of(name, 'ready')
 
-local function lease(subject, key, has, event)
+local function lease(subject, key, has, event, due)
   local invocation = of(name, 'invocation:' .. key)
   local delivery = call('HINCRBY', invocation, 'delivery', 1)
   local deadline = now + P.timeout
@@ -19,7 +19,7 @@ local function lease(subject, key, has, event)
   local phases = {}
   local received = tonumber(event.received)
   phases.received = received
-  call('HSET', invocation, 'holder', P.holder, 'deadline', deadline)
+  call('HSET', invocation, 'holder', P.holder, 'deadline', deadline, 'taken', now, 'cold', P.cold)
   for phase, ms in pairs({
     activated = number(call('GET', of(name, 'activated'))),
     pod_started = P.started or 0,
@@ -33,7 +33,7 @@ local function lease(subject, key, has, event)
   call('HSET', 'koren:holders', P.holder, name .. '\n' .. key .. '\n' .. delivery)
   return cmsgpack.pack({
     state = 'taken', key = key, delivery = delivery, deadline = deadline, body = event.body,
-    meta = event.meta, phases = phases, released = has.released or '',
+    meta = event.meta, trace = event.trace or '', phases = phases, released = has.released or '', due = due,
     more = call('ZCOUNT', ready, '-inf', now),
   })
 end
@@ -67,9 +67,9 @@ while true do
   local key = call('LINDEX', of(name, 'queue:' .. subject), 0)
   if key then
     local has = fields(of(name, 'invocation:' .. key), { 'subject', 'event', 'released', 'bytes', 'holder' })
-    local event = fields('koren:event:' .. (has.event or key), { 'body', 'meta', 'received' })
+    local event = fields('koren:event:' .. (has.event or key), { 'body', 'meta', 'received', 'trace' })
     if has.subject and event.body and event.meta then
-      return lease(subject, key, has, event)
+      return lease(subject, key, has, event, due)
     end
     forget_invocation(name, key, has)
     count_dropped('broken', 1)
