@@ -430,3 +430,9 @@ async def test_starts_crashes_and_times_from_zero_are_told_by_function(lab: Lab)
     assert await lab.metric("crashes_total", **function, reason="WorkerEnded") == 1
     assert await lab.metric("crashes_total", **function, reason="InitError") == 1
     assert await lab.metric("handler_seconds_count", **function) == 2
+
+
+async def test_a_pod_is_told_the_events_id_before_it_reads_the_event(lab: Lab) -> None:
+    await lab.broker.publish(id="사고 1")
+    answer = await lab.pod().call("GET", "/v1/invocation/next")
+    assert answer.headers["Koren-Event-Id"] == "%EC%82%AC%EA%B3%A0%201"

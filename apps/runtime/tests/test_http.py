@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from koren_runtime.http import Connection, ProtocolError, quote
+from koren_runtime.http import Connection, ProtocolError, quote, unquote
 
 
 @contextmanager
@@ -70,3 +70,14 @@ def test_an_answer_that_is_none(token: str, answer: bytes, error: type[Exception
 
 def test_paths_are_quoted() -> None:
     assert quote("a/b c%ü~") == "a/b%20c%25%C3%BC~"
+
+
+@pytest.mark.parametrize("text", ["", "plain-1", "사고 1", "100%", "a/b", "%41"])
+def test_a_quoted_text_comes_back(text: str) -> None:
+    assert unquote(quote(text)) == text
+
+
+@pytest.mark.parametrize("text", ["%4", "%zz"])
+def test_what_nobody_quoted_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        unquote(text)

@@ -3,9 +3,12 @@
 import os
 from pathlib import Path
 
+import pytest
 from gateway_double import GatewayDouble, Pod
 
+from koren_runtime.http import Response
 from koren_runtime.log import TAIL_MAX_BYTES, Log
+from koren_runtime.supervisor import Invocation
 
 PRINTING = """\
 def handle(event, context):
@@ -130,3 +133,14 @@ def test_an_event_id_makes_no_lines_of_its_own(tmp_path: Path) -> None:
     log.printed(b"line\n")
     os.close(file)
     assert (tmp_path / "log").read_text() == "[x?[event-2] forged?[2J?] line\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "event_id"),
+    [({"koren-event-id": "%EC%82%AC%EA%B3%A0-1"}, "사고-1"), ({}, "key-1"), ({"koren-event-id": "%zz"}, "key-1")],
+)
+def test_lines_before_the_handler_is_entered_have_the_events_id(
+    told: dict[str, str], event_id: str
+) -> None:
+    headers = {"koren-invocation-id": "key-1", "koren-attempt": "1", **told}
+    assert Invocation(Response(200, headers, b""), 0.0).event_id == event_id

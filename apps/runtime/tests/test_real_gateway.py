@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,9 @@ GATEWAY_TESTS = Path(__file__).parents[2] / "gateway" / "tests"
 sys.path.append(str(GATEWAY_TESTS))
 koren_events: Any = pytest.importorskip("koren_events")
 pytest.importorskip("koren_gateway")
+pytest.importorskip("opentelemetry.sdk")
+sys.path.append(str(Path(__file__).parents[2] / "events" / "tests"))
+collector: Any = pytest.importorskip("collector")
 lab: Any = pytest.importorskip("gateway_lab")
 
 HANDLER = """\
@@ -33,7 +37,15 @@ def handle(event, context):
 
 
 @pytest.fixture
-def region(tmp_path: Path) -> Iterator[tuple[Any, Any]]:
+def traces() -> Iterator[Any]:
+    """A collector of traces."""
+    made = collector.Collector()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def region(tmp_path: Path, traces: Any) -> Iterator[tuple[Any, Any]]:
     """A broker, Redis and gateway; its settings and certificates."""
     pki = lab.Pki(tmp_path)
     redis = lab.RedisServer(tmp_path / "redis")
@@ -43,7 +55,11 @@ def region(tmp_path: Path) -> Iterator[tuple[Any, Any]]:
     settings = lab.settings(pki, redis, broker.port, retry_base_s=0.1, retry_cap_s=0.2)
     gateway = subprocess.Popen(
         [sys.executable, GATEWAY_TESTS / "gateway_process.py"],
-        env={**os.environ, **lab.environment(settings)},
+        env={
+            **os.environ,
+            **lab.environment(settings),
+            "KOREN_GATEWAY_OTLP_ENDPOINT": traces.endpoint,
+        },
     )
     yield settings, pki
     gateway.terminate()
@@ -53,7 +69,7 @@ def region(tmp_path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def test_an_event_reaches_its_handler_and_its_result_comes_back(
-    region: tuple[Any, Any], tmp_path: Path
+    region: tuple[Any, Any], tmp_path: Path, traces: Any
 ) -> None:
     settings, pki = region
     certificate, key = pki.issue("operator")
@@ -81,6 +97,7 @@ def test_an_event_reaches_its_handler_and_its_result_comes_back(
         cert=certificate,
         key=key,
         client_id="operator",
+        telemetry=koren_events.Telemetry(endpoint=traces.endpoint),
     ) as publisher:
         try:
             publisher.publish(good)
@@ -102,3 +119,44 @@ def test_an_event_reaches_its_handler_and_its_result_comes_back(
         finally:
             pod.terminate()
     assert pod.wait() == 0
+    check_trace(traces, "good", attempts=1)
+    check_trace(traces, "bad", attempts=3)
+    # A pod starts once, for whichever event came first.
+    runs = {
+        run.attributes["messaging.message.id"]: run
+        for run in reversed(traces.named("report-incident"))
+    }
+    assert {id: run.attributes["faas.coldstart"] for id, run in runs.items()} == {
+        "good": True,
+        "bad": False,
+    }
+
+
+def check_trace(traces: Any, id: str, attempts: int) -> None:
+    """From the publisher to the function's run, each span is below the one that led to it."""
+    topic = "events/seoul/cctv-seoul-01/accident"
+    traces.wait(f"publish {topic}")
+
+    def spans_of(name: str) -> Any:
+        return [span for span in traces.named(name) if span.trace_id == publish.trace_id]
+
+    [publish] = [
+        span
+        for span in traces.named(f"publish {topic}")
+        if span.attributes["messaging.message.id"] == id
+    ]
+    until = time.monotonic() + 15
+    while len(spans_of("report-incident")) < attempts:
+        assert time.monotonic() < until, [span.name for span in traces.spans]
+        time.sleep(0.02)
+    [intake] = spans_of(f"receive {topic}")
+    delivered, runs = spans_of("deliver report-incident"), spans_of("report-incident")
+    assert publish.parent_id == "" and intake.parent_id == publish.span_id
+    assert [span.parent_id for span in spans_of("queue report-incident")] == [
+        intake.span_id
+    ] * attempts
+    assert [span.parent_id for span in delivered] == [intake.span_id] * attempts
+    assert [run.parent_id for run in runs] == [span.span_id for span in delivered]
+    assert [span.attributes.get("error.type") for span in delivered] == (
+        [None] if id == "good" else ["ValueError"] * 3
+    )

@@ -160,6 +160,15 @@ def quote(text: str) -> str:
     )
 
 
+def unquote(text: str) -> str:
+    """The inverse of `quote`. Raises ValueError."""
+    first, *rest = text.split("%")
+    found = first.encode()
+    for part in rest:
+        found += bytes.fromhex(part[:2]) + part[2:].encode()
+    return found.decode(errors="replace")
+
+
 def look_up(host: str, port: int) -> "Addresses":
     """The addresses of a name. Nothing limits how long it takes. Raises OSError."""
     # As bytes: text would be encoded by the idna codec, and importing that takes longer than the

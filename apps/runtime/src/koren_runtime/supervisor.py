@@ -15,7 +15,7 @@ from koren_runtime import frames
 from koren_runtime.contract import failure
 from koren_runtime.fast_json import dumps, loads
 from koren_runtime.frames import BrokenFrame, Frames, pack
-from koren_runtime.http import Connection, ProtocolError, Response, look_up, number, quote
+from koren_runtime.http import Connection, ProtocolError, Response, look_up, number, quote, unquote
 from koren_runtime.log import TAIL_MAX_BYTES, Log
 from koren_runtime.settings import WORKER, BadSetting, Settings, environment
 from koren_runtime.worker import work
@@ -67,6 +67,7 @@ class Invocation:
         "beat_at",
         "entered",
         "entered_known",
+        "event_id",
         "id",
         "lease_s",
         "lease_until",
@@ -81,6 +82,10 @@ class Invocation:
         if number(self.attempt) is None:
             raise ProtocolError(f"the gateway's event has the attempt {self.attempt[:80]!r}")
         self.message = response.body
+        try:
+            self.event_id = unquote(response.headers.get("koren-event-id", "")) or self.id
+        except ValueError:
+            self.event_id = self.id  # the worker tells it, once it has read the event
         self.entered = False
         self.entered_known = False
         self.lease_s = LEASE_S
@@ -226,8 +231,7 @@ class Supervisor:
         """Returns when the pod is to end and no event is in hand."""
         self._worker = Worker(self._settings)
         while (invocation := self._next()) is not None:
-            # Until the worker has read the event's own id.
-            self._log.belongs_to(invocation.id)
+            self._log.belongs_to(invocation.event_id)
             self._invoke(invocation)
             self._warm = True
             self._log.belongs_to("-")

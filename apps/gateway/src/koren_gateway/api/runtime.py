@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import structlog
 from aiohttp import web
@@ -165,6 +166,8 @@ class RuntimeApi:
             headers={
                 "Content-Type": CONTENT_TYPE,
                 "Koren-Invocation-Id": taken.key,
+                # For the pod's log, before its worker has read the event. Ids may be in any script.
+                "Koren-Event-Id": quote(event.id),
                 "Koren-Attempt": str(taken.delivery),
                 "Koren-Deadline-Ms": str(taken.deadline_ms),
                 "Koren-Lease-Ms": self._lease_ms,
