@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Log-in at a provider of OpenID Connect.
 
-The stand-in keeps to the contract (discovery, PKCE with S256, codes for one use, client authentication, signed ID tokens,
+The stand-in keeps to the contract (discovery, PKCE with S256, codes for one use, client authentication, signed tokens,
 a JWKS) so that it can also break it, one point at a time.
 """
 

@@ -503,7 +503,10 @@ class Site:
     def _receipt(self, place: _Place, receipt: Receipt, now: datetime) -> None:
         if self._starts.receipt(receipt):
             self._say(Topic.FUNCTIONS)
-        self._incidents.receipt(receipt, now)
+        incident = self._incidents.receipt(receipt, now)
+        if incident is not None and receipt.function:
+            count = place.cluster.count(receipt.function)
+            self._incidents.pods(receipt.region, receipt.function, count, now)
         if receipt.state in (ReceiptState.HELD, ReceiptState.DISMISSED, ReceiptState.RECEIVED):
             place.ask.set()
         if receipt.state is ReceiptState.DEAD_LETTERED:

@@ -38,13 +38,15 @@ class ApiServer:
         self.region = settings.name
         self._base = settings.server.rstrip("/")
         self._token_file = settings.token
-        self._http = http or with_authority(settings.authority, _ANSWER_S)
+        self._authority = settings.authority
+        self._made = http
         self.answers = asyncio.Event()
         """Set while it answers."""
 
     async def close(self) -> None:
         """Close its connections."""
-        await self._http.aclose()
+        if self._made is not None:
+            await self._made.aclose()
 
     async def probe(self, on_change: Callable[[bool], None]) -> None:
         """Ask it again and again whether it is there; told when that changes, and first."""
@@ -155,7 +157,9 @@ class ApiServer:
         backoff = Backoff()
         selected = {"labelSelector": selector} if selector else {}
         while True:
-            await self.answers.wait()
+            if not self.answers.is_set():
+                await self.answers.wait()
+                backoff.worked()
             try:
                 version = await self._list(path, selected, on_list)
                 backoff.worked()
@@ -163,7 +167,8 @@ class ApiServer:
                     version = await self._follow(path, selected, version, on_event)
             except (SourceDown, ValueError, KeyError, TypeError) as error:
                 _log.warning("watch begins anew", region=self.region, path=path, problem=str(error)[:300])
-                await asyncio.sleep(backoff.failed())
+                if self.answers.is_set():
+                    await asyncio.sleep(backoff.failed())
 
     async def _list(self, path: str, selected: Mapping[str, str], on_list: Callable[[list[Object]], None]) -> str:
         items: list[Object] = []
@@ -203,18 +208,32 @@ class ApiServer:
         """Its lines, until it does not answer any more: a watch over a line that was cut says nothing."""
         while True:
             following = asyncio.ensure_future(anext(lines, None))
-            while not following.done():
-                await asyncio.wait([following], timeout=PROBE_EVERY_S)
-                if not following.done() and not self.answers.is_set():
+            try:
+                while not following.done():
+                    await asyncio.wait([following], timeout=PROBE_EVERY_S)
+                    if not following.done() and not self.answers.is_set():
+                        return
+                line = following.result()
+            finally:
+                # The lines can't be closed while one is waited for.
+                if not following.done():
                     following.cancel()
                     with contextlib.suppress(asyncio.CancelledError, SourceDown):
                         await following
-                    return
-            line = following.result()
             if line is None:
                 return
             if line:
                 yield line
+
+    @property
+    def _http(self) -> httpx.AsyncClient:
+        if self._made is None:
+            # A region that has never answered gives its authority with its token, later.
+            try:
+                self._made = with_authority(self._authority, _ANSWER_S)
+            except OSError as error:
+                raise SourceDown(f"{self.region}: its authority can't be read: {error}") from None
+        return self._made
 
     def _token(self) -> str:
         return _text(self._token_file)
