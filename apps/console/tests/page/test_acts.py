@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from conftest import Reader, Served, accessible, fits, serve, shot
 from playwright.sync_api import expect
+from reading import Reader, Served, accessible, fits, serve, shot
 
 ENGLISH = {"Accept-Language": "en"}
 

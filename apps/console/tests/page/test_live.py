@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import time
 
-from conftest import Reader, serve, shot
 from playwright.sync_api import expect
+from reading import Reader, serve, shot
 
 
 def test_incident_from_its_event_until_zero(reader: Reader) -> None:

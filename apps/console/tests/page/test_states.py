@@ -6,8 +6,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import Reader, accessible, fits, serve, shot
 from playwright.sync_api import expect
+from reading import Reader, accessible, fits, serve, shot
 
 from koren_console.simulation import Mood
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import Reader, Served, accessible, fits, shot
 from playwright.sync_api import expect
+from reading import Reader, Served, accessible, fits, shot
 
 VIEWS = {
     "now": ("/", "현황", "Now"),
@@ -69,7 +69,7 @@ def test_korean_pages_have_no_english_left(quiet: Served, reader: Reader) -> Non
     page = reader.open(f"{quiet.url}/", language="ko-KR")
     for path in ("/", "/incidents", "/functions", "/regions", "/held", "/dead-letters", "/alerts", "/saved"):
         page.goto(quiet.url + path)
-        words = page.locator("th, dt, h1, h2, button, label, .state, .asof").all_inner_texts()
+        words = page.locator("main :is(th, dt, h1, h2, button, label, .state, .asof)").all_inner_texts()
         english = [word for word in words if re.fullmatch(r"[A-Za-z ]{4,}", word.strip())]
         known = {"English", "report-incident"} | {alert.name for alert in quiet.board.alerts()}
         assert not [word for word in english if word.strip() not in known and "CPU" not in word], path

@@ -79,13 +79,14 @@ def exact(at: datetime, where: ZoneInfo) -> str:
     return f"{local:%Y-%m-%d %H:%M:%S}.{local.microsecond // 1000:03d} {local:%Z} · {utc:%H:%M:%S} UTC"
 
 
-def clock(at: datetime, where: ZoneInfo, now: datetime) -> str:
-    """A time in the reader's zone; with its date when that is another day."""
+def clock(at: datetime, where: ZoneInfo, now: datetime, *, seconds: bool = True) -> str:
+    """A time in the reader's zone; with its date, and seconds only on demand, when that is another day."""
     local = at.astimezone(where)
     today = now.astimezone(where).date()
     if local.date() == today:
         return f"{local:%H:%M:%S}"
-    return f"{local:%m-%d %H:%M}" if local.year == today.year else f"{local:%Y-%m-%d %H:%M}"
+    date = f"{local:%m-%d}" if local.year == today.year else f"{local:%Y-%m-%d}"
+    return f"{date} {local:%H:%M:%S}" if seconds else f"{date} {local:%H:%M}"
 
 
 def stale(as_of: datetime | None, now: datetime, after: timedelta = timedelta(seconds=60)) -> bool:

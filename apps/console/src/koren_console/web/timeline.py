@@ -88,29 +88,28 @@ def axis(marks: Sequence[Mark], start: datetime, end: datetime, words: dict[str,
     ticks = [Tick(index * step / span * 100, index * step) for index in range(int(span / step) + 1)]
     lanes = []
     for lane in LANES:
-        bars: list[Bar] = []
-        taken = -100.0
-        for mark in marks:
-            x = (mark.at - start).total_seconds() / span * 100
-            if mark.lane != lane or x > 100 or x < 0:
-                continue
-            until = min(100.0, (mark.until - start).total_seconds() / span * 100) if mark.until else x
-            # The end of a handler is the end of its bar.
-            label = "" if mark.what == "succeeded" else words.get(mark.what, mark.what)
-            length = sum(2 if ord(letter) > 0x1100 else 1 for letter in label) * LETTER + 2
-            if until - x >= length:
-                label_x, anchor, begins = x + 1, "start", x
-            elif max(until, x) + length <= 100:
-                label_x, anchor, begins = max(until, x) + 1, "start", max(until, x)
-            else:
-                label_x, anchor, begins = x - 1, "end", x - length
-            if begins < taken:
-                label = ""
-            elif label:
-                taken = max(begins + length, until if begins == x else 0)
-            bars.append(Bar(mark, x, until - x, label, anchor, label_x))
-        lanes.append((lane, bars))
+        own = [mark for mark in marks if mark.lane == lane and start <= mark.at <= start + timedelta(seconds=span)]
+        taken: list[tuple[float, float]] = []
+        # What went wrong is labelled first, where not all labels have room.
+        bars = [_bar(mark, start, span, words, taken) for mark in sorted(own, key=lambda mark: mark.what not in BAD)]
+        lanes.append((lane, sorted(bars, key=lambda bar: bar.x)))
     return Axis(start, span, ticks, lanes)
+
+
+def _bar(mark: Mark, start: datetime, span: float, words: dict[str, str], taken: list[tuple[float, float]]) -> Bar:
+    """The mark on the axis, with a label where none of the `taken` spans is in its way."""
+    x = (mark.at - start).total_seconds() / span * 100
+    until = min(100.0, (mark.until - start).total_seconds() / span * 100) if mark.until else x
+    # The end of a handler is the end of its bar.
+    label = "" if mark.what == "succeeded" else words.get(mark.what, mark.what)
+    length = sum(2 if ord(letter) > 0x1100 else 1 for letter in label) * LETTER + 2
+    within = (x, x + length) if until - x >= length else None
+    for begin, anchor in ((within[0] if within else until, "start"), (until, "start"), (x - length, "end")):
+        free = begin >= 0 and begin + length <= 100
+        if label and free and all(begin + length <= other or begin >= end for other, end in taken):
+            taken.append((begin, begin + length))
+            return Bar(mark, x, until - x, label, anchor, begin + 1 if anchor == "start" else x - 1)
+    return Bar(mark, x, until - x, "", "start", x)
 
 
 def first_post(marks: Sequence[Mark]) -> datetime | None:

@@ -127,7 +127,7 @@ class View:
         """A `<time>`: how long ago within an hour, else the clock; exact with its zone on hover."""
         if at is None:
             return Markup(figures.UNKNOWN)
-        said = figures.clock(at, self.zone, self.now)
+        said = figures.clock(at, self.zone, self.now, seconds=not relative)
         kind = "clock"
         if relative:
             kind = "age"

@@ -26,7 +26,6 @@ async def now(view: View) -> Response:
     zoom = board.region(view.request.query_params.get("zoom", ""))
     cameras = [camera for camera in board.cameras() if zoom is None or camera.region == zoom.name]
     box = atlas.whole() if zoom is None else atlas.around([one.place for one in cameras if one.place])
-    shown = cameras if zoom else [camera for camera in cameras if camera.health in (Health.ACT, Health.WATCH)]
     incidents = [one for one in board.incidents() if one.state == "open"]
     listed = regions if len(regions) <= REGIONS else [one for one in regions if one.health is not Health.OK][:REGIONS]
     return view.page(
@@ -39,7 +38,7 @@ async def now(view: View) -> Response:
         zoom=zoom,
         box=box,
         places=[(region, *atlas.frame().point(region.place)) for region in reversed(regions) if region.place],
-        dots=atlas.dots(shown, box),
+        dots=atlas.dots(cameras, box) if zoom else [],
         cameras=cameras,
         held=sorted(board.held(), key=lambda one: one.since)[:MOST],
         held_all=len(board.held()),

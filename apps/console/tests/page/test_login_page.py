@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from argon2 import PasswordHasher
-from conftest import Reader, Served, accessible, fits, shot
 from playwright.sync_api import expect
+from reading import Reader, Served, accessible, fits, shot
 
 from koren_console.auth import Audit, Auth, Guard
 from koren_console.auth.sessions import Session, Sessions
