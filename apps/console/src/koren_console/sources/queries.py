@@ -7,13 +7,19 @@ from dataclasses import dataclass
 
 _PHASE = "koren_gateway_phase_seconds_bucket"
 _PODS = "koren_function_pods"
-_PODS_MAX = "koren_hpa_max_replicas"
+_USED = "koren_function_pod_seconds_total"
+# One pod that is always there, and what more the load asked for.
+_ALWAYS_ON = f"clamp_min(sum by (region, function) ({_PODS}), 1)"
+# Each replica of a gateway tells the same.
+_QUEUED = (
+    "max by (region, function)"
+    " (koren_gateway_runnable_subjects + koren_gateway_waiting_subjects + koren_gateway_in_flight)"
+)
 OBJECTIVE_S = 2.0
 """Within which an event is to be handled."""
 
 REGION_FIGURES: dict[str, str] = {
-    "queued": "sum by (region) (koren_gateway_runnable_subjects + koren_gateway_waiting_subjects"
-    " + koren_gateway_in_flight)",
+    "queued": f"sum by (region) ({_QUEUED})",
     "dead_letters": "max by (region) (koren_gateway_dead_letters)",
 }
 """One value a region."""
@@ -22,8 +28,8 @@ HOSTS: dict[str, str] = {
     "up": 'max by (region, instance) (up{job="node"})',
     "cpu": '1 - avg by (region, instance) (rate(node_cpu_seconds_total{mode="idle"}[1m]))',
     "memory": "1 - max by (region, instance) (node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes)",
-    "disk": '1 - min by (region, instance) (node_filesystem_avail_bytes{fstype!~"tmpfs|ramfs|overlay"}'
-    ' / node_filesystem_size_bytes{fstype!~"tmpfs|ramfs|overlay"})',
+    "disk": '1 - min by (region, instance) (node_filesystem_avail_bytes{fstype!~"tmpfs|ramfs"}'
+    ' / node_filesystem_size_bytes{fstype!~"tmpfs|ramfs"})',
 }
 """One value a host."""
 
@@ -49,8 +55,7 @@ CAMERAS: dict[str, str] = {
 """One value a camera."""
 
 FUNCTIONS: dict[str, str] = {
-    "queued": "sum by (region, function) (koren_gateway_runnable_subjects + koren_gateway_waiting_subjects"
-    " + koren_gateway_in_flight)",
+    "queued": _QUEUED,
     "per_minute": 'sum by (region, function) (rate(koren_gateway_invocations_total{outcome="succeeded"}[5m])) * 60',
     "errors_per_minute": 'sum by (region, function) (rate(koren_gateway_invocations_total{outcome!="succeeded"}[5m]))'
     " * 60",
@@ -65,18 +70,18 @@ PHASES: dict[str, str] = {
 
 SUMMARY: dict[str, str] = {
     "events_last_hour": 'sum(increase(koren_gateway_events_total{outcome!~"duplicate|dismissed"}[1h]))',
-    "p95_from_zero": f'histogram_quantile(0.95, sum by (le) (rate({_PHASE}{{phase="handler_entered"}}[1h])))',
+    "p95_from_zero": "histogram_quantile(0.95, sum by (le)"
+    f' (rate({_PHASE}{{phase="handler_entered",start="zero"}}[1h])))',
     # Dropped for want of room. What a broker drops, its publisher sends again.
     "lost": 'sum(max by (region, what) (delta(koren_gateway_dropped{what!~"state-full|dead-letters-by-age"}[1h])))',
     "retried": 'sum(increase(koren_gateway_invocations_total{outcome=~"failed|lost"}[1h]))',
     "dead": "sum(max by (region) (koren_gateway_dead_letters))",
-    "saved": f"1 - sum(sum_over_time({_PODS}[7d:1m])) / sum(sum_over_time(({_PODS_MAX})[7d:1m]))",
+    "saved": f"1 - sum(increase({_USED}[7d])) / (sum(sum_over_time(({_ALWAYS_ON})[7d:1m])) * 60)",
 }
 
-
 SAVINGS = {
-    "used": f"sum by (region, function) (sum_over_time({_PODS}[%s:1m])) * 60",
-    "always_on": f"sum by (region, function) (sum_over_time(({_PODS_MAX})[%s:1m])) * 60",
+    "used": f"sum by (region, function) (increase({_USED}[%s]))",
+    "always_on": f"sum_over_time(({_ALWAYS_ON})[%s:1m]) * 60",
 }
 """Pod-seconds a function over a span, `%s`."""
 
@@ -104,7 +109,7 @@ CHARTS: dict[str, dict[str, Chart]] = {
         "p50": Chart("s", f'histogram_quantile(0.5, sum by (le) (rate({_PHASE}{{phase="handler_entered",%s}}[5m])))'),
     },
     "pods": {"pods": Chart("pods", f"sum({_PODS}{{%s}})")},
-    "queued": {"queued": Chart("events", "sum(koren_gateway_runnable_subjects{%s})")},
+    "queued": {"queued": Chart("events", "sum(max by (region, function) (koren_gateway_runnable_subjects{%s}))")},
 }
 """By the name that the page asks for: its lines."""
 
