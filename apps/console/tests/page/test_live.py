@@ -82,3 +82,11 @@ def test_logs_are_followed(reader: Reader) -> None:
         served.do(served.board.begin, "seoul")
         expect(page.locator("#followed")).to_contain_text("handler entered, attempt 1")
         page.get_by_role("button", name="Stop following").click()
+
+
+def test_what_waits_is_counted_on_every_view(reader: Reader) -> None:
+    with serve(every_s=0) as served:
+        page = reader.open(f"{served.url}/saved")
+        expect(page.locator("#views .badge")).to_have_text("1")
+        served.do(served.board.hold, "busan")
+        expect(page.locator("#views .badge")).to_have_text("2")
