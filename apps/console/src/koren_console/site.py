@@ -10,12 +10,11 @@ import asyncio
 import contextlib
 import json
 import time
-import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import structlog
@@ -37,7 +36,6 @@ from koren_console.model import (
     Node,
     Outcome,
     Part,
-    Place,
     Refused,
     Region,
     Role,
@@ -47,7 +45,19 @@ from koren_console.model import (
     Topic,
     Words,
 )
-from koren_console.settings import Point, RegionSettings, Settings
+from koren_console.records import (
+    FunctionFigures,
+    Made,
+    camera_health,
+    event_of,
+    letter_of,
+    parsed,
+    place_of,
+    status_of,
+    whole,
+)
+from koren_console.refusals import counted, missing, or_refused, outcome_of, refused
+from koren_console.settings import RegionSettings, Settings
 from koren_console.sources import queries
 from koren_console.sources.alertmanager import Alertmanager
 from koren_console.sources.apiserver import ApiServer
@@ -66,7 +76,6 @@ from koren_console.sources.prometheus import Prometheus
 from koren_console.sources.starts import Starts
 from koren_events.health import Health as PartHealth
 from koren_events.receipt import Receipt, ReceiptState
-from koren_events.times import format_time, parse_time
 
 _ALERTS_EVERY_S = 5.0
 _GATEWAY_EVERY_S = 30.0
@@ -110,8 +119,8 @@ class Site:
         self._history = history
         self._audit = audit
         self._changes = Changes()
-        self._made_regions: _Made[Region] = _Made()
-        self._made_functions: _Made[Function] = _Made()
+        self._made_regions: Made[Region] = Made()
+        self._made_functions: Made[Function] = Made()
         self._figures = Figures()
         self._starts = Starts()
         self._alerts: list[Alert] = []
@@ -176,11 +185,11 @@ class Site:
             alerts=sum(1 for one in self._alerts if one.silenced_until is None and not one.inhibited),
             pods=sum(counts) if counts else None,
             pods_maximum=sum(one or 0 for one in maxima) if maxima else None,
-            events_last_hour=_whole(figures.summary("events_last_hour")),
+            events_last_hour=whole(figures.summary("events_last_hour")),
             p95_from_zero=figures.summary("p95_from_zero"),
-            lost=_whole(figures.summary("lost")),
-            retried=_whole(figures.summary("retried")),
-            dead=_whole(figures.summary("dead")),
+            lost=whole(figures.summary("lost")),
+            retried=whole(figures.summary("retried")),
+            dead=whole(figures.summary("dead")),
             saved=figures.summary("saved"),
             as_of=figures.as_of,
         )
@@ -203,8 +212,8 @@ class Site:
                 id=one.id,
                 region=one.region,
                 title=Words(one.title.ko, one.title.en),
-                place=_point(one.place),
-                health=_camera_health(connected.get((one.id,)), moving.get((one.id,))),
+                place=place_of(one.place),
+                health=camera_health(connected.get((one.id,)), moving.get((one.id,))),
                 last_frame=self._figures.as_of if moving.get((one.id,), 0) > 0 else None,
             )
             for one in self._cameras.values()
@@ -215,7 +224,7 @@ class Site:
 
     def functions(self) -> Sequence[Function]:
         def made() -> list[Function]:
-            figures = _FunctionFigures(self._figures)
+            figures = FunctionFigures(self._figures)
             return [
                 self._function(place, placed, figures)
                 for place in self._places.values()
@@ -274,16 +283,16 @@ class Site:
     async def dead_letters(self) -> Sequence[DeadLetter]:
         async def of(place: _Place) -> list[DeadLetter]:
             rows = await place.gateway.pages("/dead-letters", "dead_letters")
-            return [_letter(place.settings.name, row) for row in rows]
+            return [letter_of(place.settings.name, row) for row in rows]
 
         found, failed = await self._everywhere(of)
         if failed and not found:
-            raise _refused(failed[0])
+            raise refused(failed[0])
         return sorted((one for part in found for one in part), key=lambda one: one.at, reverse=True)
 
     async def dead_letter(self, region: str, id: str) -> dict[str, Any]:
         gateway = self._known(region).gateway
-        return {"region": region, **await _or_refused(gateway.get(f"/dead-letters/{quote(id, safe='')}"))}
+        return {"region": region, **await or_refused(gateway.get(f"/dead-letters/{quote(id, safe='')}"))}
 
     async def logs(
         self,
@@ -299,7 +308,7 @@ class Site:
         limit: int = 500,
     ) -> Sequence[LogLine]:
         if self._logs is None:
-            raise _missing("logs", "로그 저장소")
+            raise missing("logs", "로그 저장소")
         wanted = {"event_id": event, "subject": subject, "function": function, "region": region, "host": host}
         end = until or datetime.now(UTC) + timedelta(minutes=1)
         begin = since or end - _LOG_SPAN
@@ -307,7 +316,7 @@ class Site:
             incident = await self.incident(subject)
             begin = min(begin, incident.began) if incident else begin
         events = await self._events_of(subject) if subject else []
-        return await _or_refused(self._logs.find(wanted, text, begin, end, limit, events))
+        return await or_refused(self._logs.find(wanted, text, begin, end, limit, events))
 
     async def follow(self, region: str, function: str) -> AsyncIterator[str]:
         place = self._known(region)
@@ -347,15 +356,15 @@ class Site:
 
     async def series(self, name: str, region: str, function: str, span: timedelta) -> Sequence[Series]:
         if self._prometheus is None:
-            raise _missing("Prometheus", "Prometheus")
+            raise missing("Prometheus", "Prometheus")
         if name not in queries.CHARTS:
             raise Refused(Words(f"{name}라는 지표는 없습니다.", f"There is no figure {name}."))
-        return await _or_refused(self._prometheus.series(name, region, function, span))
+        return await or_refused(self._prometheus.series(name, region, function, span))
 
     async def savings(self, span: timedelta) -> Sequence[Saving]:
         if self._prometheus is None:
-            raise _missing("Prometheus", "Prometheus")
-        return await _or_refused(self._prometheus.savings(span))
+            raise missing("Prometheus", "Prometheus")
+        return await or_refused(self._prometheus.savings(span))
 
     # Acts.
 
@@ -368,7 +377,7 @@ class Site:
     async def _decide(self, region: str, id: str, who: str, role: Role, verb: str, done: str) -> Outcome:
         place = self._known(region)
         async with self._audited(who, role, verb, f"{region}/held/{id}"):
-            answer = await _or_refused(place.gateway.act(role, who, "POST", "held", id, verb))
+            answer = await or_refused(place.gateway.act(role, who, "POST", "held", id, verb))
         place.held = [one for one in place.held if one.id != id]
         place.ask.set()
         self._say(Topic.HELD)
@@ -383,11 +392,11 @@ class Site:
 
     async def redrive(self, region: str, ids: Sequence[str], who: str, role: Role) -> Outcome:
         done, reasons = await self._each(region, ids, who, role, "redrive", "POST", "redrive")
-        return _counted(region, done, reasons, ("다시 처리하도록 보냈습니다", "sent again"))
+        return counted(region, done, reasons, ("다시 처리하도록 보냈습니다", "sent again"))
 
     async def purge(self, region: str, ids: Sequence[str], who: str, role: Role) -> Outcome:
         done, reasons = await self._each(region, ids, who, role, "purge", "DELETE")
-        return _counted(region, done, reasons, ("삭제했습니다", "deleted"))
+        return counted(region, done, reasons, ("삭제했습니다", "deleted"))
 
     async def _each(
         self, region: str, ids: Sequence[str], who: str, role: Role, what: str, method: str, *suffix: str
@@ -400,7 +409,7 @@ class Site:
                 try:
                     await place.gateway.act(role, who, method, "dead-letters", id, *suffix)
                 except SourceDown as down:
-                    self._audit.write(who, role, what, f"{region}/dead-letters/{id}", _outcome(down), str(down))
+                    self._audit.write(who, role, what, f"{region}/dead-letters/{id}", outcome_of(down), str(down))
                     return str(down)
                 self._audit.write(who, role, what, f"{region}/dead-letters/{id}", "done")
                 return ""
@@ -416,7 +425,7 @@ class Site:
             raise Refused(
                 Words(f"{region}에는 함수 {function}이(가) 없습니다.", f"{region} has no function {function}.")
             )
-        id, event = _event(region, function, payload)
+        id, event = event_of(region, function, payload)
         began = time.monotonic()
         status, answer = 200, b""
         async with self._audited(who, role, "call", f"{region}/{function}"):
@@ -427,9 +436,9 @@ class Site:
             except SourceDown as down:
                 # The function failed, or did not answer in time: that is an answer too.
                 if down.status not in (502, 504):
-                    raise _refused(down) from None
+                    raise refused(down) from down
                 status, answer = down.status, json.dumps({"error": str(down)}).encode()
-        return {"status": status, "answer": _parsed(answer), "seconds": time.monotonic() - began, "event": id}
+        return {"status": status, "answer": parsed(answer), "seconds": time.monotonic() - began, "event": id}
 
     async def silence(self, fingerprint: str, span: timedelta, comment: str, who: str, role: Role) -> Outcome:
         alertmanager = self._for_operator(role)
@@ -437,14 +446,14 @@ class Site:
         if alert is None:
             raise Refused(Words("이 경보는 더 이상 울리지 않습니다.", "This alert does not ring any more."))
         async with self._audited(who, role, "silence", f"{alert.name} {fingerprint}", f"{span}: {comment}"):
-            await _or_refused(alertmanager.silence(alert.labels, span, comment, who))
+            await or_refused(alertmanager.silence(alert.labels, span, comment, who))
         await self._refresh_alerts(alertmanager)
         return Outcome(1, 0, Words("경보를 음소거했습니다.", "The alert is silenced."))
 
     async def unsilence(self, fingerprint: str, who: str, role: Role) -> Outcome:
         alertmanager = self._for_operator(role)
         async with self._audited(who, role, "unsilence", fingerprint):
-            count = await _or_refused(alertmanager.unsilence(fingerprint))
+            count = await or_refused(alertmanager.unsilence(fingerprint))
         await self._refresh_alerts(alertmanager)
         return Outcome(count, 0, Words("음소거를 해제했습니다.", "The silence has ended."))
 
@@ -453,7 +462,7 @@ class Site:
         if role is not Role.OPERATOR:
             raise Refused(Words("운영자만 할 수 있습니다.", "Only an operator may do this."))
         if self._alertmanager is None:
-            raise _missing("Alertmanager", "Alertmanager")
+            raise missing("Alertmanager", "Alertmanager")
         return self._alertmanager
 
     @contextlib.asynccontextmanager
@@ -463,7 +472,7 @@ class Site:
         except Refused as refused:
             cause = refused.__cause__
             down = cause if isinstance(cause, SourceDown) else None
-            self._audit.write(who, role, what, target, _outcome(down), refused.words.en)
+            self._audit.write(who, role, what, target, outcome_of(down), refused.words.en)
             raise
         except BaseException as error:
             self._audit.write(who, role, what, target, "failed", type(error).__name__)
@@ -630,7 +639,7 @@ class Site:
         return Region(
             name=name,
             title=Words(place.settings.title.ko, place.settings.title.en),
-            place=_point(place.settings.place),
+            place=place_of(place.settings.place),
             health=health,
             reason=reason,
             since=place.since,
@@ -653,7 +662,7 @@ class Site:
 
     def _figure(self, name: str, region: str) -> int | None:
         found = self._figures.in_region("region", name, region)
-        return _whole(found[0].value) if found else None
+        return whole(found[0].value) if found else None
 
     def _nodes(self, place: _Place) -> list[Node]:
         """The cluster's nodes, and the region's other hosts, each with its figures."""
@@ -701,7 +710,7 @@ class Site:
     def _pods_in(self, place: _Place) -> int:
         return sum(place.cluster.count(function) for function in place.cluster.pods)
 
-    def _function(self, place: _Place, placed: Placed, figures: _FunctionFigures) -> Function:
+    def _function(self, place: _Place, placed: Placed, figures: FunctionFigures) -> Function:
         region, name = place.settings.name, placed.name
         pods = sorted(place.cluster.pods.get(name, {}).values(), key=lambda one: one.since)
         problem = place.refused.get(name, "")
@@ -711,7 +720,7 @@ class Site:
         return Function(
             region=region,
             name=name,
-            status=_status(place.cluster.count(name), sum(one.state == "Ready" for one in pods), problem),
+            status=status_of(place.cluster.count(name), sum(one.state == "Ready" for one in pods), problem),
             filter=placed.topic,
             pods=pods,
             maximum=placed.maximum,
@@ -750,46 +759,6 @@ class Site:
         return [answer for answer in answers if not isinstance(answer, SourceDown)], down
 
 
-class _Made(Generic[T]):
-    """Records that were made, until something changes or they are a second old."""
-
-    def __init__(self) -> None:
-        self._records: Sequence[T] = ()
-        self._until = 0.0
-
-    def get(self, make: Callable[[], Sequence[T]]) -> Sequence[T]:
-        if time.monotonic() >= self._until:
-            self._records, self._until = make(), time.monotonic() + 1.0
-        return self._records
-
-    def forget(self) -> None:
-        self._until = 0.0
-
-
-class _FunctionFigures:
-    """What Prometheus says of functions, arranged once for many."""
-
-    def __init__(self, figures: Figures) -> None:
-        self._plain = {name: figures.by("function", name, "region", "function") for name in queries.FUNCTIONS}
-        self._phases = {name: figures.by("phase", name, "region", "function", "phase") for name in queries.PHASES}
-        self._names: dict[tuple[str, str], list[str]] = {}
-        for region, function, phase in self._phases["p50"] | self._phases["p95"]:
-            self._names.setdefault((region, function), []).append(phase)
-
-    def of(self, region: str, function: str) -> dict[str, Any]:
-        key = (region, function)
-        p50, p95 = self._phases["p50"], self._phases["p95"]
-        phases = [(one, p50.get((*key, one)), p95.get((*key, one))) for one in self._names.get(key, ())]
-        return {
-            "queued": _whole(self._plain["queued"].get(key)),
-            "per_minute": self._plain["per_minute"].get(key),
-            "errors_per_minute": self._plain["errors_per_minute"].get(key),
-            "p50": p50.get((*key, "handler_entered")),
-            "p95": p95.get((*key, "handler_entered")),
-            "phases": sorted(phases, key=lambda one: one[1] or 0),
-        }
-
-
 async def _for_ever(name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """A source that fails in a way that nobody foresaw begins anew, and is no other's trouble."""
     backoff = Backoff()
@@ -799,114 +768,3 @@ async def _for_ever(name: str, work: Callable[[], Coroutine[Any, Any, None]]) ->
         except Exception:
             _log.exception("a source began anew", source=name)
         await asyncio.sleep(backoff.failed())
-
-
-async def _or_refused(asked: Awaitable[T]) -> T:
-    try:
-        return await asked
-    except SourceDown as down:
-        raise _refused(down) from down
-    except (ValueError, KeyError, TypeError) as error:
-        unreadable = SourceDown(f"an answer that can't be read: {error!r:.200}")
-        raise _refused(unreadable) from unreadable
-
-
-def _refused(down: SourceDown) -> Refused:
-    match down.status:
-        case 403:
-            words = Words(f"권한이 없습니다: {down}", f"Not allowed: {down}")
-        case 404:
-            words = Words(f"더 이상 존재하지 않습니다: {down}", f"It is not there any more: {down}")
-        case 409:
-            words = Words(f"지금은 할 수 없습니다: {down}", f"It can't be done as things are: {down}")
-        case _:
-            words = Words(
-                f"응답을 받지 못했습니다. 잠시 후 다시 시도하십시오: {down}", f"No answer. Try again later: {down}"
-            )
-    return Refused(words)
-
-
-def _missing(en: str, ko: str) -> Refused:
-    return Refused(Words(f"이 사이트에 설정되어 있지 않습니다: {ko}", f"This site has no {en} configured."))
-
-
-def _outcome(down: SourceDown | None) -> str:
-    return "failed" if down is None or down.status is None or down.status >= 500 else "refused"
-
-
-def _counted(region: str, done: int, reasons: Sequence[str], verbs: tuple[str, str]) -> Outcome:
-    ko, en = f"{region}: {done}건을 {verbs[0]}.", f"{region}: {done} {verbs[1]}."
-    if reasons:
-        ko += f" {len(reasons)}건은 실패했습니다: {reasons[0]}"
-        en += f" {len(reasons)} failed: {reasons[0]}"
-    return Outcome(done, len(reasons), Words(ko, en))
-
-
-def _letter(region: str, row: dict[str, Any]) -> DeadLetter:
-    event = row.get("event") or {}
-    return DeadLetter(
-        id=row["id"],
-        region=region,
-        function=row.get("function") or "",
-        event=event.get("id") or "",
-        subject=event.get("subject") or "",
-        reason=row["reason"],
-        at=parse_time(row["time"]),
-        attempts=row["attempts"],
-        bytes=row.get("bytes") or 0,
-    )
-
-
-def _event(region: str, function: str, payload: bytes) -> tuple[str, bytes]:
-    """A payload as an event, unless it is one already; its id and itself."""
-    try:
-        data = json.loads(payload or b"null")
-    except (ValueError, RecursionError):
-        data = payload.decode(errors="replace")
-    if isinstance(data, dict) and "specversion" in data:
-        return str(data.get("id", "")), payload
-    id = str(uuid.uuid4())
-    values = {
-        "specversion": "1.0",
-        "id": id,
-        "source": f"/functions/{function}",
-        "type": "kr.koren.faas.invocation",
-        "time": format_time(datetime.now(UTC)),
-        "region": region,
-        "datacontenttype": "text/plain" if isinstance(data, str) else "application/json",
-        "data": data,
-    }
-    return id, json.dumps(values).encode()
-
-
-def _parsed(body: bytes) -> Any:
-    text = body.decode(errors="replace")
-    try:
-        return json.loads(text) if text.strip() else None
-    except (ValueError, RecursionError):
-        return text
-
-
-def _status(pods: int, ready: int, problem: str) -> str:
-    """As `faas function ls` says it."""
-    if problem:
-        return "REFUSED"
-    if pods == 0:
-        return "IDLE"
-    return "READY" if ready else "NOT READY"
-
-
-def _camera_health(connected: float | None, moving: float | None) -> Health:
-    if connected is None:
-        return Health.UNKNOWN
-    if not connected:
-        return Health.ACT
-    return Health.OK if moving is None or moving > 0 else Health.WATCH
-
-
-def _point(point: Point | None) -> Place | None:
-    return None if point is None else Place(point.latitude, point.longitude)
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else max(0, round(value))
