@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import quote
@@ -117,7 +117,7 @@ def release(site: Site, ids: Collection[str], regions: Iterable[str] = ()) -> tu
         SiteError: there is no such event, or a region does not exist; nothing was released.
         RegionError: a region refused or did not answer; the message tells of each.
     """
-    return _decide(site, ids, regions, "release", "released")
+    return _decide(site, tuple(_find(site, ids, regions).values()), "release", "released")
 
 
 def dismiss(site: Site, ids: Collection[str], regions: Iterable[str] = ()) -> tuple[Decision, ...]:
@@ -125,25 +125,49 @@ def dismiss(site: Site, ids: Collection[str], regions: Iterable[str] = ()) -> tu
 
     Errors are those of `release`.
     """
-    return _decide(site, ids, regions, "dismiss", "dismissed")
+    return _decide(site, tuple(_find(site, ids, regions).values()), "dismiss", "dismissed")
+
+
+def release_incidents(
+    site: Site, subjects: Collection[str], regions: Iterable[str] = ()
+) -> tuple[Decision, ...]:
+    """Have the held events of incidents handled as if they had just come.
+
+    Args:
+        subjects: the incidents'.
+
+    Raises:
+        SiteError: an incident has no held event, or a region does not exist; nothing was released.
+        RegionError: a region refused or did not answer; the message tells of each.
+    """
+    return _decide(site, _of_incidents(site, subjects, regions), "release", "released")
+
+
+def dismiss_incidents(
+    site: Site, subjects: Collection[str], regions: Iterable[str] = ()
+) -> tuple[Decision, ...]:
+    """Have the held events of incidents never handled.
+
+    Errors are those of `release_incidents`.
+    """
+    return _decide(site, _of_incidents(site, subjects, regions), "dismiss", "dismissed")
 
 
 def _decide(
-    site: Site, ids: Collection[str], regions: Iterable[str], verb: str, done: str
+    site: Site, found: Sequence[tuple[Region, Mapping[str, Any]]], verb: str, done: str
 ) -> tuple[Decision, ...]:
-    found = _find(site, ids, regions)
-
     def one(region: Region) -> list[Decision]:
         gateway = _gateway(site, region)
         problems: list[str] = []
         decisions: list[Decision] = []
         settled: set[str] = set()
-        for id, (place, content) in found.items():
+        for place, content in found:
             # One that is named too went with the first of its subject.
             if place != region or (content["event"] or {}).get("id") in settled:
                 continue
+            path = f"{_PATH}/{quote(content['id'], safe='')}/{verb}"
             try:
-                answer = json.loads(gateway.request("POST", f"{_PATH}/{quote(id, safe='')}/{verb}"))
+                answer = json.loads(gateway.request("POST", path))
             except RegionError as error:
                 problems.append(str(error))
                 continue
@@ -153,7 +177,7 @@ def _decide(
             raise RegionError("\n".join(problems))
         return decisions
 
-    places = {region.name: region for region, _ in found.values()}
+    places = {region.name: region for region, _ in found}
     results = everywhere([places[name] for name in sorted(places)], one)
     return tuple(decision for part in results.values() for decision in part)
 
@@ -183,6 +207,36 @@ def _find(
     if missing:
         raise SiteError(f"there is no held event {', '.join(missing)}; see 'faas event held'")
     return {id: found[id] for id in wanted}
+
+
+def _of_incidents(
+    site: Site, subjects: Iterable[str], regions: Iterable[str]
+) -> list[tuple[Region, dict[str, Any]]]:
+    """One held event of each incident, in each region that has some: a decision is for all of them."""
+    wanted = list(dict.fromkeys(subjects))
+    known = held(site, regions)
+    found: dict[tuple[str, str], HeldEvent] = {}
+    settled: dict[str, HeldEvent] = {}
+    for one in known.events:
+        subject = (one.event or {}).get("subject")
+        if subject not in wanted:
+            continue
+        if one.state == "held":
+            found.setdefault((subject, one.region), one)
+        else:
+            settled[subject] = one
+    missing = [subject for subject in wanted if subject not in {name for name, _ in found}]
+    if missing and known.unreachable:
+        raise RegionError("\n".join(str(error) for error in known.unreachable.values()))
+    if missing:
+        already = [
+            f"{one.event['subject']} was dismissed already, by {one.by or 'nobody in time'}"
+            for subject in missing
+            if (one := settled.get(subject)) and one.event
+        ]
+        why = "; ".join(already) or f"no event of {', '.join(missing)} is held"
+        raise SiteError(f"{why}; see 'faas incident ls --state held'")
+    return [(site.regions[one.region], one.as_dict()) for one in found.values()]
 
 
 def _held(region: str, content: Mapping[str, Any]) -> HeldEvent:

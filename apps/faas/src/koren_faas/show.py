@@ -66,12 +66,12 @@ def listing(functions: Sequence[Deployed], refused: Sequence[Refused] = (), *, w
     for other in refused:
         row = (other.name, manifests.NAMESPACE, "", "", "", REFUSED, other.region)
         rows.append(row + ("",) * (len(rows[0]) - len(row)))
-    return _columns(rows)
+    return columns(rows)
 
 
 def refusal(one: Refused) -> str:
     """A Deployment that is no function, a line each."""
-    return _columns(
+    return columns(
         [
             ("Name:", one.name),
             ("Namespace:", manifests.NAMESPACE),
@@ -112,7 +112,7 @@ def description(one: Deployed, endings: Sequence[Ending] = ()) -> str:
         *((("Problem:", one.problem),) if one.problem else ()),
         *(("Ended:", f"{ending.time}  {ending.pod}: {ending.why}") for ending in endings),
     ]
-    return _columns(rows)
+    return columns(rows)
 
 
 def usage(used: Sequence[Usage]) -> str:
@@ -125,7 +125,7 @@ def usage(used: Sequence[Usage]) -> str:
         average = "" if one.average_s is None else f"{one.average_s:.3f}"
         counts = (str(one.calls), str(one.failures), f"{one.duration_s:.3f}", average)
         rows.append((one.name, one.namespace, *counts, one.region))
-    return _columns(rows)
+    return columns(rows)
 
 
 def triggers(found: Sequence[Trigger]) -> str:
@@ -135,7 +135,7 @@ def triggers(found: Sequence[Trigger]) -> str:
         (one.name, manifests.NAMESPACE, one.topic, f"function={one.function}", one.region)
         for one in found
     ]
-    return _columns(rows)
+    return columns(rows)
 
 
 def autoscales(functions: Sequence[Deployed]) -> str:
@@ -147,7 +147,7 @@ def autoscales(functions: Sequence[Deployed]) -> str:
         name, limits = one.function.name, (one.function.min_scale, one.function.max_scale)
         row = (name, manifests.NAMESPACE, name, *map(str, limits))
         rows.append((*row, METRIC, str(one.function.target), one.region))
-    return _columns(rows)
+    return columns(rows)
 
 
 def dead_letters(letters: Sequence[DeadLetter]) -> str:
@@ -160,7 +160,7 @@ def dead_letters(letters: Sequence[DeadLetter]) -> str:
         about = (event.get("type") or "", event.get("subject") or "")
         row = (one.id, one.function or "", _short(one.reason), str(one.attempts), one.time)
         rows.append((*row, *about, one.region))
-    return _columns(rows)
+    return columns(rows)
 
 
 def dead_letter(letter: Mapping[str, Any]) -> str:
@@ -175,7 +175,7 @@ def dead_letter(letter: Mapping[str, Any]) -> str:
         *((("Bytes:", str(letter["bytes"])),) if letter.get("bytes") is not None else ()),
         *_about(letter["event"]),
     ]
-    parts = [_columns(rows)]
+    parts = [columns(rows)]
     if "\n" in letter["reason"].strip():
         parts.append(letter["reason"].strip())
     parts.append(_message(letter))
@@ -192,7 +192,7 @@ def held_events(events: Sequence[HeldEvent]) -> str:
         about = (event.get("type") or "", event.get("subject") or "")
         row = (one.id, one.state, one.received, one.until or "", one.by or "")
         rows.append((*row, *about, one.region))
-    return _columns(rows)
+    return columns(rows)
 
 
 def held_event(held: Mapping[str, Any]) -> str:
@@ -207,7 +207,7 @@ def held_event(held: Mapping[str, Any]) -> str:
         ("Bytes:", str(held["bytes"])),
         *_about(held["event"]),
     ]
-    return f"{_columns(rows)}\n\n{_message(held)}"
+    return f"{columns(rows)}\n\n{_message(held)}"
 
 
 def _about(event: Mapping[str, Any] | None) -> list[tuple[str, str]]:
@@ -238,7 +238,8 @@ def _short(reason: str) -> str:
     return first if len(first) <= _REASON_LENGTH else f"{first[: _REASON_LENGTH - 1]}…"
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> str:
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows with their cells below each other."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -47,6 +47,7 @@ class Site:
         regions: region name to region.
         bundle: folder with one folder for each component of the bundle.
         logs: address of the centre's store of logs; empty where the site has none.
+        console: address of the centre's web page; empty where the site has none.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Site:
     regions: Mapping[str, Region]
     bundle: Path
     logs: str = ""
+    console: str = ""
 
     @classmethod
     def load(cls, path: Path | str | None = None) -> Site:
@@ -97,6 +99,7 @@ class Site:
             regions=regions,
             bundle=folder / content["bundle"],
             logs=content.get("logs") or "",
+            console=content.get("console") or "",
         )
 
     @property
