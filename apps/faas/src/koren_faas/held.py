@@ -229,13 +229,13 @@ def _of_incidents(
     if missing and known.unreachable:
         raise RegionError("\n".join(str(error) for error in known.unreachable.values()))
     if missing:
-        already = [
-            f"{one.event['subject']} was dismissed already, by {one.by or 'nobody in time'}"
+        whys = [
+            f"{subject} was dismissed already, by {settled[subject].by or 'nobody: its time was over'}"
+            if subject in settled
+            else f"{subject} has no held event"
             for subject in missing
-            if (one := settled.get(subject)) and one.event
         ]
-        why = "; ".join(already) or f"no event of {', '.join(missing)} is held"
-        raise SiteError(f"{why}; see 'faas incident ls --state held'")
+        raise SiteError(f"{'; '.join(whys)}; see 'faas incident ls --state held'")
     return [(site.regions[one.region], one.as_dict()) for one in found.values()]
 
 

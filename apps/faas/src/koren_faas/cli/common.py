@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from koren_faas.errors import FaasError
+from koren_faas.held import Decision
 
 REGION = click.option(
     "--region", "regions", multiple=True, help="Only this region; may be given more than once."
@@ -42,6 +43,14 @@ class Group(click.Group):
 def say(line: str) -> None:
     """Tell people, not programs: it is no part of the output."""
     click.echo(line, err=True)
+
+
+def tell_decisions(done: Sequence[Decision], what: str) -> None:
+    """Tell which held events were decided upon, and how."""
+    for one in done:
+        count = len(one.events)
+        of = f" of {one.subject}" if one.subject else ""
+        say(f"{one.region}: {count} held event{'s' if count != 1 else ''}{of} {what}")
 
 
 def tell_more(regions: Sequence[str], limit: int) -> None:

@@ -3,14 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from koren_faas import held as holding
 from koren_faas import show
-from koren_faas.cli.common import ALL, LIMIT, OUTPUT, REGION, Group, say, tell_more, warn
+from koren_faas.cli.common import (
+    ALL,
+    LIMIT,
+    OUTPUT,
+    REGION,
+    Group,
+    tell_decisions,
+    tell_more,
+    warn,
+)
 from koren_faas.site import Site
 
 
@@ -52,7 +60,7 @@ def list_held(
 @click.pass_obj
 def release(site_dir: Path, ids: tuple[str, ...], regions: tuple[str, ...]) -> None:
     """Release held events. All held events of their subject go to their functions, later ones too."""
-    _tell(holding.release(Site.load(site_dir), ids, regions), "released")
+    tell_decisions(holding.release(Site.load(site_dir), ids, regions), "released")
 
 
 @event.command()
@@ -61,11 +69,4 @@ def release(site_dir: Path, ids: tuple[str, ...], regions: tuple[str, ...]) -> N
 @click.pass_obj
 def dismiss(site_dir: Path, ids: tuple[str, ...], regions: tuple[str, ...]) -> None:
     """Dismiss held events. No function gets those of their subject, nor later ones."""
-    _tell(holding.dismiss(Site.load(site_dir), ids, regions), "dismissed")
-
-
-def _tell(done: Sequence[holding.Decision], what: str) -> None:
-    for one in done:
-        count = len(one.events)
-        of = f" of {one.subject}" if one.subject else ""
-        say(f"{one.region}: {count} held event{'s' if count != 1 else ''}{of} {what}")
+    tell_decisions(holding.dismiss(Site.load(site_dir), ids, regions), "dismissed")

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`faas region`: how the regions of the site are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from koren_faas import overview, show
+from koren_faas.cli.common import OUTPUT, REGION, Group, warn
+from koren_faas.console import Console, ConsoleError
+from koren_faas.errors import FaasError
+from koren_faas.region_state import region_states
+from koren_faas.site import Site
+
+
+@click.group(cls=Group)
+def region() -> None:
+    """Show the regions of the site."""
+
+
+@region.command("ls")
+@REGION
+@OUTPUT
+@click.pass_obj
+def ls(site_dir: Path, regions: tuple[str, ...], out: str | None) -> None:
+    """List regions as the console shows them.
+
+    If the console does not answer, each region's own API server is asked. It knows its nodes and the functions' pods.
+    """
+    site = Site.load(site_dir)
+    problems: dict[str, FaasError] = {}
+    try:
+        found = Console(site).regions(regions)
+    except ConsoleError as error:
+        found, silent = region_states(site, regions)
+        problems = {"console": error, **silent}
+    click.echo(show.plain(found, out) if out else overview.regions(found))
+    warn(problems)
+
+
+region.add_command(ls, "list")

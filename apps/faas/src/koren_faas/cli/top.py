@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`faas top`: what happens in the site now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from koren_faas import overview, show
+from koren_faas.cli.common import OUTPUT, REGION
+from koren_faas.console import Console
+from koren_faas.site import Site
+
+
+@click.command()
+@REGION
+@OUTPUT
+@click.pass_obj
+def top(site_dir: Path, regions: tuple[str, ...], out: str | None) -> None:
+    """Show what the console shows first: the figures of the whole site, and what each function does now.
+
+    P50 and P95 are from an event's own time to the handler's entry; LAST_START is the time of the last start from zero.
+    --region chooses functions.
+    """
+    found = Console(Site.load(site_dir)).top(regions)
+    if out:
+        click.echo(show.plain(found.as_dict(), out))
+    else:
+        click.echo(overview.top(found.summary, found.functions))
