@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -17,14 +18,14 @@ import httpx
 import pytest
 import uvicorn
 from api_server import PODS, Answer, ApiServer
+from argon2 import PasswordHasher
 from click.testing import CliRunner, Result
-from starlette.exceptions import HTTPException
 
-from koren_console import api, web
-from koren_console.app import _failed
+import koren_console.app
+from koren_console import api
 from koren_console.model import Words
-from koren_console.settings import RegionSettings, Text
-from koren_console.simulation import Anybody, Simulation, application
+from koren_console.settings import Broker, RegionSettings, Settings, Text, Tls
+from koren_console.simulation import Simulation
 from koren_console.sources import apiserver
 from koren_faas import Site
 from koren_faas.cli import main
@@ -99,32 +100,60 @@ def servers() -> Iterator[dict[str, Server]]:
         server.close()
 
 
-@pytest.fixture
-def board() -> Simulation:
+class Board(Simulation):
     """A site as it is at one moment: it does not live on."""
-    return Simulation(every_s=0)
+
+    def __init__(self, central: ApiServer, folder: Path) -> None:
+        super().__init__(every_s=0)
+        token = folder / "token"
+        token.write_text("of the console")
+        described = RegionSettings(
+            name="central",
+            title=Text(ko="중앙", en="Central"),
+            server=central.url,
+            authority=folder / "none",
+            token=token,
+        )
+        self.central = apiserver.ApiServer(described, httpx.AsyncClient())
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.fixture
+def board(servers: dict[str, Server], tmp_path: Path) -> Board:
+    return Board(servers["central"], tmp_path)
 
 
 @pytest.fixture
 def console(
-    live_site: Site, servers: dict[str, Server], board: Simulation, tmp_path: Path
+    live_site: Site,
+    servers: dict[str, Server],
+    board: Board,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Site]:
-    """The site with its console."""
-    token = tmp_path / "token"
-    token.write_text("of the console")
-    central = RegionSettings(
-        name="central",
-        title=Text(ko="중앙", en="Central"),
-        server=servers["central"].url,
-        authority=tmp_path / "none",
-        token=token,
+    """The site with its console, whose board is simulated."""
+    monkeypatch.setattr(koren_console.app, "Site", lambda *_: board)
+    (tmp_path / "data").mkdir()
+    hash = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1).hash("only-for-tests")
+    (tmp_path / "users.json").write_text(json.dumps({"viewer": {"role": "viewer", "hash": hash}}))
+    none = tmp_path / "none"
+    settings = Settings(
+        public_url="https://console.test:30443",
+        data=tmp_path / "data",
+        tls=Tls(ca=none, certificate=none, key=none),
+        broker=Broker(host="127.0.0.1"),
+        regions=[
+            RegionSettings(
+                name="x", title=Text(ko="", en=""), server="", authority=none, token=none
+            )
+        ],
+        users=tmp_path / "users.json",
     )
-    asked = apiserver.ApiServer(central, httpx.AsyncClient())
-    app = application(board, Anybody(), list(api.routes(board, api.Callers(asked))))
-    pages = web.errors(board, Anybody())
-    app.add_exception_handler(HTTPException, _failed(pages[HTTPException]))
+    app = koren_console.app.application(settings)
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     until = time.monotonic() + 20
@@ -175,7 +204,7 @@ def _held(
 # region ls
 
 
-def test_regions_have_the_figures_of_the_console(console: Site, board: Simulation) -> None:
+def test_regions_have_the_figures_of_the_console(console: Site, board: Board) -> None:
     board.cut("busan")
     board.begin("seoul")
     shown = [api.plain(one) for one in board.regions()]
@@ -246,7 +275,7 @@ def test_a_region_that_is_not_there_is_named(console: Site) -> None:
 # top
 
 
-def test_top_has_the_figures_of_the_console(console: Site, board: Simulation) -> None:
+def test_top_has_the_figures_of_the_console(console: Site, board: Board) -> None:
     told = _told(console, "top")
     assert told["summary"].pop("as_of") is not None
     summary = board.summary()
@@ -269,7 +298,7 @@ def test_top_has_the_figures_of_the_console(console: Site, board: Simulation) ->
     assert pods == sorted(pods, reverse=True)
 
 
-def test_what_the_console_does_not_know_is_no_zero(console: Site, board: Simulation) -> None:
+def test_what_the_console_does_not_know_is_no_zero(console: Site, board: Board) -> None:
     for key, one in board._functions.items():
         board._functions[key] = replace(one, p95=None, queued=None, last_start=None)
     rows = _table(_faas(console, "top"))
@@ -279,9 +308,7 @@ def test_what_the_console_does_not_know_is_no_zero(console: Site, board: Simulat
 # incident ls, show
 
 
-def test_incidents_are_those_of_the_console_the_latest_first(
-    console: Site, board: Simulation
-) -> None:
+def test_incidents_are_those_of_the_console_the_latest_first(console: Site, board: Board) -> None:
     subject = board.begin("busan")
     told = _told(console, "incident", "ls")
     assert told[0]["subject"] == subject
@@ -299,7 +326,7 @@ def test_incidents_are_those_of_the_console_the_latest_first(
 
 
 def test_an_incident_is_shown_with_what_was_posted_and_each_moment(
-    console: Site, board: Simulation
+    console: Site, board: Board
 ) -> None:
     one = next(one for one in board.incidents() if one.post and one.retried)
     board._incidents[one.subject] = replace(one, place=Words("", "Gate \x1b[31m1"))
