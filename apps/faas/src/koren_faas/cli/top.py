@@ -18,10 +18,11 @@ from koren_faas.site import Site
 @OUTPUT
 @click.pass_obj
 def top(site_dir: Path, regions: tuple[str, ...], out: str | None) -> None:
-    """Show what the console shows first: the figures of the whole site, and what each function does now.
+    """Show what happens in the site now.
 
+    These are the console's figures of the whole site and of each function.
     P50 and P95 are from an event's own time to the handler's entry; LAST_START is the time of the last start from zero.
-    --region chooses functions.
+    --region limits the functions that are listed.
     """
     found = Console(Site.load(site_dir)).top(regions)
     if out:
