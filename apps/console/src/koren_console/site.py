@@ -72,6 +72,7 @@ from koren_console.sources.incidents import MOST as MOST_INCIDENTS
 from koren_console.sources.incidents import Incidents
 from koren_console.sources.judge import NOTHING, Reach, judge
 from koren_console.sources.logs import Logs
+from koren_console.sources.moments import believed
 from koren_console.sources.prometheus import Prometheus
 from koren_console.sources.starts import Starts
 from koren_events.health import Health as PartHealth
@@ -494,7 +495,7 @@ class Site:
             return
         if kind == "receipts":
             try:
-                receipt = Receipt.from_json(message)
+                receipt = believed(Receipt.from_json(message), now)
             except ValueError:
                 return
             if receipt.region == region:

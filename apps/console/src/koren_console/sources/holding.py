@@ -11,6 +11,7 @@ from typing import Any
 from koren_console.model import Held, Incident, Words
 from koren_console.sources.gateway import Gateway
 from koren_console.sources.http import SourceDown
+from koren_console.sources.incidents import share_of, words_of
 from koren_events.times import parse_time
 
 MOST = 500
@@ -58,7 +59,6 @@ class Holding:
         event = row.get("event") or {}
         facts = self._facts[row["id"]]
         since = parse_time(row["received"])
-        confidence = facts.get("confidence")
         return Held(
             id=row["id"],
             region=self._gateway.region,
@@ -66,7 +66,7 @@ class Holding:
             since=since,
             ends=parse_time(row["until"]) if row.get("until") else since + self._hold,
             place=_place(facts) or Words(*[str(event.get("source") or row["id"])] * 2),
-            confidence=float(confidence) if isinstance(confidence, int | float) else None,
+            confidence=share_of(facts.get("confidence")),
             why=_why(facts),
             state=row["state"],
         )
@@ -86,10 +86,7 @@ def _facts(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _place(facts: Mapping[str, Any]) -> Words | None:
     camera = facts.get("camera")
-    name = camera.get("name") if isinstance(camera, Mapping) else None
-    if isinstance(name, Mapping) and isinstance(name.get("ko"), str) and isinstance(name.get("en"), str):
-        return Words(name["ko"][:200], name["en"][:200])
-    return None
+    return words_of(camera.get("name")) if isinstance(camera, Mapping) else None
 
 
 def _why(facts: Mapping[str, Any]) -> Words:

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from koren_console.model import Incident, Mark, Place, Words
+from koren_console.sources.moments import plausible
 from koren_events.cloudevent import CloudEvent, parse
 from koren_events.contract import ACCIDENT_PREFIX
 from koren_events.errors import InvalidEvent
@@ -87,8 +88,9 @@ class Incidents:
         if known is not None and known.region != region:
             return
         seen = now if event.time_ms is None else from_ms(event.time_ms)
+        seen = seen if plausible(seen, now) else now
         facts = data if isinstance(data, Mapping) else {}
-        incident = known or _begun(event, region, facts, seen)
+        incident = known or _begun(event, region, facts, seen, now)
         if not repeat:
             if known is not None and known.events:
                 incident = replace(incident, events=incident.events + 1)
@@ -168,10 +170,12 @@ class Incidents:
         self._on_change(incident)
 
 
-def _begun(event: CloudEvent, region: str, facts: Mapping[str, Any], seen: datetime) -> Incident:
+def _begun(event: CloudEvent, region: str, facts: Mapping[str, Any], seen: datetime, now: datetime) -> Incident:
     try:
         began = parse_time(facts.get("started_at"))
     except ValueError:
+        began = seen
+    if not plausible(began, now):
         began = seen
     camera = event.source.rsplit("/", 1)[-1]
     return Incident(
@@ -189,22 +193,22 @@ def _begun(event: CloudEvent, region: str, facts: Mapping[str, Any], seen: datet
 def _described(incident: Incident, event: CloudEvent, facts: Mapping[str, Any]) -> Incident:
     camera = facts.get("camera")
     camera = camera if isinstance(camera, Mapping) else {}
-    confidence = facts.get("confidence")
+    confidence = share_of(facts.get("confidence"))
     objects = facts.get("objects")
     classes = [
         str(one.get("class"))[:40]
         for one in (objects if isinstance(objects, list) else [])
         if isinstance(one, Mapping) and one.get("involved")
     ]
-    road = _words(camera.get("road"))
+    road = words_of(camera.get("road"))
     return replace(
         incident,
         camera=_clean(camera.get("id")) or incident.camera,
-        place=_words(camera.get("name")) or incident.place,
+        place=words_of(camera.get("name")) or incident.place,
         point=_point(camera) or incident.point,
         road=road.ko if road else incident.road,
         severity=_clean(facts.get("severity")) or incident.severity,
-        confidence=float(confidence) if isinstance(confidence, int | float) else incident.confidence,
+        confidence=incident.confidence if confidence is None else confidence,
         objects=tuple(classes[:20]) or incident.objects,
     )
 
@@ -269,7 +273,7 @@ def _posted(incident: Incident, receipt: Receipt) -> Incident:
     result = receipt.result
     if not isinstance(result, Mapping):
         return incident
-    text, address = _words(result.get("text"), _DETAIL), result.get("url")
+    text, address = words_of(result.get("text"), _DETAIL), result.get("url")
     if isinstance(address, str) and address.startswith(("https://", "http://")) and len(address) < 2000:
         incident = replace(incident, post=address)
         incident = _marked(
@@ -302,11 +306,17 @@ def _marked(incident: Incident, mark: Mark) -> Incident:
     return replace(incident, marks=tuple(marks))
 
 
+def share_of(value: Any) -> float | None:
+    """A number from 0 to 1; None for anything else."""
+    return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else None
+
+
 def _clean(value: Any) -> str:
     return value[:_TEXT].encode(errors="replace").decode() if isinstance(value, str) else ""
 
 
-def _words(value: Any, most: int = _TEXT) -> Words | None:
+def words_of(value: Any, most: int = _TEXT) -> Words | None:
+    """A text in both languages, cut; None for anything else."""
     if not isinstance(value, Mapping):
         return None
     ko, en = value.get("ko"), value.get("en")

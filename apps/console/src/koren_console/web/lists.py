@@ -123,7 +123,7 @@ def as_csv(view: View, name: str, listing: Listing[T], columns: Sequence[Column[
     writer.writerows([cell(column.value(row)) for column in columns] for row in listing.rows)
     # The mark at the beginning has spreadsheets read Korean as UTF-8.
     return Response(
-        "\ufeff" + out.getvalue(),
+        ("\ufeff" + out.getvalue()).encode(errors="replace"),
         media_type="text/csv",
         headers={
             "Content-Disposition": f'attachment; filename="{name}-{view.now:%Y%m%dT%H%M%SZ}.csv"',

@@ -14,14 +14,14 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from koren_console.model import Board, Health, Role, Topic, Words
 from koren_console.web import figures
 from koren_console.web.access import Auth, User
-from koren_console.web.words import Language, preferred, text
+from koren_console.web.words import Language, preferred, text, texts
 
 STATIC = Path(str(resources.files(__package__).joinpath("static")))
 SHAPES = {Health.OK: "●", Health.WATCH: "▲", Health.ACT: "■", Health.UNKNOWN: "○"}
@@ -117,6 +117,10 @@ class View:
         """The page's own text."""
         return text(self.language, key, **values)
 
+    def named(self, kind: str, value: str) -> Markup:
+        """The text of a value of that kind, such as a severity; of one that is not known, the value itself."""
+        return self.t(f"{kind}.{value}") if f"{kind}.{value}" in texts() else escape(value)
+
     def w(self, words: Words | None) -> str:
         """The reader's of two texts."""
         if words is None:
@@ -159,4 +163,5 @@ class View:
             .get_template(template)
             .render(view=self, t=self.t, w=self.w, time=self.time, health=self.health, title=title, **context)
         )
-        return HTMLResponse(html, status, headers={"Cache-Control": "no-store"})
+        # Half a surrogate pair, which JSON can hold, has no UTF-8.
+        return HTMLResponse(html.encode(errors="replace"), status, headers={"Cache-Control": "no-store"})

@@ -42,7 +42,7 @@ async def events(view: View) -> Response:
             row = (line.at, line.region, line.host, line.unit, line.level)
             writer.writerow([cell(one) for one in (*row, line.event, line.subject, line.function, line.text)])
         return Response(
-            "\ufeff" + out.getvalue(),
+            ("\ufeff" + out.getvalue()).encode(errors="replace"),
             media_type="text/csv",
             headers={"Content-Disposition": 'attachment; filename="events.csv"', "Cache-Control": "no-store"},
         )
