@@ -8,6 +8,7 @@ verb `list` or `get` on `incidents`, `regions` and `figures` of the group consol
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import time
@@ -30,6 +31,8 @@ GROUP = "console.koren.kr"
 
 _KEPT_S = 60.0
 _MOST_KEPT = 1_000
+_ASKED_AT_ONCE = 4
+_MOST_WAITING = 64
 _MOST = 1_000
 
 
@@ -39,6 +42,9 @@ class Callers:
     def __init__(self, server: ApiServer) -> None:
         self._server = server
         self._known: OrderedDict[tuple[str, str, str], tuple[int, float]] = OrderedDict()
+        # Anybody may send tokens: what they make the API server do is bounded.
+        self._room = asyncio.Semaphore(_ASKED_AT_ONCE)
+        self._waiting = 0
 
     async def check(self, request: Request, verb: str, resource: str) -> None:
         """Raises HTTPException: 401 for no valid token, 403 for one that may not, 503 while nobody can say."""
@@ -50,7 +56,7 @@ class Callers:
         known = self._known.get(key)
         if known is None or known[1] < time.monotonic():
             try:
-                known = (await self._ask(token, verb, resource), time.monotonic() + _KEPT_S)
+                known = (await self._ask_in_turn(token, verb, resource), time.monotonic() + _KEPT_S)
             except (SourceDown, KeyError, TypeError, ValueError):
                 raise HTTPException(503, "The central API server does not answer. Try again.") from None
             self._known[key] = known
@@ -61,6 +67,16 @@ class Callers:
             raise HTTPException(401, f"The token is not valid for the audience {AUDIENCE}.")
         if known[0] == 403:
             raise HTTPException(403, f"It may not {verb} {resource}.{GROUP} in {NAMESPACE}: bind a Role that lets it.")
+
+    async def _ask_in_turn(self, token: str, verb: str, resource: str) -> int:
+        if self._waiting >= _MOST_WAITING:
+            raise HTTPException(503, "Too many tokens are being checked. Try again.", {"Retry-After": "1"})
+        self._waiting += 1
+        try:
+            async with self._room:
+                return await self._ask(token, verb, resource)
+        finally:
+            self._waiting -= 1
 
     async def _ask(self, token: str, verb: str, resource: str) -> int:
         review = await self._server.post(

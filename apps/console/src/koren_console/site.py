@@ -83,6 +83,8 @@ _GATEWAY_EVERY_S = 30.0
 _GATEWAY_PAUSE_S = 1.0
 _AT_ONCE = 16
 _FOLLOWED_PODS = 10
+_MOST_FOLLOWED = 20
+"""Logs of one region that are followed at once, by all readers; more would take the connections of other questions."""
 _GRACE_S = 45
 _LOG_SPAN = timedelta(days=1)
 _MOST_LETTER_ACTS = 8
@@ -108,6 +110,8 @@ class _Place:
         self.asked_at: datetime | None = None
         """When its gateway last answered."""
         self.ask = asyncio.Event()
+        self.followed = 0
+        """Logs that are followed now."""
         self.verdict: tuple[Health, Words] = (Health.UNKNOWN, NOTHING)
         self.since: datetime | None = None
 
@@ -347,6 +351,10 @@ class Site:
 
     async def _read(self, place: _Place, pod: str, lines: asyncio.Queue[str]) -> None:
         path = f"/api/v1/namespaces/{FUNCTIONS}/pods/{pod}/log"
+        if place.followed >= _MOST_FOLLOWED:
+            await lines.put(f"{pod} — {_MOST_FOLLOWED} logs of {place.settings.name} are followed already; try later")
+            return
+        place.followed += 1
         try:
             async for text in place.server.lines(path, {"follow": "true", "tailLines": "50"}, quiet_s=None):
                 if text:
@@ -354,6 +362,8 @@ class Site:
         except SourceDown as down:
             if down.status not in (400, 404):
                 await lines.put(f"{pod} — {down}")
+        finally:
+            place.followed -= 1
 
     async def series(self, name: str, region: str, function: str, span: timedelta) -> Sequence[Series]:
         if self._prometheus is None:

@@ -26,6 +26,8 @@ _ANSWER_S = 15.0
 _WATCH_S = 300
 _PAGE = 500
 _MOST_LINE = 4 * 1024 * 1024
+_CONNECTIONS = 20
+_ASKED_CONNECTIONS = 40
 _log = structlog.get_logger()
 
 Object = dict[str, Any]
@@ -34,19 +36,19 @@ Object = dict[str, Any]
 class ApiServer:
     """One region's API server, asked with the token of the service account `console`."""
 
-    def __init__(self, settings: RegionSettings, http: httpx.AsyncClient | None = None) -> None:
+    def __init__(self, settings: RegionSettings) -> None:
         self.region = settings.name
         self._base = settings.server.rstrip("/")
         self._token_file = settings.token
         self._authority = settings.authority
-        self._made = http
+        self._made: dict[bool, httpx.AsyncClient] = {}
         self.answers = asyncio.Event()
         """Set while it answers."""
 
     async def close(self) -> None:
         """Close its connections."""
-        if self._made is not None:
-            await self._made.aclose()
+        for http in self._made.values():
+            await http.aclose()
 
     async def probe(self, on_change: Callable[[bool], None]) -> None:
         """Ask it again and again whether it is there; told when that changes, and first."""
@@ -54,7 +56,7 @@ class ApiServer:
         while True:
             try:
                 async with asyncio.timeout(PROBE_WAIT_S):
-                    await self.request("GET", "/version")
+                    await self.request("GET", "/version", steady=True)
                 missed = 0
             except (SourceDown, TimeoutError):
                 missed += 1
@@ -77,14 +79,18 @@ class ApiServer:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float = _ANSWER_S,
+        steady: bool = False,
     ) -> bytes:
         """Send one request and return the answer's body.
+
+        Args:
+            steady: by the connections that the board itself lives by, which no person's question takes up.
 
         Raises:
             SourceDown: it does not answer, or its status is not 2xx; the message is the server's own words.
         """
         try:
-            answer = await self._http.request(
+            answer = await self._http(steady).request(
                 method,
                 self._base + path,
                 params=query,
@@ -110,17 +116,20 @@ class ApiServer:
         found: Object = json.loads(answer)
         return found
 
-    async def lines(self, path: str, query: Mapping[str, str], *, quiet_s: float | None) -> AsyncIterator[str]:
+    async def lines(
+        self, path: str, query: Mapping[str, str], *, quiet_s: float | None, steady: bool = False
+    ) -> AsyncIterator[str]:
         """The lines of an answer as they come.
 
         Args:
             quiet_s: longest time without any; None is for ever.
+            steady: as `request` has it.
 
         Raises:
             SourceDown: it does not answer, refuses, or breaks off.
         """
         try:
-            async with self._http.stream(
+            async with self._http(steady).stream(
                 "GET",
                 self._base + path,
                 params=query,
@@ -175,7 +184,7 @@ class ApiServer:
         after = ""
         while True:
             query = {**selected, "limit": str(_PAGE), **({"continue": after} if after else {})}
-            answer = json.loads(await self.request("GET", path, query=query))
+            answer = json.loads(await self.request("GET", path, query=query, steady=True))
             items += answer["items"]
             after = answer["metadata"].get("continue", "")
             if not after:
@@ -193,7 +202,7 @@ class ApiServer:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(_WATCH_S),
         }
-        lines = self.lines(path, query, quiet_s=_WATCH_S + 30)
+        lines = self.lines(path, query, quiet_s=_WATCH_S + 30, steady=True)
         async with contextlib.aclosing(lines):  # type: ignore[type-var]
             async for line in self._while_it_answers(lines):
                 event = json.loads(line)
@@ -225,15 +234,15 @@ class ApiServer:
             if line:
                 yield line
 
-    @property
-    def _http(self) -> httpx.AsyncClient:
-        if self._made is None:
+    def _http(self, steady: bool) -> httpx.AsyncClient:
+        if steady not in self._made:
             # A region that has never answered gives its authority with its token, later.
+            connections = _CONNECTIONS if steady else _ASKED_CONNECTIONS
             try:
-                self._made = with_authority(self._authority, _ANSWER_S)
+                self._made[steady] = with_authority(self._authority, _ANSWER_S, connections=connections)
             except OSError as error:
                 raise SourceDown(f"{self.region}: its authority can't be read: {error}") from None
-        return self._made
+        return self._made[steady]
 
     def _token(self) -> str:
         return _text(self._token_file)

@@ -47,7 +47,7 @@ def with_certificate(tls: Tls, timeout_s: float) -> httpx.AsyncClient:
     return httpx.AsyncClient(verify=context, timeout=httpx.Timeout(timeout_s, connect=3.0), trust_env=False)
 
 
-def with_authority(authority: Path, timeout_s: float, *, connections: int = 20) -> httpx.AsyncClient:
+def with_authority(authority: Path, timeout_s: float, *, connections: int) -> httpx.AsyncClient:
     """A client for a server whose certificate an authority of its own signed."""
     return httpx.AsyncClient(
         verify=_context(authority),
