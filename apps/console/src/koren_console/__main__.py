@@ -11,11 +11,10 @@ import uvicorn
 from koren_console.app import application
 from koren_console.auth.users import UsersBroken
 from koren_console.history import HistoryUnusable
+from koren_console.listener import Connection
 from koren_console.log import configure
 from koren_console.settings import Settings, SettingsBroken
 from koren_events.errors import ConfigurationError
-
-_MOST_CONNECTIONS = 1_000
 
 
 def main() -> None:
@@ -39,7 +38,8 @@ def main() -> None:
         server_header=False,
         # Nothing stands before it: an address that a header names is anybody's word.
         proxy_headers=False,
-        limit_concurrency=_MOST_CONNECTIONS,
+        http=Connection,
+        ws="none",
         timeout_keep_alive=15,
         timeout_graceful_shutdown=3,
     )
