@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -347,3 +348,17 @@ def test_the_last_start_from_zero_has_all_its_phases() -> None:
     warm = receipt(detected(time=at(100)), ReceiptState.SUCCEEDED, 101, phases={"pod_started": 1.6}, **of)
     assert not starts.receipt(warm)
     assert starts.get("seoul", "f") == start
+
+
+def test_what_a_broker_has_kept_for_hours_is_taken_in_seconds() -> None:
+    board = Incidents(Kept())
+    events = [detected(incident=f"i-{number}") for number in range(module.MOST)]
+    for event in events:
+        board.event("seoul", event.to_json(), at(1))
+    begin = time.monotonic()
+    for number in range(3_000):
+        told = receipt(events[number % len(events)], ReceiptState.STARTED, 2, function="report-incident", attempt=1)
+        incident = board.receipt(told, at(2))
+        assert incident is not None
+        board.pods_of(incident, "report-incident", number % 3, at(2))
+    assert time.monotonic() - begin < 10

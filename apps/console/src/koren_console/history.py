@@ -93,7 +93,8 @@ class History:
         self._put(
             ("incident", incident.subject),
             "INSERT OR REPLACE INTO incidents VALUES (?, ?, ?, ?)",
-            (incident.subject, incident.region, _ms(datetime.now(UTC)), _incident_json(incident)),
+            # Written as text by the thread: of many changes within a commit only the last is.
+            (incident.subject, incident.region, _ms(datetime.now(UTC)), incident),
         )
 
     def keep_picture(self, name: str, media: str, content: bytes) -> None:
@@ -353,7 +354,11 @@ class HistoryUnusable(Exception):
 def _commit(db: sqlite3.Connection, batch: dict[tuple[str, str], tuple[str, tuple[Any, ...]]]) -> None:
     with db:
         for statement, values in batch.values():
-            db.execute(statement, values)
+            try:
+                db.execute(statement, [_incident_json(one) if isinstance(one, Incident) else one for one in values])
+            except (TypeError, ValueError, OverflowError) as error:
+                # It can't ever be written, such as half a surrogate pair; it must not hold up the others.
+                _log.error("a record is not kept", statement=statement.split(" VALUES")[0], problem=repr(error)[:200])
 
 
 def _broken(error: sqlite3.Error) -> bool:

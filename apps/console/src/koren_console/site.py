@@ -525,8 +525,7 @@ class Site:
             self._say(Topic.FUNCTIONS)
         incident = self._incidents.receipt(receipt, now)
         if incident is not None and receipt.function:
-            count = place.cluster.count(receipt.function)
-            self._incidents.pods(receipt.region, receipt.function, count, now)
+            self._incidents.pods_of(incident, receipt.function, place.cluster.count(receipt.function), now)
         if receipt.state in (ReceiptState.HELD, ReceiptState.DISMISSED, ReceiptState.RECEIVED):
             place.ask.set()
         if receipt.state is ReceiptState.DEAD_LETTERED:

@@ -122,18 +122,21 @@ class Incidents:
 
     def pods(self, region: str, function: str, count: int, at: datetime) -> None:
         """The function has so many pods in the region now."""
-        for incident in list(self._known.values()):
-            if incident.region != region or not any(mark.function == function for mark in incident.marks):
-                continue
-            over = incident.state in ("cleared", "dismissed")
-            gone = any(mark.what == "gone" and mark.function == function for mark in incident.marks)
-            if over and gone:
-                continue
-            changed = replace(incident, pods=count)
-            if over and count == 0:
-                changed = _marked(changed, Mark("kubernetes", "gone", at, function=function))
-            if changed != incident:
-                self._put(changed)
+        for incident in [one for one in self._known.values() if one.region == region]:
+            self.pods_of(incident, function, count, at)
+
+    def pods_of(self, incident: Incident, function: str, count: int, at: datetime) -> None:
+        """The function has so many pods in the incident's region now, if it has to do with the incident."""
+        over = incident.state in ("cleared", "dismissed")
+        if incident.pods == count and not (over and count == 0):
+            return
+        marks = [mark for mark in incident.marks if mark.function == function]
+        if not marks or (over and any(mark.what == "gone" for mark in marks)):
+            return
+        changed = replace(incident, pods=count)
+        if over and count == 0:
+            changed = _marked(changed, Mark("kubernetes", "gone", at, function=function))
+        self._put(changed)
 
     def _remember(self, event: CloudEvent) -> None:
         self._events[(event.source, event.id)] = event.subject or ""

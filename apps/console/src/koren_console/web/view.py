@@ -25,6 +25,8 @@ from koren_console.web.words import Language, preferred, text, texts
 
 STATIC = Path(str(resources.files(__package__).joinpath("static")))
 SHAPES = {Health.OK: "●", Health.WATCH: "▲", Health.ACT: "■", Health.UNKNOWN: "○"}
+# What a host is ahead of another at most while its clock is right.
+CLOCKS_APART_S = 5
 THEMES = ("system", "light", "dark")
 
 
@@ -136,6 +138,8 @@ class View:
         if relative:
             kind = "age"
             gone = (self.now - at).total_seconds()
+            if -CLOCKS_APART_S < gone < 0:
+                gone = 0
             if 0 <= gone < 3600:
                 said = str(self.t("age.s", n=int(gone)) if gone < 60 else self.t("age.min", n=int(gone // 60)))
             elif -3600 < gone < 0:

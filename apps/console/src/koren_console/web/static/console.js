@@ -8,7 +8,8 @@
 
   // Times
   function age(at, now) {
-    const gone = Math.floor((now - at) / 1000);
+    const seconds = Math.floor((now - at) / 1000);
+    const gone = seconds < 0 && seconds >= -5 ? 0 : seconds; // clocks are apart
     const say = (text, number) => text.replace("{n}", number);
     if (gone >= 0 && gone < 60) return say(body.dataset.tS, gone < 10 ? gone : gone - (gone % 5));
     if (gone >= 60 && gone < 3600) return say(body.dataset.tMin, Math.floor(gone / 60));
