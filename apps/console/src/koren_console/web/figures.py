@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Final
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -14,7 +15,13 @@ UNKNOWN: Final = "–"
 
 def zone(name: str) -> ZoneInfo:
     """The zone of that name, or Seoul's for a name that is none."""
-    return ZoneInfo(name if name in available_timezones() else ZONE)
+    return ZoneInfo(name if name in _zones() else ZONE)
+
+
+@cache
+def _zones() -> set[str]:
+    # It reads some hundred files.
+    return available_timezones()
 
 
 def seconds(value: float | None) -> str:

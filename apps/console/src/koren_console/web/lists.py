@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import shlex
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -112,7 +113,9 @@ def cell(value: Any) -> str:
     if isinstance(value, (int, float)):
         return str(value)
     said = str(value)
-    return "'" + said if said[:1] in ("=", "+", "-", "@", "\t", "\r") else said
+    # Spreadsheets take wide forms for narrow ones, and pass over spaces.
+    first = unicodedata.normalize("NFKC", said.lstrip()[:1])
+    return "'" + said if said[:1] in ("\t", "\r", "\n") or first in ("=", "+", "-", "@") else said
 
 
 def as_csv(view: View, name: str, listing: Listing[T], columns: Sequence[Column[T]]) -> Response:
