@@ -188,6 +188,22 @@ def test_a_session_survives_a_restart_of_the_console(door: Door) -> None:
     assert again.find(browser.cookies["__Host-koren"]) is not None
 
 
+@pytest.mark.parametrize("now", [{}, {"operator": "viewer"}], ids=["gone", "less"])
+def test_who_may_less_after_a_restart_is_logged_out(
+    door: Door, users_file: Path, tmp_path: Path, now: dict[str, str]
+) -> None:
+    operator, viewer = door.browser(), door.browser()
+    log_in(operator, "operator")
+    log_in(viewer, "viewer")
+    before = json.loads(users_file.read_text())
+    users = {"viewer": before["viewer"], **{name: {**before[name], "role": role} for name, role in now.items()}}
+    (tmp_path / "users.json").write_text(json.dumps(users))
+    sessions = Sessions(door.memory, door.clock)
+    Auth(sessions, Audit(door.memory), users=Users(tmp_path / "users.json"))
+    assert sessions.find(operator.cookies["__Host-koren"]) is None
+    assert sessions.find(viewer.cookies["__Host-koren"]) is not None
+
+
 def test_a_session_ends_by_lack_of_use_and_by_age(door: Door) -> None:
     browser = door.browser()
     log_in(browser)
@@ -293,6 +309,21 @@ def test_guessing_one_users_password_is_slowed_down_and_does_not_lock_the_user_o
     assert log_in(door.browser("192.0.2.1")).headers["Location"] == "/"
     door.clock.now += timedelta(seconds=61)
     assert log_in(browser).headers["Location"] == "/"
+
+
+def test_who_is_refused_again_and_again_crowds_nobody_out_of_the_audit(door: Door) -> None:
+    stranger, viewer = door.browser("192.0.2.66"), door.browser("192.0.2.1")
+    for _ in range(200):
+        log_in(stranger, "operator", "guess")
+    log_in(viewer, "viewer")
+    csrf = viewer.get("/").json()["csrf"]
+    for _ in range(200):
+        assert viewer.post("/act", data={"csrf": csrf}, headers=OWN).status_code == 403
+    outcomes = door.memory.outcomes()
+    assert 10 < outcomes.count("operator log-in refused") < 50
+    assert 10 < outcomes.count("viewer refusal refused") < 50
+    assert "viewer log-in done" in outcomes
+    assert sum("what follows" in line.detail for line in door.memory.lines) == 2
 
 
 def test_guessing_many_users_from_one_address_is_slowed_down(door: Door) -> None:

@@ -77,6 +77,8 @@ class Auth:
         self._audit = audit
         self._limits = limits or LoginLimits()
         self._secret = secrets.token_bytes(32)
+        if users is not None:
+            sessions.keep_only(lambda session: users.role(session.name) is session.role)
 
     @property
     def by_provider(self) -> bool:
@@ -132,7 +134,9 @@ class Auth:
         if user is None:
             raise HTTPException(401, "You are not logged in.")
         if role is Role.OPERATOR and user.role is not Role.OPERATOR:
-            self._audit.write(user.name, user.role, "refusal", request.url.path, "refused", "a viewer may not")
+            self._audit.refusal(
+                f"user {user.name}", user.name, user.role, "refusal", request.url.path, "refused", "a viewer may not"
+            )
             raise HTTPException(403, "Only an operator may do this.")
         return user
 
@@ -160,11 +164,11 @@ class Auth:
         address = address_of(request)
         wait_s = self._limits.begin(name, address)
         if wait_s:
-            self._audit.write(name, "", "log-in", address, "refused", f"too many tries, again in {wait_s} s")
+            self._not_in(request, "refused", f"too many tries, again in {wait_s} s", name)
             return _failed("limited", after, wait=wait_s)
         role = await self._users.check(name, password)
         if role is None:
-            self._audit.write(name, "", "log-in", address, "refused", "wrong name or password")
+            self._not_in(request, "refused", "wrong name or password", name)
             return _failed("wrong", after)
         self._limits.succeeded(name, address)
         return self._begun(request, name, role, after)
@@ -178,7 +182,7 @@ class Auth:
                 await self.provider.begin(browser, own_path(request.query_params.get("next", ""))), 303
             )
         except OidcFailed as failure:
-            self._audit.write("", "", "log-in", address_of(request), "failed", failure.reason)
+            self._not_in(request, "failed", failure.reason)
             return _failed(failure.kind, "")
         answer.headers.append("Set-Cookie", f"{BEFORE}={browser}; Max-Age=600; {_COOKIE_FLAGS}")
         return answer
@@ -190,7 +194,7 @@ class Auth:
             identity = await self.provider.finish(request.cookies.get(BEFORE, ""), dict(request.query_params))
         except OidcFailed as failure:
             outcome = "refused" if failure.kind == "refused" else "failed"
-            self._audit.write("", "", "log-in", address_of(request), outcome, failure.reason)
+            self._not_in(request, outcome, failure.reason)
             return _failed(failure.kind, "")
         return self._begun(request, identity.name, identity.role, identity.after)
 
@@ -206,6 +210,10 @@ class Auth:
         # What the page kept in this browser is not for who comes next.
         answer.headers["Clear-Site-Data"] = '"cache", "storage"'
         return answer
+
+    def _not_in(self, request: Request, outcome: str, why: str, name: str = "") -> None:
+        address = address_of(request)
+        self._audit.refusal(address, name, "", "log-in", address, outcome, why)
 
     def _begun(self, request: Request, name: str, role: Role, after: object) -> Response:
         # A session that was there before log-in is never carried on.

@@ -105,6 +105,12 @@ class Sessions:
         self._known.pop(session.key, None)
         self._store.drop_session(session.key)
 
+    def keep_only(self, wanted: Callable[[Session], bool]) -> None:
+        """End all others."""
+        for session in list(self._known.values()):
+            if not wanted(session):
+                self.end(session)
+
     def __len__(self) -> int:
         return len(self._known)
 

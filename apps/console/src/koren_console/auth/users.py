@@ -55,6 +55,11 @@ class Users:
     def __bool__(self) -> bool:
         return bool(self._users)
 
+    def role(self, name: str) -> Role | None:
+        """The role of the user, None when there is no such user."""
+        user = self._users.get(name)
+        return None if user is None else user.role
+
     async def check(self, name: str, password: str) -> Role | None:
         """The role of the user, None when name or password is wrong."""
         if len(password) > _LONGEST:
