@@ -11,7 +11,7 @@ import pytest
 
 from koren_console.model import Health, Node, Part, Topic
 from koren_console.sources.changes import Changes
-from koren_console.sources.cluster import node_of, pod_of, service_of
+from koren_console.sources.cluster import node_of, placed_of, pod_of, service_of
 from koren_console.sources.judge import Reach, judge
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
@@ -80,6 +80,13 @@ WAITING = [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}]
 )
 def test_a_pods_state_is_a_word(item: dict[str, Any], state: str) -> None:
     assert pod_of(item).state == state
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "9" * 400, "-1", "²", "many"])
+def test_a_function_whose_notes_make_no_sense_is_a_function_still(number: str) -> None:
+    notes = {f"faas.koren.kr/{name}": number for name in ("max-scale", "timeout-s")}
+    placed = placed_of({"metadata": {"name": "f", "annotations": notes}})
+    assert (placed.name, placed.maximum, placed.timeout_s) == ("f", None, 60)
 
 
 def test_a_service_is_as_well_as_its_pod() -> None:
