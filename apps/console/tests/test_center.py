@@ -318,6 +318,7 @@ async def test_lines_are_found_by_event_incident_function_host_and_text(tmp_path
             assert await texts('"subject here"') == ["no subject here"]
             assert await texts("사고") == ['odd "quoted" \\ text 사고']
             assert await texts(event_id='x" or *') == ['odd "quoted" \\ text 사고'], "a value is a value"
+            assert await texts(subject='🚗" or *') == [], "also beside what Go takes for no text"
             assert await texts("") == [one["_msg"] for one in lines], "oldest first"
             assert await texts(limit=1) == [lines[-1]["_msg"]], "the latest ones"
             [line] = await logs.find({"event_id": "e-1", "host": "seoul-w1"}, "", *span, 10)
@@ -329,5 +330,6 @@ async def test_lines_are_found_by_event_incident_function_host_and_text(tmp_path
 
 def test_a_query_for_logs_quotes_what_people_type() -> None:
     assert query_of({}, "") == "*"
+    assert query_of({"subject": "🚗"}, "사고🚗") == 'subject:="🚗" i("사고🚗")', "Go unquotes no surrogate pairs"
     assert query_of({"event_id": "a", "unknown": "b"}, "") == 'event_id:="a"'
     assert query_of({}, '| delete "two words" "') == 'i("|") i("delete") i("two words") i("\\"")'

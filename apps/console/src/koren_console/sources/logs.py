@@ -96,7 +96,8 @@ def line_of(fields: dict[str, Any]) -> LogLine:
 
 
 def _quoted(value: str) -> str:
-    return json.dumps(value)
+    # LogsQL unquotes as Go does, which knows no surrogate pairs: characters stay as they are.
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _time(moment: datetime) -> str:
