@@ -54,7 +54,7 @@ def test_filter(query: str, found: bool) -> None:
     assert matches(row, terms(query)) is found
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "＝1+1", " =1+1", "\n=1+1"])
 def test_spreadsheets_run_no_cell(text: str) -> None:
     assert cell(text) == "'" + text
     assert cell(-1.5) == "-1.5" and cell(None) == ""
