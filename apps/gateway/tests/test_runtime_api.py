@@ -410,6 +410,10 @@ async def test_a_key_of_a_wrong_type_in_redis_stops_no_other_function(lab: Lab, 
 
 
 async def test_starts_crashes_and_times_from_zero_are_told_by_function(lab: Lab) -> None:
+    # What begins with its first event has no increase then.
+    for labels in ({"phase": "handler_entered", "start": "zero"}, {"phase": "handler_done", "start": "warm"}):
+        assert await lab.metric("phase_seconds_count", function="report-incident", **labels) == 0
+    assert await lab.metric("invocations_total", function="report-incident", outcome="failed") == 0
     pod = lab.pod()
     await lab.broker.publish(subject="cold")
     await lab.broker.receipt("received")

@@ -141,6 +141,14 @@ class Metrics:
         took."""
         self.phases.labels(function, name, start).observe(max(0, at_ms - event_ms) / 1000)
 
+    def begin(self, function: str) -> None:
+        """Counts of a function begin at zero: what only appears with its first event has no increase then."""
+        for outcome in ("succeeded", "failed", "lost", "dead-lettered"):
+            self.invocations.labels(function, outcome)
+        for phase in ("handler_entered", "handler_done"):
+            for start in ("zero", "warm"):
+                self.phases.labels(function, phase, start)
+
     def backlogs(self, of: Mapping[str, Mapping[str, int]]) -> None:
         """What each function has to do, by the names of `_backlog`; no other has anything."""
         for gauge in self._backlog.values():

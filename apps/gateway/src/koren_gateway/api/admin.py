@@ -89,6 +89,7 @@ class Admin:
         metrics = self._metrics
         backlogs = {}
         for function in self._functions.all():
+            metrics.begin(function.name)
             backlog = await self._queue.backlog(function.name)
             backlogs[function.name] = {
                 "runnable_subjects": backlog.runnable,
