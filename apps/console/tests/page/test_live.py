@@ -75,6 +75,35 @@ def test_a_swap_leaves_focus_text_and_open_rows(reader: Reader) -> None:
         assert page.locator("tbody input:checked").get_attribute("value") == chosen
 
 
+def test_a_tab_that_nobody_sees_takes_no_connection(reader: Reader) -> None:
+    with serve(every_s=0) as served:
+        page = reader.open(served.url)
+
+        def readers(count: int) -> None:
+            end = time.monotonic() + 15
+            while len(served.board._changes) != count:
+                assert time.monotonic() < end, len(served.board._changes)
+                page.wait_for_timeout(50)
+
+        def look(hidden: bool) -> None:
+            page.evaluate(
+                """(hidden) => {
+                  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+                  document.dispatchEvent(new Event("visibilitychange"));
+                }""",
+                hidden,
+            )
+
+        readers(1)
+        look(hidden=True)
+        readers(0)
+        subject = served.do(served.board.begin, "busan")
+        look(hidden=False)
+        readers(1)
+        expect(page.locator(f"article[id='open-{subject}']")).to_be_visible()
+        expect(page.locator("#connection")).to_be_hidden()
+
+
 def test_logs_are_followed(reader: Reader) -> None:
     with serve(every_s=0) as served:
         page = reader.open(f"{served.url}/functions/seoul/report-incident")

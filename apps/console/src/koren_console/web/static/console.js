@@ -98,7 +98,7 @@
   if (body.dataset.live) {
     let heard = Date.now();
     let lost = false;
-    const stream = new EventSource(body.dataset.live);
+    let stream = null;
     const word = () => {
       heard = Date.now();
       if (lost) {
@@ -107,25 +107,42 @@
         refresh(null);
       }
     };
-    stream.onmessage = (event) => {
-      word();
-      refresh(event.data.split(" "));
-    };
-    stream.addEventListener("beat", word);
-    stream.addEventListener("signed-out", () => {
-      stream.close();
-      say(body.dataset.tSignedOut, "/login");
-      lost = false;
-      heard = Infinity;
-    });
     const gone = () => {
-      if (lost || heard === Infinity) return;
+      if (lost || heard === Infinity || !stream) return;
       lost = true;
       say(`${body.dataset.tLost} ${new Date(heard).toLocaleTimeString(language, { hour12: false })}`);
     };
-    stream.onerror = () => setTimeout(() => stream.readyState !== 1 && gone(), 1500);
+    const listen = () => {
+      stream = new EventSource(body.dataset.live);
+      stream.onmessage = (event) => {
+        word();
+        refresh(event.data.split(" "));
+      };
+      stream.addEventListener("beat", word);
+      stream.addEventListener("signed-out", () => {
+        stream.close();
+        say(body.dataset.tSignedOut, "/login");
+        lost = false;
+        heard = Infinity;
+      });
+      stream.onerror = () => setTimeout(() => stream && stream.readyState !== 1 && gone(), 1500);
+    };
+    // A browser has six connections for all tabs: those that nobody sees let theirs go.
+    const look = () => {
+      if (document.hidden) {
+        if (stream) stream.close();
+        stream = null;
+      } else if (!stream && heard !== Infinity) {
+        heard = Date.now();
+        listen();
+      }
+    };
+    look();
     setInterval(() => Date.now() - heard > 30000 && gone(), 2000);
-    document.addEventListener("visibilitychange", () => !document.hidden && refresh(null));
+    document.addEventListener("visibilitychange", () => {
+      look();
+      if (!document.hidden) refresh(null);
+    });
   }
 
   // Keyboard
