@@ -253,6 +253,15 @@ def test_what_waits_for_a_disk_takes_bounded_memory(history: History, monkeypatc
     assert sum(len(one) for _, (*_, one) in history._waiting.values() if isinstance(one, bytes)) <= 1_200_000
 
 
+def test_a_start_reads_no_more_than_memory_has_room_for(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("koren_console.history._MOST_READ_BYTES", 50_000)
+    long = Mark("function", "failed", NOW, detail="x" * 10_000)
+    for number in range(20):
+        history.keep_incident(incident(f"i-{number}", marks=(long,)))
+    history.flush()
+    assert len(history.incidents(100)) == 4
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(HistoryUnusable, match="history"):
         History(tmp_path / "missing", days=1, megabytes=16)

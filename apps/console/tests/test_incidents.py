@@ -350,6 +350,24 @@ def test_the_last_start_from_zero_has_all_its_phases() -> None:
     assert starts.get("seoul", "f") == start
 
 
+def test_incidents_with_long_errors_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 1_000_000)
+    kept = Kept()
+    board = Incidents(kept)
+    for number in range(30):
+        event = detected(incident=f"i-{number}")
+        board.event("seoul", event.to_json(), at(1))
+        for attempt in range(30):
+            told = receipt(event, ReceiptState.FAILED, 2, function="f", attempt=attempt, error="한" * 2_000)
+            board.receipt(told, at(2))
+    known = board.all()
+    assert 3 < len(known) < 30 and board.get("i-29") in known and board.get("i-0") is None
+    assert len(kept.incidents) == 30, "history has all"
+    assert sum(len(mark.detail) for one in known for mark in one.marks) * 2 < 1_000_000
+    again = Incidents(Kept(), reversed(kept.incidents.values()))
+    assert {one.subject for one in again.all()} == {one.subject for one in known}
+
+
 def test_what_a_broker_has_kept_for_hours_is_taken_in_seconds() -> None:
     board = Incidents(Kept())
     events = [detected(incident=f"i-{number}") for number in range(module.MOST)]

@@ -46,6 +46,7 @@ _MOST_WAITING = 2_000
 _MOST_WAITING_BYTES = 32 * 1024 * 1024
 _MOST_AUDIT = 100_000
 _MOST_SESSIONS = 10_000
+_MOST_READ_BYTES = 64 * 1024 * 1024
 
 _log = structlog.get_logger()
 T = TypeVar("T")
@@ -153,7 +154,7 @@ class History:
         return [one for (record,) in reversed(rows) if (one := _parsed(_session, record)) is not None]
 
     def incidents(self, limit: int) -> list[Incident]:
-        """The incidents that changed last, the latest first."""
+        """The incidents that changed last, the latest first, as far as they are no burden to memory."""
         rows = self._read("SELECT record FROM incidents ORDER BY updated DESC LIMIT ?", limit)
         return [one for (record,) in rows if (one := _parsed(_incident, record)) is not None]
 
@@ -332,7 +333,16 @@ class History:
     def _read(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         try:
             with self._reading:
-                return self._reader.execute(statement, values).fetchall()
+                rows: list[tuple[Any, ...]] = []
+                size = 0
+                # Closed, for a statement that is not at its end holds on to what it reads.
+                with contextlib.closing(self._reader.execute(statement, values)) as found:
+                    for row in found:
+                        size += sum(len(one) for one in row if isinstance(one, str | bytes))
+                        if rows and size > _MOST_READ_BYTES:
+                            break
+                        rows.append(row)
+                return rows
         except sqlite3.Error as error:
             if _broken(error):
                 # The thread, whose connection may have seen nothing of it, begins anew.

@@ -23,6 +23,8 @@ from koren_events.times import from_ms, parse_time
 
 MOST = 2_000
 """Incidents in memory; older ones are in history."""
+MOST_BYTES = 96 * 1024 * 1024
+"""About what those in memory may take in all; one with many marks and long errors takes a megabyte."""
 MOST_MARKS = 400
 MOST_EVENTS = 50_000
 PICTURES = "/pictures/"
@@ -51,9 +53,11 @@ class Incidents:
         self._keeper = keeper
         self._on_change = on_change
         self._known: OrderedDict[str, Incident] = OrderedDict()
+        self._sizes: dict[str, int] = {}
+        self._bytes = 0
         self._events: OrderedDict[tuple[str, str], str] = OrderedDict()
         for incident in reversed(list(kept)[:MOST]):
-            self._known[incident.subject] = incident
+            self._remember_incident(incident)
 
     def all(self) -> Sequence[Incident]:
         """The latest first."""
@@ -164,13 +168,26 @@ class Incidents:
         return replace(incident, picture=PICTURES + name)
 
     def _put(self, incident: Incident) -> None:
-        self._known[incident.subject] = incident
-        self._known.move_to_end(incident.subject)
-        while len(self._known) > MOST:
-            over = (subject for subject, one in self._known.items() if one.state in ("cleared", "dismissed"))
-            del self._known[next(over, next(iter(self._known)))]
+        self._remember_incident(incident)
         self._keeper.keep_incident(incident)
         self._on_change(incident)
+
+    def _remember_incident(self, incident: Incident) -> None:
+        self._known[incident.subject] = incident
+        self._known.move_to_end(incident.subject)
+        size = _size(incident)
+        self._bytes += size - self._sizes.get(incident.subject, 0)
+        self._sizes[incident.subject] = size
+        while len(self._known) > MOST or (self._bytes > MOST_BYTES and len(self._known) > 1):
+            over = (subject for subject, one in self._known.items() if one.state in ("cleared", "dismissed"))
+            gone = next(over, next(iter(self._known)))
+            del self._known[gone]
+            self._bytes -= self._sizes.pop(gone)
+
+
+def _size(incident: Incident) -> int:
+    """About how many bytes of memory it takes; a letter of Hangul has two."""
+    return 2_000 + sum(400 + 2 * len(mark.detail) for mark in incident.marks)
 
 
 def _begun(event: CloudEvent, region: str, facts: Mapping[str, Any], seen: datetime, now: datetime) -> Incident:
