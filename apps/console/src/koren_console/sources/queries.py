@@ -75,7 +75,7 @@ SUMMARY: dict[str, str] = {
     # Dropped for want of room. What a broker drops, its publisher sends again.
     "lost": 'sum(max by (region, what) (delta(koren_gateway_dropped{what!~"state-full|dead-letters-by-age"}[1h])))'
     # A gateway that has dropped nothing yet does not tell how much that is.
-    ' or 0 * count(koren_gateway_intake_connected)',
+    " or 0 * count(koren_gateway_intake_connected)",
     "retried": 'sum(increase(koren_gateway_invocations_total{outcome=~"failed|lost"}[1h]))',
     "dead": "sum(max by (region) (koren_gateway_dead_letters))",
     "saved": f"1 - sum(increase({_USED}[7d])) / (sum(sum_over_time(({_ALWAYS_ON})[7d:1m])) * 60)",
