@@ -291,6 +291,9 @@ def test_what_is_sent_to_a_region_that_is_away_arrives_later(connect: Connect, s
     gateway = _kept(connect)
     centre = connect("central-cp", "detector")
     site.run("seoul-cp", "systemctl stop mosquitto")
+    state = "$SYS/broker/connection/bridge.central.seoul/state"
+    operator = connect("central-cp", "operator", state)
+    eventually(lambda: operator.payloads(state)[-1:] == [b"0"], 20)
     sent = [b"%d" % number for number in range(200)]
     for payload in sent:
         assert centre.publish("events/seoul/cam/accident", payload) is None

@@ -19,7 +19,7 @@ import redis
 import yaml
 from conftest import SITE_DIR, Publish, cut_off, drill, faas, on_host, until
 
-from koren_events import Publisher
+from koren_events import Publisher, ReceiptState
 
 FUNCTION = "e2e-alerts"
 KIND = "kr.koren.test.alarm.rung"
@@ -166,7 +166,9 @@ def test_faults_of_two_regions_ring_and_a_region_that_is_cut_off_rings_once(
 ) -> None:
     publisher = publish_at(site["regions"]["seoul"]["broker"])
     centre = site["central_broker"].rpartition(":")[0]
-    publisher.publish(drill("seoul", type=KIND, do="fail", times=99))
+    given_up = drill("seoul", type=KIND, do="fail", times=99)
+    publisher.publish(given_up)
+    assert list(publisher.receipts(given_up, timeout_s=300))[-1].state is ReceiptState.DEAD_LETTERED
     before = len(told)
     expected: list[tuple[str, dict[str, str], int]] = [
         ("RegionUnreachable", {"region": "busan"}, CRITICAL_S),
