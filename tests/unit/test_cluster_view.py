@@ -71,6 +71,8 @@ class ApiServer:
         self.lists: dict[str, list[dict[str, Any]]] = {"/api/v1/nodes": [], "/api/v1/pods": []}
         self.changes: list[tuple[str, dict[str, Any]]] = []
         self.tokens: set[str | None] = set()
+        self.breaks_off = False
+        """Whether it ends within a list."""
         api = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -81,6 +83,8 @@ class ApiServer:
                     self.send_error(404)
                     return
                 self.send_response(200)
+                if api.breaks_off:
+                    self.send_header("Content-Length", "1000000")
                 self.end_headers()
                 if "watch=1" in query:
                     for kind, found in api.changes:
@@ -242,14 +246,19 @@ def test_a_watch_keeps_functions_pods_in_step(view: ModuleType, api: ApiServer, 
     assert 'koren_function_pods{function="other",phase="Pending"} 1' in rows
 
 
-def test_a_cluster_that_does_not_answer_leaves_nothing_said(view: ModuleType, api: ApiServer, cluster: Any) -> None:
+@pytest.mark.parametrize("fault", ["gone", "breaks off"])
+def test_a_cluster_that_does_not_answer_leaves_nothing_said(
+    view: ModuleType, api: ApiServer, cluster: Any, fault: str
+) -> None:
     server = view.serve(cluster, view.FunctionPods(), 0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/metrics"
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             assert answer.status == 200
-        api.close()
+        if fault == "gone":
+            api.close()
+        api.breaks_off = True
         with pytest.raises(urllib.error.HTTPError) as told:
             urllib.request.urlopen(url, timeout=5)
         assert told.value.code == 503
