@@ -98,9 +98,12 @@ class Spans:
         return self._tracer.begun_by(event.source, event.id)
 
     def taken_in(
-        self, trace: Trace, event: CloudEvent, *, received_ms: int, durable_ms: int, size_bytes: int, outcome: str
+        self, kept: str, event: CloudEvent, *, received_ms: int, durable_ms: int, size_bytes: int, outcome: str
     ) -> None:
-        """An event came in and is on disk, or is a repeat of one."""
+        """An event came in and is on disk, or is a repeat of one; `kept` is its trace as it is kept, if it has one."""
+        trace = Trace.parse(kept)
+        if trace is None:
+            return
         context = trace.context.child("intake", event.source, event.id)
         if outcome == "duplicate":
             context = context.child(outcome, received_ms)

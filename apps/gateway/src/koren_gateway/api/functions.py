@@ -29,7 +29,7 @@ from koren_gateway.queue.init_errors import InitErrors
 from koren_gateway.queue.logs import Logs
 from koren_gateway.queue.queue import Entry, Outcome, Queue
 from koren_gateway.scaling.bell import Bell, Ticket
-from koren_gateway.tracing import CALL_TYPE, Spans, Trace, trace_id, trace_of
+from koren_gateway.tracing import CALL_TYPE, Spans, trace_id, trace_of
 
 _START_S = 30.0
 _NAME_MAX = 128
@@ -179,10 +179,9 @@ class FunctionApi:
         raise Refused(502, f"{name} failed: {failure['type']}: {failure['message']}", **failure)
 
     def _trace_call(self, entry: Entry, event: CloudEvent) -> None:
-        trace = Trace.parse(entry.trace) if self._spans is not None else None
-        if trace is not None and self._spans is not None:
+        if self._spans is not None:
             self._spans.taken_in(
-                trace,
+                entry.trace,
                 event,
                 received_ms=entry.received_ms,
                 durable_ms=round(time.time() * 1000),
@@ -345,20 +344,22 @@ class FunctionApi:
         caller = await self._allow(request, "release", "heldevents", id)
         if not self._functions.in_step:
             raise Refused(503, "the functions of this region are not known yet; try again")
+        by = self._acting(request, caller)
         try:
-            released = await self._held.release(id, self._acting(request, caller))
+            released = await self._held.release(id, by)
         except NotHeld as error:
             raise Refused(409, str(error)) from None
-        return _acted("released", id, released, self._acting(request, caller), status=202)
+        return _acted("released", id, released, by, status=202)
 
     async def _dismiss_held(self, request: web.Request) -> web.Response:
         id = request.match_info["id"]
         caller = await self._allow(request, "dismiss", "heldevents", id)
+        by = self._acting(request, caller)
         try:
-            dismissed = await self._held.dismiss(id, self._acting(request, caller))
+            dismissed = await self._held.dismiss(id, by)
         except NotHeld as error:
             raise Refused(409, str(error)) from None
-        return _acted("dismissed", id, dismissed, self._acting(request, caller), status=200)
+        return _acted("dismissed", id, dismissed, by, status=200)
 
     def _acting(self, request: web.Request, caller: Caller) -> str:
         """Who acts: the caller, or for whom the console says that it does."""

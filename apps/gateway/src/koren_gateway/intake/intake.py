@@ -25,7 +25,7 @@ from koren_gateway.queue.queue import Entry, Queue, TakenIn
 from koren_gateway.queue.store import Store
 from koren_gateway.settings import Settings
 from koren_gateway.tasks import first_failure
-from koren_gateway.tracing import Spans, Trace, trace_id
+from koren_gateway.tracing import Spans, trace_id
 
 PART = "gateway"
 
@@ -289,10 +289,9 @@ class Intake:
             _log.info("event taken in", **told)
         if event is None:
             return []
-        trace = Trace.parse(entry.trace) if self._spans is not None else None
-        if trace is not None and self._spans is not None:
+        if self._spans is not None:
             self._spans.taken_in(
-                trace,
+                entry.trace,
                 event,
                 received_ms=entry.received_ms,
                 durable_ms=durable_ms,
