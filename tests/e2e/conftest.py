@@ -292,6 +292,16 @@ def letters(region: str, function: str | None = None) -> list[dict[str, Any]]:
     return found
 
 
+def ask_centre(site: dict[str, Any], port: int, path: str) -> Any:
+    """What a service of the centre answers an operator, as JSON."""
+    pki = SITE_DIR / "pki"
+    tls = ssl.create_default_context(cafile=str(pki / "ca.crt"))
+    tls.load_cert_chain(pki / "operator.crt", pki / "operator.key")
+    host = site["central_broker"].rpartition(":")[0]
+    with urllib.request.urlopen(f"https://{host}:{port}{path}", timeout=10, context=tls) as answer:
+        return json.load(answer)
+
+
 @contextlib.contextmanager
 def cut_off(region: str) -> Iterator[None]:
     """Meanwhile nothing passes the region's gateway host, in neither direction, and nobody is told."""
@@ -304,9 +314,11 @@ def cut_off(region: str) -> Iterator[None]:
         on_host(gateway, "nft", "delete", "table", "inet", "koren_e2e")
 
 
-def accident(region: str) -> Event:
-    """A new accident in a region."""
-    name = Text(ko="시험 카메라", en="Test camera")
+TEST_ROAD = Text(ko="시험 카메라", en="Test camera")
+
+
+def accident(region: str, name: Text = TEST_ROAD, **more: Any) -> Event:
+    """A new accident in a region, on a road of that name; `more` is for `accident_detected`."""
     return accident_detected(
         region=region,
         camera=Camera(id=f"cctv-{region}-e2e", name=name, latitude=37.5, longitude=127.0, road=name, direction=name),
@@ -315,6 +327,7 @@ def accident(region: str) -> Event:
         what="rear_end",
         started_at=datetime.now(UTC),
         objects=[SeenObject(object_class="car", track=1, box=(10, 10, 60, 40), involved=True)],
+        **more,
     )
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import ssl
 import threading
-import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 import yaml
-from conftest import SITE_DIR, Publish, cut_off, drill, faas, on_host, until
+from conftest import SITE_DIR, Publish, ask_centre, cut_off, drill, faas, on_host, until
 
 from koren_events import Publisher, ReceiptState
 
@@ -44,12 +42,7 @@ class Told(list[dict[str, Any]]):
 
 def alertmanager(site: dict[str, Any], path: str) -> Any:
     """What the centre's Alertmanager answers."""
-    pki = SITE_DIR / "pki"
-    tls = ssl.create_default_context(cafile=str(pki / "ca.crt"))
-    tls.load_cert_chain(pki / "operator.crt", pki / "operator.key")
-    host = site["central_broker"].rpartition(":")[0]
-    with urllib.request.urlopen(f"https://{host}:9093{path}", timeout=10, context=tls) as answer:
-        return json.load(answer)
+    return ask_centre(site, 9093, path)
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from conftest import SITE_DIR, cut_off
+from conftest import SITE_DIR, accident, cut_off
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from koren_events import Camera, Event, Image, Publisher, ReceiptState, Text, accident_cleared, accident_detected
+from koren_events import Event, Image, Publisher, ReceiptState, Text, accident_cleared
 
 SHOTS = SITE_DIR.parent / "console-screenshots"
 # What a region's fault or an incident's end takes at most.
@@ -60,20 +60,8 @@ def operator(browser: Browser, site: dict[str, Any]) -> Iterator[Page]:
 
 def held_accident() -> Event:
     """An accident that a camera in Seoul has seen, with the demo's photo; a person has to confirm it."""
-    photo = (SITE_DIR / "demo/photo.jpg").read_bytes()
-    camera = Camera(
-        id="cctv-seoul-e2e",
-        name=Text(ko="시험로", en="Test Street"),
-        latitude=37.52,
-        longitude=127.01,
-        road=Text(ko="시험로", en="Test Street"),
-        direction=Text(ko="시청 방향", en="towards City Hall"),
-    )
-    given: dict[str, Any] = {"severity": "moderate", "confidence": 0.93, "what": "rear_end", "objects": []}
-    image = Image(jpeg=photo, width=1280, height=720)
-    return accident_detected(
-        region="seoul", camera=camera, started_at=datetime.now(UTC), image=image, hold=True, **given
-    )
+    photo = Image(jpeg=(SITE_DIR / "demo/photo.jpg").read_bytes(), width=1280, height=720)
+    return accident("seoul", Text(ko="시험로", en="Test Street"), image=photo, hold=True)
 
 
 def test_the_console_is_whom_the_sites_authority_says(site: dict[str, Any]) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import ssl
 import urllib.parse
-import urllib.request
 from typing import Any
 
-from conftest import SITE_DIR, until
+from conftest import SITE_DIR, ask_centre, until
 
 #: What every region's agent reads once.
 JOBS = ("apiserver", "cluster", "coredns", "etcd", "gateway", "keda", "mosquitto", "registry", "vmagent")
@@ -16,13 +13,7 @@ JOBS = ("apiserver", "cluster", "coredns", "etcd", "gateway", "keda", "mosquitto
 
 def ask(site: dict[str, Any], query: str) -> dict[tuple[str, str], float]:
     """The answer of the centre, by region and instance."""
-    pki = SITE_DIR / "pki"
-    tls = ssl.create_default_context(cafile=str(pki / "ca.crt"))
-    tls.load_cert_chain(pki / "operator.crt", pki / "operator.key")
-    host = site["central_broker"].rpartition(":")[0]
-    url = f"https://{host}:9090/api/v1/query?{urllib.parse.urlencode({'query': query})}"
-    with urllib.request.urlopen(url, timeout=10, context=tls) as answer:
-        found = json.load(answer)["data"]["result"]
+    found = ask_centre(site, 9090, f"/api/v1/query?{urllib.parse.urlencode({'query': query})}")["data"]["result"]
     return {
         (one["metric"].get("region", ""), one["metric"].get("instance", "")): float(one["value"][1]) for one in found
     }
