@@ -8,6 +8,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,21 @@ class Site:
         ]
         done = subprocess.run(ssh, check=check, capture_output=True, text=True, timeout=60)
         return done.stdout
+
+    @contextmanager
+    def cut_off(self, host: str, peer: str, port: int) -> Iterator[None]:
+        """Meanwhile nothing of a peer's comes to a port of a host, and nobody is told."""
+        table = f"cut{port}"
+        rules = (
+            f"add table ip {table}",
+            f"add chain ip {table} input {{ type filter hook input priority 0; }}",
+            f"add rule ip {table} input ip saddr {self.hosts[peer]} tcp dport {port} drop",
+        )
+        self.run(host, " && ".join(f"nft '{rule}'" for rule in rules))
+        try:
+            yield
+        finally:
+            self.run(host, f"nft delete table ip {table}")
 
     def playbook(self, path: str, *args: str) -> str:
         """What a playbook of the project prints when it runs on this site; an AssertionError shows a failure."""

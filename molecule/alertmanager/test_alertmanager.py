@@ -209,13 +209,7 @@ def test_all_is_quiet_and_the_dead_mans_switch_is_pressed_every_minute(
 def test_a_region_that_is_cut_off_rings_once_and_everywhere(site: Site, receivers: Receivers, eventually: Wait) -> None:
     eventually(lambda: not _alerts(site, "RegionUnreachable") and not _alerts(site, "NodeNotReady"), 150)
     before = len(receivers.hooks)
-    rules = (
-        "add table ip cut",
-        "add chain ip cut input { type filter hook input priority 0; }",
-        f"add rule ip cut input ip saddr {site.hosts['seoul-cp']} tcp dport 9090 drop",
-    )
-    site.run("central-cp", " && ".join(f"nft '{rule}'" for rule in rules))
-    try:
+    with site.cut_off("central-cp", "seoul-cp", 9090):
         eventually(lambda: bool(receivers.told("RegionUnreachable", region="seoul")), 90)
         # All three, with a text that fits a phone.
         text = "RegionUnreachable, seoul\nNothing is heard of seoul."
@@ -234,8 +228,6 @@ def test_a_region_that_is_cut_off_rings_once_and_everywhere(site: Site, receiver
         # Longer than it takes until a group is told anew.
         seen = len(receivers.alive)
         eventually(lambda: len(receivers.alive) >= seen + 2, 150)
-    finally:
-        site.run("central-cp", "nft delete table ip cut")
     eventually(lambda: bool(receivers.told("RegionUnreachable", "resolved", region="seoul")), 240)
     eventually(lambda: bool(receivers.mailed(f"Over: {title}")), 20)
     of_seoul = [

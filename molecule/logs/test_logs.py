@@ -11,8 +11,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 from conftest import Site
@@ -63,21 +62,6 @@ def _says(site: Site, host: str, unit: str, text: str) -> None:
     site.run(host, f"systemd-run --quiet --wait --unit={unit} echo {shlex.quote(text)}")
 
 
-@contextmanager
-def _cut(site: Site) -> Iterator[None]:
-    """The centre hears nothing of Seoul's lines meanwhile."""
-    rules = (
-        "add table ip cutlogs",
-        "add chain ip cutlogs input { type filter hook input priority 0; }",
-        f"add rule ip cutlogs input ip saddr {site.hosts['seoul-cp']} tcp dport 9428 drop",
-    )
-    site.run("central-cp", " && ".join(f"nft '{rule}'" for rule in rules))
-    try:
-        yield
-    finally:
-        site.run("central-cp", "nft delete table ip cutlogs")
-
-
 @pytest.fixture
 def mark() -> str:
     """A word that no other line has."""
@@ -121,7 +105,7 @@ def test_what_a_function_prints_is_found_by_its_event_though_the_pod_is_gone(
 
 
 def test_lines_of_a_cut_arrive_once_and_in_order(site: Site, eventually: Wait, mark: str) -> None:
-    with _cut(site):
+    with site.cut_off("central-cp", "seoul-cp", 9428):
         loop = f"for i in $(seq 60); do echo {mark} $i; sleep 1; done"
         site.run("seoul-cp", f"systemd-run --quiet --unit=loop-{mark} sh -c {shlex.quote(loop)}")
         time.sleep(60)  # what happens is the cut
@@ -133,7 +117,7 @@ def test_lines_of_a_cut_arrive_once_and_in_order(site: Site, eventually: Wait, m
 
 
 def test_a_shipper_that_is_killed_in_a_cut_loses_nothing(site: Site, eventually: Wait, mark: str) -> None:
-    with _cut(site):
+    with site.cut_off("central-cp", "seoul-cp", 9428):
         for number in range(4):
             _says(site, "seoul-cp", f"killed-{mark}-{number}", f"{mark} {number}")
             site.run("seoul-cp", f"systemctl kill --signal=KILL {SHIPPER}")

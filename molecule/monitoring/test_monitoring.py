@@ -11,8 +11,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http.client import HTTPResponse
 
 import pytest
@@ -77,21 +76,6 @@ def _send(site: Site, labels: dict[str, str], at: float, value: float) -> None:
     urllib.request.urlopen(urllib.request.Request(url, packed, kind), context=context, timeout=10).close()
 
 
-@contextmanager
-def _cut_off(site: Site) -> Iterator[None]:
-    """Seoul can't reach the centre's Prometheus."""
-    rules = (
-        "add table ip cut",
-        "add chain ip cut input { type filter hook input priority 0; }",
-        f"add rule ip cut input ip saddr {site.hosts['seoul-cp']} tcp dport 9090 drop",
-    )
-    site.run("central-cp", " && ".join(f"nft '{rule}'" for rule in rules))
-    try:
-        yield
-    finally:
-        site.run("central-cp", "nft delete table ip cut")
-
-
 def _longest_gap_s(site: Site, began: float, ended: float) -> float:
     """The longest time without a sample that the centre has of Seoul's node, between two times."""
     count = f'up{{job="node", instance="seoul-cp"}}[{int(ended - began)}s]'
@@ -135,7 +119,7 @@ def test_a_node_that_its_cluster_calls_not_ready_is_down(site: Site, eventually:
 def test_a_region_that_was_cut_off_is_unknown_and_fills_its_gap(site: Site, eventually: Wait) -> None:
     seoul = ("seoul", "seoul-cp")
     began = time.time()
-    with _cut_off(site):
+    with site.cut_off("central-cp", "seoul-cp", 9090):
         eventually(lambda: _query(site, QUERY)[seoul] == -1, 60)
     ended = time.time()
     eventually(lambda: _query(site, QUERY)[seoul] == 1, 60)
@@ -151,7 +135,7 @@ def test_an_agent_that_starts_anew_in_a_cut_loses_nothing_but_the_time_it_takes(
         return float(site.run("seoul-cp", queue, check=False).rpartition(" ")[2] or 0)
 
     began = time.time()
-    with _cut_off(site):
+    with site.cut_off("central-cp", "seoul-cp", 9090):
         eventually(lambda: kept() > 0, 60)
         site.run("seoul-cp", "systemctl restart vmagent")
         before = kept()
