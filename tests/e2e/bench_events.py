@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DONE, SITE_DIR, Identities, drill
+from conftest import DONE, SITE_DIR, Identities, drill, on_host
 from figures import Figures, percentile, percentiles
 from inside import Process, lease_holder, seoul_redis
 from ways import (
@@ -50,6 +50,8 @@ EVENT_BYTES = 1024
 IMAGE_BYTES = 80 * 1024
 STUCK_S = 20
 PHASES = ("received", "durable", "activated", "pod_started", "handler_entered")
+# What a region's node has only to be watched.
+WATCHERS = ("vmagent.service", "koren-log-shipper.service", "syslog-ng.service", "prometheus-node-exporter.service")
 SINK, OTHER = "bench-sink", "bench-other-{}"
 TOPIC = "events/seoul/bench/{}"
 # At Seoul's broker, but no event of Seoul's: neither gateway nor bridge takes it.
@@ -93,6 +95,36 @@ def test_from_zero_and_back(
     figures.row("old way: a Deployment made on the message, p50", f"{statistics.median(olds):.0f} ms")
     found = f"{statistics.median(backs):.1f} / {max(backs):.1f}"
     figures.row("last event of an incident to zero pods, p50 / worst", f"{found} s")
+
+
+@pytest.fixture
+def unwatched(site: dict[str, Any]) -> Iterator[Callable[[bool], None]]:
+    """Whether what watches Seoul's hosts and collects their logs is ended for now; it runs in the end."""
+    nodes = site["regions"]["seoul"]["nodes"]
+
+    def end(ended: bool) -> None:
+        for node in nodes:
+            found = on_host(node, "systemctl", "list-unit-files", "--plain", "--no-legend", *WATCHERS).split("\n")
+            on_host(node, "systemctl", "stop" if ended else "start", *(line.split()[0] for line in found if line))
+
+    yield end
+    end(False)
+
+
+def test_watching_costs_an_event_next_to_nothing(
+    figures: Figures, kube: Kube, probe: str, publisher: Publisher, unwatched: Callable[[bool], None]
+) -> None:
+    times: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(RUNS):
+        for ended, found in times.items():
+            unwatched(ended)
+            phases, _ = from_zero_and_back(kube, publisher, probe)
+            found.append(phases["handler_entered"])
+    watched, bare = (statistics.median(found) for found in times.values())
+    figures.line |= {"watched_p50_ms": round(watched), "unwatched_p50_ms": round(bare)}
+    figures.row(
+        "from zero with what watches the region and without it, by turns, p50", f"{watched:.0f} / {bare:.0f} ms"
+    )
 
 
 def test_warm(figures: Figures, probe: str, publisher: Publisher) -> None:
