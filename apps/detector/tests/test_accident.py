@@ -1,6 +1,3 @@
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scenes import FPS, GROUND, seen
@@ -12,7 +9,6 @@ from koren_detector.sight import Sight
 from koren_detector.tracking import Tracker
 
 torch = pytest.importorskip("torch")
-sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
 
 
 def test_scores_are_those_of_the_network_that_was_trained() -> None:

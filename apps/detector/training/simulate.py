@@ -1,4 +1,4 @@
-"""Simulate junctions for training: `python simulate.py FOLDER` (needs koren-scenes).
+"""Simulate junctions for training: `python simulate.py FOLDER [name ...]` (needs koren-scenes).
 
 One file a junction, named after what it is for. The seed decides geometry, control, demand and
 behaviour, so a junction belongs to one split only. Files that exist are kept.
@@ -27,12 +27,14 @@ PLAN = [
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("names", nargs="*", help="only junctions whose names begin so")
+    options = parser.parse_args()
+    folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     for name, first, count, hours, reckless, wreck_s in PLAN:
         for seed in range(first, first + count):
             path = folder / f"{name}-{seed}.npz"
-            if path.exists():
+            if path.exists() or (options.names and not path.name.startswith(tuple(options.names))):
                 continue
             traffic = simulate(seed, hours, reckless, wreck_s=wreck_s)
             numbers = sorted(traffic.tracks)

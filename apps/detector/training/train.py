@@ -14,6 +14,7 @@ import torch
 from evaluate import THRESHOLDS, Result, evaluate, score_all
 from labels import labels
 from network import Network
+from stamp import commit, save
 from torch.nn.functional import binary_cross_entropy_with_logits
 from view import View  # noqa: F401  # old pickles
 
@@ -96,10 +97,8 @@ def main() -> None:
         print("validation", result, flush=True)
     best = choose(results)
     print("chosen", best.threshold)
-    np.savez_compressed(
-        options.weights, **network.weights(), threshold=np.float32(best.threshold),
-        features=np.array(FEATURES),
-    )  # fmt: skip
+    settings = {"threshold": np.array(best.threshold, np.float32), "features": np.array(FEATURES)}
+    save(options.weights, network.weights() | settings, commit())
 
 
 def choose(results: list[Result]) -> Result:

@@ -6,25 +6,53 @@ Learned on simulated junctions (see training/). One step a frame; a track's stat
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .boxes import Array
+from .lineage import feature_code_hash, feature_modules
 from .motion import FEATURES, Motion
 
 Weights = dict[str, npt.NDArray[np.float32]]
 
 
+class WeightsError(ValueError):
+    """The weights do not fit the code; the message names the file and the remedy."""
+
+
 def load_weights() -> Weights:
     """The trained weights and the threshold that come with the package.
 
-    Raises ValueError when they were trained on other features than motion.py makes.
+    Raises WeightsError when the code that makes features, tracks and ground is other than the weights were made for.
     """
+    stored = _stored()
+    if tuple(stored.pop("features")) != FEATURES:
+        raise WeightsError("accident.npz was trained on other features; train it again (training/train.py)")
+    made_for, here = str(stored.pop("feature_code")), feature_code_hash()
+    if made_for != here:
+        modules = ", ".join(f"{name}.py" for name in feature_modules())
+        raise WeightsError(
+            f"accident.npz was made for other code of {modules} (its hash {made_for[:12]}, the code's {here[:12]});"
+            " install the package anew, or after a change of the code train the weights again (training/train.py),"
+            " or measure the old ones with the new code and record that (training/stamp.py)"
+        )
+    stored.pop("trained_on")
+    return stored
+
+
+def trained_on() -> str:
+    """The commit of the project whose code trained the weights. It may be older than the code that they run with."""
+    return str(_stored()["trained_on"])
+
+
+def _stored() -> dict[str, npt.NDArray[Any]]:
     with files("koren_detector").joinpath("accident.npz").open("rb") as file:
         stored = dict(np.load(file, allow_pickle=False))
-    if tuple(stored.pop("features")) != FEATURES:
-        raise ValueError("accident.npz was trained on other features; run training/train.py again")
+    if missing := {"features", "feature_code", "trained_on"} - stored.keys():
+        names = ", ".join(sorted(missing))
+        raise WeightsError(f"accident.npz does not say {names}; write it anew (training/train.py or training/stamp.py)")
     return stored
 
 
