@@ -19,6 +19,7 @@ from koren_console.settings import Settings
 
 REPO = Path(__file__).resolve().parents[2]
 ROLE = REPO / "roles" / "console"
+TRACES = "https://tempo.example/trace/{trace_id}"
 TEMPLATES = ("namespace.yaml", "region.yaml", "objects.yaml")
 
 Objects = dict[str, list[dict[str, Any]]]
@@ -47,6 +48,7 @@ def rendered(folder: Path) -> Objects:
         "loop": list(TEMPLATES),
         "vars": {
             "console_image": "bundle.koren.internal/console:1",
+            "console_trace_url": TRACES,
             "__console_pki": {"ca.crt": "YQ==", "console.crt": "Yg==", "console.key": "Yw=="},
         },
     }
@@ -90,6 +92,31 @@ def test_the_settings_are_what_the_console_reads(rendered: Objects, tmp_path: Pa
     assert settings.alertmanager == "https://10.90.10.10:9093"
     assert settings.logs == "https://10.90.10.10:9428"
     assert settings.public_url == "https://10.90.10.10:30443"
+    assert settings.trace_url == TRACES
+
+
+def test_an_address_that_leads_to_no_trace_is_named_before_anything_is_done(tmp_path: Path) -> None:
+    tasks = yaml.safe_load((ROLE / "tasks" / "main.yml").read_text())
+    [check] = [task for task in tasks if task["name"] == "Check where traces are shown"]
+    good = ("", TRACES, "https://grafana.example/explore?traceId={trace_id}&orgId=1")
+    bad = (TRACES.replace("https", "http"), "https://tempo.example/", TRACES + "/{trace_id}", "https://{trace_id}/x")
+    play = {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "tasks": [{**check, "vars": {"console_trace_url": one}, "ignore_errors": one in bad} for one in good + bad],
+    }
+    (tmp_path / "play.yml").write_text(json.dumps([play]))
+    done = subprocess.run(
+        [f"{Path(sys.executable).parent}/ansible-playbook", "--inventory=localhost,", f"{tmp_path}/play.yml"],
+        cwd=REPO,
+        env={**os.environ, "ANSIBLE_FORCE_COLOR": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert f"ignored={len(bad)}" in done.stdout
+    for one in bad:
+        assert f"console_trace_url {one} can't lead to a trace: give an https address" in done.stdout
 
 
 def test_no_secret_is_in_the_settings(rendered: Objects) -> None:

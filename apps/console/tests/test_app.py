@@ -168,6 +168,7 @@ def test_tls_is_asked_for_by_its_newer_versions_only(console: Console) -> None:
         ({"users": None}, "give either users or oidc"),
         ({"regions": []}, "regions"),
         ({"public_url": "http://x"}, "public_url"),
+        ({"trace_url": "http://tempo.example/trace/{trace_id}"}, "give an https address with {trace_id} exactly once"),
         ({"users": "/nowhere.json"}, "/nowhere.json"),
         ({"data": "/nowhere"}, "/nowhere"),
         ({"typo": 1}, "typo"),

@@ -207,6 +207,14 @@ def test_a_pod_that_ran_before_did_not_start_for_the_event(incidents: Incidents)
     assert "pod-started" not in {what for _, what in lanes(incidents.get(event.subject))}
 
 
+@pytest.mark.parametrize("trace", [None, "", "00-<script>-b-01", f"00-{'0' * 32}-{'b' * 16}-01", 7])
+def test_what_is_no_trace_is_none(incidents: Incidents, trace: object) -> None:
+    event = {**detected().to_dict(), "traceparent": trace}
+    incidents.event("seoul", json.dumps(event).encode(), at(1.2))
+    [incident] = incidents.all()
+    assert incident.trace == ""
+
+
 def test_repeats_change_nothing(incidents: Incidents) -> None:
     event = detected()
     incidents.event("seoul", event.to_json(), at(1.2))

@@ -63,7 +63,7 @@ def application(settings: Settings) -> Starlette:
             Route("/healthz", alive),
             *api.routes(site, callers),
             *auth.routes(),
-            *web.routes(site, auth),
+            *web.routes(site, auth, settings.trace_url),
         ],
         middleware=[
             Middleware(SecurityHeaders),

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+TRACE_ID = "{trace_id}"
+"""Where the address of a trace has its id."""
 
 
 class SettingsBroken(Exception):
@@ -105,6 +109,8 @@ class Settings(_Record):
     """https address; empty when there is none, and so for the next two."""
     alertmanager: str = ""
     logs: str = ""
+    trace_url: str = ""
+    """https address of a trace in a tracing system, with `{trace_id}` where its id belongs; empty for no links."""
     gateway_hold_s: int = Field(default=3600, gt=0)
     """Seconds that a region holds an event where its gateway does not say."""
     regions: list[RegionSettings] = Field(min_length=1)
@@ -112,6 +118,16 @@ class Settings(_Record):
     users: Path | None = None
     """File of local users; None with a provider."""
     oidc: Oidc | None = None
+
+    @field_validator("trace_url")
+    @classmethod
+    def _leads_to_a_trace(cls, address: str) -> str:
+        if address and not (re.fullmatch(r"https://[^/\s{}]+/\S*", address) and address.count(TRACE_ID) == 1):
+            raise ValueError(
+                f"{address!r:.200} can't lead to a trace: give an https address with {TRACE_ID} exactly once in its "
+                f"path or query, such as https://tempo.example/trace/{TRACE_ID}, or leave it empty"
+            )
+        return address
 
     @classmethod
     def load(cls, file: Path) -> Self:

@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from koren_console.model import Camera, Health, Mark, Place, Words
+from koren_console.settings import Settings, SettingsBroken
 from koren_console.web import figures, timeline
 from koren_console.web import map as atlas
 from koren_console.web.lists import cell, matches, terms
+from koren_console.web.pages.incidents import trace_address
 from koren_console.web.words import preferred
 
 T0 = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
@@ -122,6 +126,40 @@ def test_cameras_that_are_near_are_one_dot_with_the_worst_state() -> None:
     assert sorted((len(dot.cameras), dot.health) for dot in found) == [(1, Health.OK), (2, Health.ACT)]
     north, south = sorted(found, key=lambda dot: dot.y)
     assert len(north.cameras) == 2 and north.y < south.y
+
+
+@pytest.mark.parametrize(
+    ("pattern", "trace", "address"),
+    [
+        ("https://tempo.example/trace/{trace_id}", "a1" * 16, f"https://tempo.example/trace/{'a1' * 16}"),
+        ('https://g.example/?left={"q":"{trace_id}"}', "a1" * 16, f'https://g.example/?left={{"q":"{"a1" * 16}"}}'),
+        ("", "a1" * 16, ""),
+        ("https://tempo.example/trace/{trace_id}", "", ""),
+        ("https://tempo.example/trace/{trace_id}", "a1" * 15 + "/x", ""),
+        ("https://tempo.example/trace/{trace_id}", "A1" * 16, ""),
+        ("https://tempo.example/trace/{trace_id}", "a1" * 16 + "\n", ""),
+    ],
+)
+def test_only_a_trace_id_leads_to_a_trace(pattern: str, trace: str, address: str) -> None:
+    assert trace_address(pattern, trace) == address
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "http://tempo.example/trace/{trace_id}",
+        "https://tempo.example/trace/",
+        "https://tempo.example/{trace_id}/{trace_id}",
+        "https://{trace_id}/",
+        "https://tempo.example/trace/{trace_id} ",
+        "javascript:alert('{trace_id}')",
+    ],
+)
+def test_an_address_that_leads_to_no_trace_is_refused_with_its_remedy(pattern: str, tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({"trace_url": pattern}))
+    with pytest.raises(SettingsBroken, match=r"trace_url: .* give an https address with \{trace_id\} exactly once"):
+        Settings.load(file)
 
 
 def test_place_outside_the_map_is_at_its_edge() -> None:

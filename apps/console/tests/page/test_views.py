@@ -123,6 +123,21 @@ def test_print_of_an_incident_fits_one_page(quiet: Served, reader: Reader) -> No
     assert pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page ") + pdf.count(b"/Type /Page/") == 1
 
 
+def test_an_incident_leads_to_its_trace(quiet: Served, reader: Reader) -> None:
+    path = address(quiet, "incident")
+    [trace] = [one.trace for one in quiet.board.incidents() if path.endswith(one.subject)]
+    page = reader.open(quiet.url + path)
+    link = page.get_by_role("link", name="See the trace")
+    expect(link).to_have_attribute("href", f"https://tempo.example/trace/{trace}")
+    page.context.route("https://tempo.example/**", lambda route: route.fulfill(body="a trace"))
+    with page.context.expect_page() as opened:
+        link.click()
+    expect(opened.value.locator("body")).to_have_text("a trace")
+    assert opened.value.evaluate("[document.referrer, window.opener]") == ["", None]
+    korean = reader.open(quiet.url + path, language="ko-KR")
+    expect(korean.get_by_role("link", name="추적 보기")).to_be_visible()
+
+
 def test_wall_is_larger_without_controls(quiet: Served, reader: Reader) -> None:
     page = reader.open(f"{quiet.url}/?wall=1", width=1920, scheme="dark")
     assert page.evaluate("parseFloat(getComputedStyle(document.body).fontSize)") >= 20

@@ -22,6 +22,7 @@ from koren_console.simulation.board import Simulation
 from koren_console.web.access import Auth
 
 CSRF = "simulated"
+TRACES = "https://tempo.example/trace/{trace_id}"
 
 
 class Anybody:
@@ -52,8 +53,10 @@ class Anybody:
         return user
 
 
-def application(board: Simulation, auth: Auth, more: list[BaseRoute] | None = None) -> Starlette:
-    """The page alone; `more` are the addresses of whoever signs people in."""
+def application(
+    board: Simulation, auth: Auth, more: list[BaseRoute] | None = None, *, trace_url: str = TRACES
+) -> Starlette:
+    """The page alone; `more` are the addresses of whoever signs people in, `trace_url` is the setting."""
 
     @contextlib.asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:
@@ -64,7 +67,7 @@ def application(board: Simulation, auth: Auth, more: list[BaseRoute] | None = No
             await living
 
     return Starlette(
-        routes=[*(more or []), *web.routes(board, auth)],
+        routes=[*(more or []), *web.routes(board, auth, trace_url)],
         middleware=[Middleware(SecurityHeaders), Middleware(GZipMiddleware, minimum_size=500)],
         exception_handlers=web.errors(board, auth),
         lifespan=running,

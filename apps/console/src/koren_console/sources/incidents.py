@@ -20,6 +20,7 @@ from koren_events.contract import ACCIDENT_PREFIX
 from koren_events.errors import InvalidEvent
 from koren_events.receipt import Receipt, ReceiptState
 from koren_events.times import from_ms, parse_time
+from koren_events.trace_context import TraceContext
 
 MOST = 2_000
 """Incidents in memory; older ones are in history."""
@@ -75,8 +76,7 @@ class Incidents:
         """An event passed the broker on a topic of the region."""
         try:
             event, message = parse(message)
-            values = json.loads(message)
-            data, trace = values.get("data"), str(values.get("traceparent") or "")
+            data = json.loads(message).get("data")
         except (InvalidEvent, ValueError, RecursionError):
             return
         happened = event.type.removeprefix(ACCIDENT_PREFIX)
@@ -104,8 +104,9 @@ class Incidents:
             )
             if timedelta(0) <= now - seen < _LATE:
                 incident = _marked(incident, Mark("broker", "sent", seen, until=now, event=event.id))
-        if trace.count("-") == 3 and not incident.trace:
-            incident = replace(incident, trace=trace.split("-")[1][:32])
+        trace = TraceContext.parse(event.traceparent)
+        if trace is not None and not incident.trace:
+            incident = replace(incident, trace=trace.trace_id)
         if happened == "cleared":
             ended = incident.ended or seen
             state = incident.state if incident.state in ("held", "dismissed") else "cleared"

@@ -92,9 +92,12 @@ class Kept(StaticFiles):
         return answer
 
 
-def routes(board: Board, auth: Auth) -> list[BaseRoute]:
-    """All addresses of the page; /login is only shown here, the session is begun by whoever gives `auth`."""
-    console = Console(board, auth)
+def routes(board: Board, auth: Auth, trace_url: str = "") -> list[BaseRoute]:
+    """All addresses of the page; /login is only shown here, the session is begun by whoever gives `auth`.
+
+    `trace_url` is the setting of that name.
+    """
+    console = Console(board, auth, trace_url)
 
     def endpoint(page: Page, closed: bool) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:

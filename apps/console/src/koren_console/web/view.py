@@ -65,6 +65,8 @@ class Console:
 
     board: Board
     auth: Auth
+    trace_url: str = ""
+    """Address of a trace, as the settings have it."""
 
 
 class View:
@@ -74,6 +76,7 @@ class View:
         self.request = request
         self.board = console.board
         self.auth = console.auth
+        self.trace_url = console.trace_url
         self.user: User | None = console.auth.user(request)
         self.now = datetime.now(UTC)
 

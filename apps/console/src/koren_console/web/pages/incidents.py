@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from koren_console.model import Incident, Topic
+from koren_console.settings import TRACE_ID
 from koren_console.web import timeline
 from koren_console.web.lists import Column, as_csv, listing, wants_csv
 from koren_console.web.pages.common import INCIDENT, ask, fresh, silent, titles
@@ -100,8 +102,14 @@ async def incident(view: View) -> Response:
         logs=await ask(view.board.logs(subject=subject, since=since, until=until, limit=200)),
         incident_health=INCIDENT,
         bad=timeline.BAD,
+        trace_address=trace_address(view.trace_url, one.trace),
         fresh=fresh(view, Topic.INCIDENTS),
     )
+
+
+def trace_address(pattern: str, trace: str) -> str:
+    """Where the trace is shown; empty without a pattern, and for what is no trace id (32 hexadecimal digits)."""
+    return pattern.replace(TRACE_ID, trace) if re.fullmatch("[0-9a-f]{32}", trace) else ""
 
 
 def _lasted(one: Incident, now: datetime) -> float:
