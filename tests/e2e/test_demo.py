@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import SITE_DIR, Cluster, posts
+from conftest import SITE_DIR, Cluster, faas, posts
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +39,6 @@ def test_post_has_the_photo(result: dict[str, Any]) -> None:
 def test_busan_did_nothing(result: dict[str, Any], cluster: Callable[[str], Cluster]) -> None:
     assert posts("busan", result["url"]) == []
     assert cluster("busan").pods_ever("report-incident") == []
+    # Its cameras' incidents would wait for a person.
+    held = json.loads(faas("event", "held", "--region", "busan", "-o", "json"))
+    assert [one for one in held if one["event"]["source"] in ("cctv-busan-01", "cctv-busan-02")] == []

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from koren_detector.incidents import Incident, Wreck
 from koren_detector.reports import Reports
-from koren_detector.settings import CameraSettings
+from koren_detector.settings import CameraSettings, Post
 from koren_events import Camera, Event, Image, SpoolFull, Text, validate
 
 CAMERA = CameraSettings(
@@ -17,7 +18,7 @@ CAMERA = CameraSettings(
         id="cctv-seoul-01", name=Text("세종대로 사거리", "Sejong-daero junction"), latitude=37.57,
         longitude=126.977, road=Text("세종대로", "Sejong-daero"), direction=Text("시청", "City Hall"),
     ),
-    region="seoul", url="rtsp://cctv:8554/seoul", ground=None,
+    region="seoul", url="rtsp://cctv:8554/seoul", ground=None, post="automatic",
 )  # fmt: skip
 INCIDENT = Incident(
     x=1.0, y=2.0, started_s=1_000_000.25, opened_s=1_000_003.5, confidence=0.93, what="side",
@@ -56,6 +57,57 @@ def test_events_keep_the_contract_and_follow_each_other(tmp_path: Path) -> None:
     assert detected.data["started_at"] == "1970-01-12T13:46:40.250Z"
     assert cleared.data["cleared_at"] == "1970-01-12T13:47:10.000Z"
     assert reports.open == []
+
+
+@pytest.mark.parametrize(("post", "holds"), [("confirm", [True, True]), ("automatic", [False, False]), ("never", [])])
+def test_what_becomes_of_an_incident_is_what_its_camera_says(tmp_path: Path, post: Post, holds: list[bool]) -> None:
+    desk = Desk()
+    reports = Reports(replace(CAMERA, post=post), tmp_path, desk.publish)
+    before = [decisions(name, post) for name in ("detected", "cleared")]
+
+    reports.opened(INCIDENT, [], IMAGE, [PATCH])
+    assert [record.incident for record in reports.open] == [INCIDENT]
+    reports.cleared(INCIDENT, 1_000_030.0, 1_000_036.0)
+
+    assert [event.hold for event in desk.taken] == holds
+    for event in desk.taken:
+        validate(event)
+    assert [decisions(name, post) for name in ("detected", "cleared")] == [count + 1 for count in before]
+    assert reports.open == []
+
+
+@pytest.mark.parametrize(("opened", "later", "holds"), [
+    ("automatic", "confirm", [False, False]), ("confirm", "automatic", [True, True]),
+    ("confirm", "never", [True, True]), ("never", "automatic", []),
+])  # fmt: skip
+def test_an_incident_keeps_what_its_camera_said_when_it_was_opened(
+    tmp_path: Path, opened: Post, later: Post, holds: list[bool]
+) -> None:
+    desk = Desk()
+    Reports(replace(CAMERA, post=opened), tmp_path, desk.publish).opened(INCIDENT, [], IMAGE, [PATCH])
+
+    again = Reports(replace(CAMERA, post=later), tmp_path, desk.publish)
+    again.cleared(INCIDENT, 1_000_030.0, 1_000_036.0)
+
+    assert [event.hold for event in desk.taken] == holds
+
+
+def test_an_incident_of_an_older_detector_is_cleared_as_it_was_opened(tmp_path: Path) -> None:
+    desk = Desk()
+    Reports(CAMERA, tmp_path, desk.publish).opened(INCIDENT, [], IMAGE, [PATCH])
+    path = tmp_path / "cctv-seoul-01.json"
+    state = json.loads(path.read_text())
+    del state["open"][0]["post"]
+    path.write_text(json.dumps(state))
+
+    Reports(replace(CAMERA, post="confirm"), tmp_path, desk.publish).cleared(INCIDENT, 1_000_030.0, 1_000_036.0)
+
+    assert [event.hold for event in desk.taken] == [False, False]
+
+
+def decisions(decision: str, post: Post) -> float:
+    labels = {"camera": CAMERA.camera.id, "decision": decision, "post": post}
+    return REGISTRY.get_sample_value("koren_detector_decisions_total", labels) or 0.0
 
 
 def test_a_new_run_knows_what_is_open_and_clears_it(tmp_path: Path) -> None:

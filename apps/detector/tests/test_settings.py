@@ -63,6 +63,15 @@ def test_a_camera_may_have_no_ground(tmp_path: Path) -> None:
     assert load(tmp_path, changed).cameras[0].ground is None
 
 
+def test_incidents_wait_for_a_person_unless_the_camera_says_otherwise(tmp_path: Path) -> None:
+    changed = values(tmp_path)
+    assert load(tmp_path, changed).cameras[0].post == "confirm"
+
+    for post in ("confirm", "automatic", "never"):
+        changed["cameras"][0]["post"] = post
+        assert load(tmp_path, changed).cameras[0].post == post
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -72,6 +81,12 @@ def test_a_camera_may_have_no_ground(tmp_path: Path) -> None:
         (("cameras", 0, "name"), {"ko": "이름"}, r"cameras\[0\].name.en is missing"),
         (("cameras", 0, "ground"), [[0, 0, 0]] * 3, r"cameras\[0\].ground: the ground homography"),
         (("cameras", 0, "url"), "rtsp://u:secret@h/x", "url must not hold a password"),
+        (
+            ("cameras", 0, "post"),
+            "auto",
+            r"cameras\[0\].post of camera cctv-seoul-01: 'auto' must be one of confirm, automatic, never",
+        ),
+        (("cameras", 0, "post"), None, r"cameras\[0\].post of camera cctv-seoul-01: None must be one of"),
         (("broker", "port"), "8883", "broker.port must be int, not str"),
         (("rtsp_password_file",), "/nowhere", "rtsp_password_file /nowhere can't be read"),
     ],

@@ -11,7 +11,11 @@ LAG = Gauge("koren_detector_lag_seconds", "From a frame's own time to its decisi
 CONNECTED = Gauge("koren_detector_stream_connected", "1 while the stream comes", ["camera"])
 TRACKS = Gauge("koren_detector_tracks", "Vehicles followed now", ["camera"])
 SCORE = Gauge("koren_detector_score", "Highest accident score of the last frame", ["camera"])
-DECISIONS = Counter("koren_detector_decisions_total", "Decisions", ["camera", "decision"])
+DECISIONS = Counter(
+    "koren_detector_decisions_total",
+    "Decisions; post says what becomes of the incident: confirm, automatic or never",
+    ["camera", "decision", "post"],
+)
 OPEN = Gauge("koren_detector_open_incidents", "Incidents open now", ["camera"])
 SPOOLED = Gauge("koren_detector_spooled_events", "Events that no region has on disk yet")
 SPANS_DROPPED = Counter("koren_detector_spans_dropped_total", "Spans of traces that the collector did not get")

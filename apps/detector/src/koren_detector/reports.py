@@ -26,9 +26,10 @@ from koren_events import (
     accident_detected,
 )
 
+from . import metrics
 from .incidents import Incident, Wreck
 from .picture import Gray, decode_patch, encode_patch
-from .settings import CameraSettings
+from .settings import CameraSettings, Post
 
 _log = logging.getLogger(__name__)
 
@@ -38,10 +39,14 @@ _RETRY_S = 5.0
 
 @dataclass
 class Open:
-    """An open incident, its last event without the picture, and how its wrecks look."""
+    """An open incident, its last event without the picture, what becomes of its events, and how its wrecks look.
+
+    `post` is what its camera's settings said when it was opened.
+    """
 
     incident: Incident
     event: Event
+    post: Post
     patches: list[Gray | None] = field(default_factory=list)
 
 
@@ -59,7 +64,8 @@ class Reports:
         self._load()
 
     def opened(self, incident: Incident, objects: list[SeenObject], image: Image, patches: list[Gray | None]) -> Event:
-        """Report a new incident; returns its event."""
+        """Report a new incident; returns its event, which is not published where the camera's `post` is "never"."""
+        post = self._settings.post
         event = accident_detected(
             region=self._settings.region,
             camera=self._settings.camera,
@@ -70,17 +76,18 @@ class Reports:
             objects=objects,
             image=image,
             time=_moment(incident.opened_s),
+            hold=post == "confirm",
         )
-        self.open.append(Open(incident, _without_image(event), patches))
-        self._hand_over(event)
+        self.open.append(Open(incident, _without_image(event), post, patches))
+        self._decided("detected", event, post)
         return event
 
     def cleared(self, incident: Incident, since_s: float, time_s: float) -> Event:
-        """Report that an incident is over since `since_s`; returns its event."""
+        """Report that an incident is over since `since_s`; returns its event, published if the first one was."""
         record = next(record for record in self.open if _same(record.incident, incident))
         event = accident_cleared(record.event, cleared_at=_moment(since_s), time=_moment(time_s))
         self.open.remove(record)
-        self._hand_over(event)
+        self._decided("cleared", event, record.post)
         return event
 
     def follow(self, incidents: list[Incident], time_s: float) -> None:
@@ -96,8 +103,10 @@ class Reports:
             self._saved_s = time_s
             self._save()
 
-    def _hand_over(self, event: Event) -> None:
-        self._pending.append(event)
+    def _decided(self, decision: str, event: Event, post: Post) -> None:
+        metrics.DECISIONS.labels(self._settings.camera.id, decision, post).inc()
+        if post != "never":
+            self._pending.append(event)
         self._save()
         self._flush()
 
@@ -122,6 +131,7 @@ class Reports:
                 {
                     "incident": asdict(record.incident),
                     "event": record.event.to_dict(),
+                    "post": record.post,
                     "patches": [p if p is None else encode_patch(p) for p in record.patches],
                 }
                 for record in self.open
@@ -158,7 +168,10 @@ def _record(entry: dict[str, Any]) -> Open:
     values = dict(entry["incident"])
     wrecks = tuple(Wreck(**{**wreck, "box": tuple(wreck["box"])}) for wreck in values.pop("wrecks"))
     patches = [text if text is None else decode_patch(text) for text in entry["patches"]]
-    return Open(Incident(**values, wrecks=wrecks), Event.from_dict(entry["event"]), patches)
+    # Before cameras had a policy, all incidents were published at once.
+    return Open(
+        Incident(**values, wrecks=wrecks), Event.from_dict(entry["event"]), entry.get("post", "automatic"), patches
+    )
 
 
 def _same(a: Incident, b: Incident) -> bool:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import numpy as np
@@ -15,6 +15,9 @@ import numpy as np
 from koren_events import Camera, ConfigurationError, Telemetry, Text
 
 from .ground import Ground
+
+Post = Literal["confirm", "automatic", "never"]
+"""What becomes of a camera's incidents: they wait for a person, start functions at once, or are not published."""
 
 
 class SettingsError(Exception):
@@ -32,6 +35,7 @@ class CameraSettings:
     region: str
     url: str
     ground: Ground | None
+    post: Post = "confirm"
 
 
 @dataclass(frozen=True)
@@ -136,9 +140,13 @@ def _camera(entry: Any, at: str) -> CameraSettings:
         plane = None if ground is None else Ground(np.array(ground, float))
     except ValueError as error:
         raise SettingsError(f"{prefix}ground: {error}") from error
+    name = _get(entry, "id", str, prefix)
+    post = entry.get("post", "confirm")
+    if post not in get_args(Post):
+        raise SettingsError(f"{prefix}post of camera {name}: {post!r} must be one of {', '.join(get_args(Post))}")
     return CameraSettings(
         camera=Camera(
-            id=_get(entry, "id", str, prefix),
+            id=name,
             name=_text(entry, "name", prefix),
             latitude=float(_get(entry, "latitude", int | float, prefix)),
             longitude=float(_get(entry, "longitude", int | float, prefix)),
@@ -148,6 +156,7 @@ def _camera(entry: Any, at: str) -> CameraSettings:
         region=_get(entry, "region", str, prefix),
         url=url,
         ground=plane,
+        post=post,
     )
 
 

@@ -194,12 +194,11 @@ class Worker:
                 snapshot(frame.picture, [wreck.box for wreck in incident.wrecks], self._people_in(frame.picture)),
                 [patch(frame.picture, wreck.box) for wreck in incident.wrecks],
             )  # fmt: skip
-            name = "detected"
+            name, more = "detected", {"post": self._settings.post}
         else:
             assert isinstance(decision, Cleared)
             event = self._reports.cleared(incident, decision.since_s, now_s)
-            name = "cleared"
-        metrics.DECISIONS.labels(self._id, name).inc()
+            name, more = "cleared", {}
         line = {
             "event_id": event.id,
             "subject": event.subject,
@@ -213,6 +212,7 @@ class Worker:
             "severity": incident.severity,
             "confidence": incident.confidence,
             "wrecks": len(incident.wrecks),
+            **more,
         }
         _log.info("incident %s", name, extra=line)
 
