@@ -1,37 +1,40 @@
 """Posts on a Bluesky account, over its server's XRPC.
 
-The record key derives from the incident, so that an incident has one record however often it is
-reported, and the record says up to which event of the incident it is. It is written by compare and
-swap: of several writers the one with the newest event wins.
+Bluesky's app does not show edits. So an incident's first post stays as it is, and each later event
+that says something new is a reply to it. Beside the posts, a record of the incident says up to
+which event they tell of it. A post and that record are written together or not at all, and only if
+the repository is as it was when the record was read: of several writers one goes first, and the
+others look again. Record keys derive from incident and event.
 """
 
 import binascii
 import hashlib
-import http.client
 import json
-import ssl
 import time
 from datetime import UTC, datetime, timedelta
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlencode
 
 import wording
+from https import Server, to_json
 
 from koren_runtime import Reject, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Self
+    from typing import Any
 
+    from https import Answer
     from incident import Image, Incident
 
-COLLECTION = "app.bsky.feed.post"
+POSTS = "app.bsky.feed.post"
+# The records of incidents, and the field of a post that names its incident: the schema of posts
+# lets others stand.
+INCIDENTS = "kr.koren.incident"
 TEXT_MAX_GRAPHEMES = 300
 IMAGE_MAX_BYTES = 2_000_000
-# A field of our own in the record; the schema of posts lets others stand.
-OUR_FIELD = "kr.koren.incident"
 
-_TIMEOUT_S = 10.0
-_SWAPS = 5
+# Of writers to one repository at a time, each waits for all others at the most.
+_SWAPS = 20
 _TOKEN_MARGIN_S = 120
 _BASE32 = "234567abcdefghijklmnopqrstuvwxyz"
 
@@ -44,10 +47,6 @@ class XrpcError(Exception):
         self.name = name
 
 
-class Unreachable(Exception):
-    """No answer came from the server; the message says where it was looked for."""
-
-
 class Account:
     """An account at `url`; `authority` is a PEM file, None for the system's."""
 
@@ -58,12 +57,13 @@ class Account:
         self._authority = authority
 
     def report(self, incident: "Incident") -> "dict[str, Any]":
-        """Makes the incident's post, or edits it; leaves it when it tells of a newer event.
+        """Makes the incident's first post, or a reply to it. Posts nothing when the event is
+        reported already, is older than what is posted, says nothing new or comes after the
+        incident's end, nor when somebody deleted the first post.
 
         Raises XrpcError or Unreachable, Reject when no try can post it, RetryAfter when the server
         says how long its rate limit lasts, ValueError for an address that can't be asked.
         """
-        key = record_key(incident)
         image = incident.image
         if image and len(image.jpeg) > IMAGE_MAX_BYTES:
             raise Reject(
@@ -71,77 +71,105 @@ class Account:
                 " that a post may have"
             )
         texts = wording.post(incident, TEXT_MAX_GRAPHEMES)
-        with _Server(self._url, self._authority) as server:
+        says = wording.gist(incident)
+        key = first_key(incident)
+        with Server(self._url, self._authority) as server:
             session = _Session(server, self._handle, self._password)
             blob = None
             for _ in range(_SWAPS):
-                old = self._post(server, key, incident)
-                old_cid = old["cid"] if old else None
-                old_embed = old["value"].get("embed") if old else None
-                if old and old["value"][OUR_FIELD]["sequence"] >= incident.sequence:
-                    posted = wording.Texts.split(old["value"]["text"])
-                    return self._result(old, posted, key, created=False)
-                if image and blob is None:
-                    blob = session.upload(image.jpeg)
-                embed = _embed(image, blob, wording.alt(incident)) if image and blob else None
-                record = _record(incident, texts, embed or old_embed)
+                commit = session.commit()
+                known = session.find(INCIDENTS, key)
+                first = session.find(POSTS, key) if known else None
+                if known and _is_told(known["value"], incident):
+                    return self._result(session.did, key, first, known["value"]["text"])
+                new = known is None or (first is not None and known["value"]["says"] != says)
+                writes = []
+                if new:
+                    if image and blob is None:
+                        blob = session.upload(image.jpeg)
+                    embed = _embed(image, blob, wording.alt(incident)) if image and blob else None
+                    post_key = reply_key(incident) if first else key
+                    post = _post(incident, texts, embed, first)
+                    writes.append(_write("create", POSTS, post_key, post))
+                text = known["value"]["text"] if known and not new else texts.as_dict()
+                told = _ours(incident) | {"$type": INCIDENTS, "says": says, "text": text}
+                writes.append(_write("update" if known else "create", INCIDENTS, key, told))
                 try:
-                    new = session.put(key, record, old_cid)
+                    written = session.apply(writes, commit)
                 except XrpcError as error:
                     if error.name != "InvalidSwap":
                         raise
                 else:
-                    # Without a commit the very same record was there already.
-                    return self._result(new, texts, key, created=not old and "commit" in new)
-        raise XrpcError("putRecord", 409, "InvalidSwap", "others write this post all the time")
-
-    def _post(self, server: "_Server", key: str, incident: "Incident") -> "dict[str, Any] | None":
-        query = {"repo": self._handle, "collection": COLLECTION, "rkey": key}
-        try:
-            old = server.get("com.atproto.repo.getRecord", query)
-        except XrpcError as error:
-            if error.name == "RecordNotFound":
-                return None
-            raise
-        ours = old["value"].get(OUR_FIELD, {})
-        if (ours.get("region"), ours.get("subject")) != (incident.region, incident.subject):
-            raise Reject(f"{old['uri']} is not of incident {incident.subject!r}: {ours!r}")
-        return old
+                    first = first or (written[0] if not known else None)
+                    return self._result(session.did, key, first, text, created=not known)
+        raise XrpcError("applyWrites", 400, "InvalidSwap", "others write all the time")
 
     def _result(
-        self, record: "dict[str, Any]", texts: wording.Texts, key: str, *, created: bool
+        self,
+        did: str,
+        key: str,
+        first: "dict[str, Any] | None",
+        text: dict[str, str],
+        *,
+        created: bool = False,
     ) -> "dict[str, Any]":
-        did = record["uri"].split("/")[2]
-        query = urlencode({"repo": did, "collection": COLLECTION, "rkey": key})
+        query = urlencode({"repo": did, "collection": POSTS, "rkey": key})
         return {
-            "uri": record["uri"],
-            "cid": record["cid"],
-            "text": texts.as_dict(),
+            "uri": f"at://{did}/{POSTS}/{key}",
+            "cid": first["cid"] if first else None,
+            "text": text,
             "created": created,
             "url": f"{self._url}/xrpc/com.atproto.repo.getRecord?{query}",
         }
 
 
-def record_key(incident: "Incident") -> str:
-    """The key of the incident's record, a TID: the time of the accident to the millisecond, filled
-    up to 63 bits with a hash of region and subject."""
-    name = f"{incident.region}\n{incident.subject}".encode()
+def first_key(incident: "Incident") -> str:
+    """The key of the incident's first post, and of its record."""
+    return _tid(incident.started_at, incident.region, incident.subject)
+
+
+def reply_key(incident: "Incident") -> str:
+    """The key of the reply that tells of the incident's event."""
+    return _tid(incident.time, incident.region, incident.subject, str(incident.sequence))
+
+
+def _tid(moment: datetime, *names: str) -> str:
+    """A TID: the time to the millisecond, filled up to 63 bits with a hash of the names."""
+    name = "\n".join(names).encode()
     filling = int.from_bytes(hashlib.sha256(name).digest()[:4], "big")
-    microseconds = _milliseconds(incident.started_at) * 1000 + filling % 1000
+    microseconds = _milliseconds(moment) * 1000 + filling % 1000
     number = microseconds << 10 | filling >> 10 & 1023
     return "".join(_BASE32[number >> shift & 31] for shift in range(60, -1, -5))
 
 
-def _record(
-    incident: "Incident", texts: wording.Texts, embed: "dict[str, Any] | None"
+def _is_told(told: "dict[str, Any]", incident: "Incident") -> bool:
+    if (told.get("region"), told.get("subject")) != (incident.region, incident.subject):
+        raise Reject(f"the record of incident {incident.subject!r} is of another: {told!r:.200}")
+    return bool(told["kind"] == "cleared" or told["sequence"] >= incident.sequence)
+
+
+def _ours(incident: "Incident") -> "dict[str, Any]":
+    return {
+        "region": incident.region,
+        "subject": incident.subject,
+        "sequence": incident.sequence,
+        "kind": incident.kind,
+    }
+
+
+def _post(
+    incident: "Incident",
+    texts: wording.Texts,
+    embed: "dict[str, Any] | None",
+    first: "dict[str, Any] | None",
 ) -> "dict[str, Any]":
     text = texts.joined()
     record = {
-        "$type": COLLECTION,
+        "$type": POSTS,
         "text": text,
         "langs": ["ko", "en"],
-        # The accident's time: the same whenever the record is made.
-        "createdAt": _rfc3339(incident.started_at),
+        # The same whenever the record is made.
+        "createdAt": _rfc3339(incident.time if first else incident.started_at),
         "facets": [
             {
                 "index": {"byteStart": start, "byteEnd": end},
@@ -149,15 +177,13 @@ def _record(
             }
             for start, end, tag in wording.tags(text)
         ],
-        OUR_FIELD: {
-            "region": incident.region,
-            "subject": incident.subject,
-            "sequence": incident.sequence,
-            "kind": incident.kind,
-        },
+        INCIDENTS: _ours(incident),
     }
     if embed:
         record["embed"] = embed
+    if first:
+        reference = {"uri": first["uri"], "cid": first["cid"]}
+        record["reply"] = {"root": reference, "parent": reference}
     return record
 
 
@@ -166,6 +192,15 @@ def _embed(image: "Image", blob: "dict[str, Any]", alt: str) -> "dict[str, Any]"
     return {
         "$type": "app.bsky.embed.images",
         "images": [{"image": blob, "alt": alt, "aspectRatio": size}],
+    }
+
+
+def _write(action: str, collection: str, key: str, record: "dict[str, Any]") -> "dict[str, Any]":
+    return {
+        "$type": f"com.atproto.repo.applyWrites#{action}",
+        "collection": collection,
+        "rkey": key,
+        "value": record,
     }
 
 
@@ -178,43 +213,67 @@ def _rfc3339(moment: datetime) -> str:
 
 
 class _Session:
-    """Calls in the account's name. The access token is kept in the region's state, since a server
-    allows few logins a day."""
+    """Calls in the account's name; `did` is its identity. The access token is kept in the region's
+    state, since a server allows few logins a day."""
 
-    def __init__(self, server: "_Server", handle: str, password: str) -> None:
+    def __init__(self, server: Server, handle: str, password: str) -> None:
         self._server = server
         self._login = {"identifier": handle, "password": password}
-        self._handle = handle
         name = f"{server.url}\n{handle}".encode()
         self._key = "session-" + hashlib.sha256(name).hexdigest()[:16]
-        self._token = ""
+        self._token = self._kept_token()
+        self._is_kept = bool(self._token)
+        if not self._token:
+            self._log_in()
+
+    @property
+    def did(self) -> str:
+        return str(_claims(self._token)["sub"])
+
+    def commit(self) -> str:
+        """The repository's newest commit."""
+        answer = self._get("com.atproto.sync.getLatestCommit", {"did": self.did})
+        return str(answer["cid"])
+
+    def find(self, collection: str, key: str) -> "dict[str, Any] | None":
+        """The record {uri, cid, value}; None when there is none."""
+        query = {"repo": self.did, "collection": collection, "rkey": key}
+        try:
+            return self._get("com.atproto.repo.getRecord", query)
+        except XrpcError as error:
+            if error.name == "RecordNotFound":
+                return None
+            raise
 
     def upload(self, jpeg: bytes) -> "dict[str, Any]":
-        answer = self._call("com.atproto.repo.uploadBlob", jpeg, "image/jpeg")
+        """What a record says of an image."""
+        answer = self._post("com.atproto.repo.uploadBlob", jpeg, "image/jpeg")
         blob: dict[str, Any] = answer["blob"]
         return blob
 
-    def put(self, key: str, record: "dict[str, Any]", old_cid: str | None) -> "dict[str, Any]":
-        body = {
-            "repo": self._handle,
-            "collection": COLLECTION,
-            "rkey": key,
-            "record": record,
-            "validate": True,
-            "swapRecord": old_cid,  # None: there must be no record yet
-        }
-        return self._call("com.atproto.repo.putRecord", _json(body), "application/json")
+    def apply(self, writes: "list[dict[str, Any]]", commit: str) -> "list[dict[str, Any]]":
+        """Writes all or nothing, if `commit` is the newest still: {uri, cid} of each."""
+        # Servers do not know the schema of incidents; without `validate` they check what they know.
+        body = to_json({"repo": self.did, "writes": writes, "swapCommit": commit})
+        answer = self._post("com.atproto.repo.applyWrites", body, "application/json")
+        results: list[dict[str, Any]] = answer["results"]
+        return results
 
-    def _call(self, method: str, body: bytes, media_type: str) -> "dict[str, Any]":
-        known = self._token or self._kept_token()
-        self._token = known or self._log_in()
+    def _get(self, method: str, query: dict[str, str]) -> "dict[str, Any]":
+        return _ask(self._server, "GET", method, f"?{urlencode(query)}")
+
+    def _post(self, method: str, body: bytes, media_type: str) -> "dict[str, Any]":
         try:
-            return self._server.post(method, body, media_type, self._token)
+            return self._post_once(method, body, media_type)
         except XrpcError as error:
-            if not known or error.name not in ("ExpiredToken", "InvalidToken"):
+            if not self._is_kept or error.name not in ("ExpiredToken", "InvalidToken"):
                 raise
-        self._token = self._log_in()
-        return self._server.post(method, body, media_type, self._token)
+        self._log_in()
+        return self._post_once(method, body, media_type)
+
+    def _post_once(self, method: str, body: bytes, media_type: str) -> "dict[str, Any]":
+        headers = {"Content-Type": media_type, "Authorization": f"Bearer {self._token}"}
+        return _ask(self._server, "POST", method, "", body, headers)
 
     def _kept_token(self) -> str:
         try:
@@ -224,96 +283,59 @@ class _Session:
             return ""
         return entry.value.decode() if entry else ""
 
-    def _log_in(self) -> str:
-        answer = self._server.post(
-            "com.atproto.server.createSession", _json(self._login), "application/json"
+    def _log_in(self) -> None:
+        answer = _ask(
+            self._server,
+            "POST",
+            "com.atproto.server.createSession",
+            "",
+            to_json(self._login),
+            {"Content-Type": "application/json"},
         )
-        token: str = answer["accessJwt"]
-        left_s = _expiry(token) - int(time.time()) - _TOKEN_MARGIN_S
+        self._token = token = answer["accessJwt"]
+        self._is_kept = False
+        left_s = _claims(token)["exp"] - int(time.time()) - _TOKEN_MARGIN_S
         if left_s > 0:
             try:
                 state.put(self._key, token.encode(), expires_s=left_s)
             except state.StateError as error:
                 print(f"the session is not kept: {error}")
-        return token
 
 
-def _expiry(token: str) -> int:
-    claims = token.split(".")[1].replace("-", "+").replace("_", "/")
-    expiry: int = json.loads(binascii.a2b_base64(claims + "=" * (-len(claims) % 4)))["exp"]
-    return expiry
+def _claims(token: str) -> "dict[str, Any]":
+    part = token.split(".")[1].replace("-", "+").replace("_", "/")
+    claims: dict[str, Any] = json.loads(binascii.a2b_base64(part + "=" * (-len(part) % 4)))
+    return claims
 
 
-class _Server:
-    """One connection to the server, for the calls of one report."""
-
-    def __init__(self, url: str, authority: str | None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "https" or not parts.hostname or parts.path:
-            raise ValueError(
-                f"the secret's url is {url!r}; it must be like https://sns.example.org"
-            )
-        self.url = url
-        self._connection = http.client.HTTPSConnection(
-            parts.hostname,
-            parts.port,
-            timeout=_TIMEOUT_S,
-            context=ssl.create_default_context(cafile=authority),
+def _ask(
+    server: Server,
+    verb: str,
+    method: str,
+    query: str,
+    body: bytes | None = None,
+    headers: "dict[str, str] | None" = None,
+) -> "dict[str, Any]":
+    answer = server.ask(verb, f"/xrpc/{method}{query}", body, headers or {})
+    content: dict[str, Any] = answer.content
+    if answer.status != 200:
+        refused = XrpcError(
+            method.rpartition(".")[2],
+            answer.status,
+            str(content.get("error")),
+            str(content.get("message")),
         )
-
-    def __enter__(self) -> "Self":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-
-    def get(self, method: str, query: dict[str, str]) -> "dict[str, Any]":
-        return self._ask("GET", method, f"?{urlencode(query)}", None, {})
-
-    def post(self, method: str, body: bytes, media_type: str, token: str = "") -> "dict[str, Any]":
-        headers = {"Content-Type": media_type}
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
-        return self._ask("POST", method, "", body, headers)
-
-    def _ask(
-        self, verb: str, method: str, query: str, body: bytes | None, headers: dict[str, str]
-    ) -> "dict[str, Any]":
-        try:
-            self._connection.request(verb, f"/xrpc/{quote(method)}{query}", body, headers)
-            response = self._connection.getresponse()
-            content = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(
-                f"{method}: no answer from {self.url}: {type(error).__name__}: {error}"
-            ) from error
-        try:
-            answer = json.loads(content)
-        except ValueError:
-            answer = {"message": content[:200].decode(errors="replace")}
-        if response.status != 200:
-            refused = XrpcError(
-                method.rpartition(".")[2],
-                response.status,
-                str(answer.get("error")),
-                str(answer.get("message")),
-            )
-            raise _later(response, refused) or refused
-        found: dict[str, Any] = answer
-        return found
+        raise _later(answer, refused) or refused
+    return content
 
 
-def _later(response: http.client.HTTPResponse, refused: XrpcError) -> Exception | None:
-    if response.status != 429:
+def _later(answer: "Answer", refused: XrpcError) -> Exception | None:
+    if answer.status != 429:
         return None
     from rate_limit import wait_s
 
     from koren_runtime import RetryAfter
 
-    reset = response.getheader("ratelimit-reset")
-    seconds = wait_s([reset], response.getheader("retry-after"))
+    headers = answer.headers
+    seconds = wait_s([headers.get("ratelimit-reset")], headers.get("retry-after"))
     return None if seconds is None else RetryAfter(seconds, str(refused))
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()

@@ -1,10 +1,11 @@
 """Reports an incident on the region's social account: one post an incident, with its photo.
 
-Each event of the incident brings the post up to date; a repeated or an older event changes nothing.
-The account is described by the files of a secret, one value a file:
+Later events are replies to it or edits, as the network's users expect; a repeated or an older event
+changes nothing. The account is described by the files of a secret, one value a file:
 
-    provider    bluesky or twitter
+    provider    bluesky, mastodon or twitter
     bluesky:    url (https://…), handle, password, and ca.crt if the server's authority is private
+    mastodon:   url (https://…), access_token, and ca.crt if the server's authority is private
     twitter:    consumer_key, consumer_secret, access_token, access_token_secret
 """
 
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
         """Where incidents are reported."""
 
         def report(self, incident: Incident) -> dict[str, Any]:
-            """Brings the incident's post up to date: {uri, cid, text: {ko, en}, created, url}."""
+            """Reports the event: {uri, cid, text: {ko, en}, created, url}.
+
+            `text` is the newest that is posted of the incident; `created` says whether this call
+            made the incident's first post. Where replies follow the first post, uri, cid and url
+            are the first post's, except on twitter: there they are the newest one's.
+            """
 
 
 SECRET = "/run/secrets/sns"
@@ -59,6 +65,14 @@ def account(folder: str) -> "Account":
             password=_read(folder, "password"),
             authority=_path_if_there(folder, "ca.crt"),
         )
+    if provider == "mastodon":
+        import mastodon
+
+        return mastodon.Account(
+            url=_read(folder, "url"),
+            token=_read(folder, "access_token"),
+            authority=_path_if_there(folder, "ca.crt"),
+        )
     if provider == "twitter":
         import twitter
 
@@ -69,7 +83,8 @@ def account(folder: str) -> "Account":
             access_token_secret=_read(folder, "access_token_secret"),
         )
     raise Misconfigured(
-        f"the file provider of the secret says {provider!r}; it must be bluesky or twitter"
+        f"the file provider of the secret says {provider!r}; it must be bluesky, mastodon or"
+        " twitter"
     )
 
 

@@ -49,9 +49,10 @@ class Incident:
         time: when the event was emitted.
         started_at: when the accident happened, the same in all events of an incident.
         cleared_at: when it was over, of `cleared` only.
-        camera, road, direction: language to text.
+        confirmed: whether a person released the event, which was held until then.
+        camera: language to text.
+        road, direction: language to text; None when the event does not say it.
         what, severity: words of the event's contract.
-        confidence: 0 to 1.
         involved: class of object to how many of it are part of the accident.
         image: None when the event has none.
 
@@ -73,12 +74,12 @@ class Incident:
         self.time = _time(event, "event-time")
         self.started_at = _time(data, "started_at", "data.")
         self.cleared_at = _time(data, "cleared_at", "data.") if self.kind == "cleared" else None
+        self.confirmed = bool(attributes.get("releasedby"))
         self.camera = _both(camera, "name")
-        self.road = _both(camera, "road")
-        self.direction = _both(camera, "direction")
+        self.road = _both(camera, "road") if camera.get("road") else None
+        self.direction = _both(camera, "direction") if camera.get("direction") else None
         self.what = _choice(data, "what", _WHATS, "data.")
         self.severity = _choice(data, "severity", _SEVERITIES, "data.")
-        self.confidence = _fraction(data, "confidence")
         self.involved = _involved(data.get("objects") or [])
         self.image = _image(_mapping(data, "image", "data.")) if data.get("image") else None
 
@@ -129,13 +130,6 @@ def _whole_number(holder: "Mapping[str, Any]", name: str, where: str = "", *, mo
         if number == value:
             return number
     raise Reject(f"the event's {where}{name} is {_shown(value)}, not a number from 1 to {most}")
-
-
-def _fraction(data: "Mapping[str, Any]", name: str) -> float:
-    value = _get(data, name, "data.")
-    if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise Reject(f"the event's data.{name} is {_shown(value)}, not a number from 0 to 1")
-    return float(value)
 
 
 def _time(holder: "Mapping[str, Any]", name: str, where: str = "") -> datetime:

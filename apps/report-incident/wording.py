@@ -2,7 +2,11 @@
 
 A template is lines of segments with ` · ` between them, the most important first. A segment that
 names a fact which the event does not have is left out: nothing is made up. A text that is too long
-loses its last segments; its first line and its last, the tags, stay.
+loses its last segments. Its first line, the first segment of its second, which says who checked the
+rest, and its last line, the tags, stay.
+
+Numbers of objects are not stated: a camera that is not measured out counts some twice and does not
+see others.
 
 A placeholder is `{fact}`, `{fact:capital}` for a first letter in upper case, or `{fact:이/가}` for
 the Korean particle that the fact's last syllable asks for.
@@ -47,15 +51,30 @@ _SEVERITY = {
     "ko": {"minor": "경미", "moderate": "보통", "severe": "심각"},
     "en": {"minor": "minor", "moderate": "moderate", "severe": "severe"},
 }
-# Class to its Korean name, its counter, and English for one and for more.
+_CHECKED = {
+    "ko": {False: "자동 감지, 아직 확인되지 않음", True: "담당자가 확인함"},
+    "en": {False: "automatic detection, not yet confirmed", True: "confirmed by an operator"},
+}
+# Class to how one and several of it are called.
 _OBJECTS = {
-    "car": ("승용차", "대", "car", "cars"),
-    "van": ("승합차", "대", "van", "vans"),
-    "truck": ("트럭", "대", "truck", "trucks"),
-    "bus": ("버스", "대", "bus", "buses"),
-    "motorcycle": ("오토바이", "대", "motorcycle", "motorcycles"),
-    "bicycle": ("자전거", "대", "bicycle", "bicycles"),
-    "person": ("사람", "명", "person", "people"),
+    "ko": {
+        "car": ("승용차", "승용차 여러 대"),
+        "van": ("승합차", "승합차 여러 대"),
+        "truck": ("트럭", "트럭 여러 대"),
+        "bus": ("버스", "버스 여러 대"),
+        "motorcycle": ("오토바이", "오토바이 여러 대"),
+        "bicycle": ("자전거", "자전거 여러 대"),
+        "person": ("사람", "여러 사람"),
+    },
+    "en": {
+        "car": ("a car", "several cars"),
+        "van": ("a van", "several vans"),
+        "truck": ("a truck", "several trucks"),
+        "bus": ("a bus", "several buses"),
+        "motorcycle": ("a motorcycle", "several motorcycles"),
+        "bicycle": ("a bicycle", "several bicycles"),
+        "person": ("a person", "several people"),
+    },
 }
 # Sites of KOREN; a region of another name is called by it.
 _REGIONS = {
@@ -90,12 +109,6 @@ class Texts:
         """Both, as they are posted."""
         return f"{self.ko}\n\n{self.en}"
 
-    @classmethod
-    def split(cls, text: str) -> "Texts":
-        """The parts of what `joined` made."""
-        ko, _, en = text.partition("\n\n")
-        return cls(ko, en)
-
     def as_dict(self) -> dict[str, str]:
         """Language to text."""
         return {"ko": self.ko, "en": self.en}
@@ -111,6 +124,15 @@ def post(incident: "Incident", limit: int, length: "Callable[[str], int]" = len)
         language: _fill(template, language, facts(incident, language)) for language in LANGUAGES
     }
     return _fit(lines["ko"], lines["en"], limit, length)
+
+
+def gist(incident: "Incident") -> str:
+    """What a post says beside times: of two events with the same gist, the later one says nothing
+    new."""
+    known = facts(incident, "en")
+    names = ("place", "what", "severity", "checked", "involved")
+    parts = [incident.kind == "cleared" and "cleared", *(known.get(name) for name in names)]
+    return _BETWEEN.join(part for part in parts if part)
 
 
 def alt(incident: "Incident") -> str:
@@ -139,23 +161,31 @@ def tags(text: str) -> list[tuple[int, int, str]]:
 
 def facts(incident: "Incident", language: str) -> "dict[str, _Word]":
     """What templates may name, as far as the event says it."""
+    camera = incident.camera[language]
+    road = _road(incident, language)
+    place = {
+        "ko": road or f"{camera} CCTV 화면",
+        "en": f"on {road}" if road else f"in view of CCTV {camera}",
+    }[language]
+    started = _moment(incident.started_at, language)
     known: dict[str, str | None] = {
-        "road": incident.road[language],
-        "direction": incident.direction[language],
-        "camera": incident.camera[language],
+        "place": place,
+        "road": road,
+        "camera": camera,
+        "cctv": camera if road else None,  # else the place names it
         "region": _REGIONS.get(incident.region, {}).get(language, incident.region),
         "what": _WHAT[language][incident.what],
         "severity": _SEVERITY[language][incident.severity],
-        # Cut, not rounded: 99.6 % is not certainty.
-        "confidence": str(int(incident.confidence * 100 + 1e-9)),
-        "started": _moment(incident.started_at, language),
-        "involved": _count(incident.involved, language),
-        "updated": _moment(incident.time, language, since=incident.started_at)
-        if incident.kind == "updated"
-        else None,
+        "checked": _CHECKED[language][incident.confirmed],
+        "involved": _involved(incident.involved, language),
+        "updated": _moment(incident.time, language),
     }
-    if incident.cleared_at is not None:
-        known["cleared"] = _moment(incident.cleared_at, language, since=incident.started_at)
+    if incident.cleared_at is None:
+        if started != known["updated"]:
+            known["started"] = _moment(incident.started_at, language, since=incident.time)
+    else:
+        known["started"] = started
+        known["cleared"] = _moment(incident.cleared_at, language)
         known["duration"] = _duration(incident.cleared_at - incident.started_at, language)
     return {name: _Word(text) for name, text in known.items() if text}
 
@@ -221,16 +251,27 @@ def _fit(ko: "_Lines", en: "_Lines", limit: int, length: "Callable[[str], int]")
 
 
 def _shorten(lines: "_Lines") -> None:
-    if len(lines) > 2:
-        lines[-2].pop()
-        if not lines[-2]:
-            del lines[-2]
+    if len(lines) > 3:
+        del lines[2]
+        return
+    if len(lines[1]) > 1:
+        lines[1].pop()
         return
     first = lines[0][0]
     if first == "…":
         raise ValueError(f"no text is short enough with {_text(lines[1:])!r}")
     first = first.rstrip("…")
     lines[0] = [first[: boundary(first, max(0, len(first) - 1))] + "…"]
+
+
+def _road(incident: "Incident", language: str) -> str | None:
+    if incident.road is None:
+        return None
+    road = incident.road[language]
+    if incident.direction is None:
+        return road
+    direction = incident.direction[language]
+    return f"{road}({direction})" if language == "ko" else f"{road} ({direction})"
 
 
 def _moment(time: datetime, language: str, since: datetime | None = None) -> str:
@@ -252,13 +293,8 @@ def _duration(time: timedelta, language: str) -> str | None:
     return " ".join(f"{n}{unit}" for n, unit in zip((hours, minutes), units, strict=True) if n)
 
 
-def _count(involved: dict[str, int], language: str) -> str | None:
-    parts = []
-    for name, (korean, counter, one, more) in _OBJECTS.items():
-        if n := involved.get(name, 0):
-            parts.append(
-                f"{korean} {n}{counter}" if language == "ko" else f"{n} {one if n == 1 else more}"
-            )
+def _involved(counts: dict[str, int], language: str) -> str | None:
+    parts = [names[counts[of] > 1] for of, names in _OBJECTS[language].items() if of in counts]
     if len(parts) < 2:
         return "".join(parts) or None
     head = ", ".join(parts[:-1])

@@ -18,14 +18,18 @@ def result() -> dict[str, Any]:
 
 
 def test_accident_has_one_post_with_both_languages(result: dict[str, Any]) -> None:
-    (post,) = [
+    told = [
         post
         for post in posts("seoul", result["url"])
         if post["value"]["kr.koren.incident"]["subject"] == result["subject"]
     ]
+    (post,) = [post for post in told if "reply" not in post["value"]]
     assert post["uri"] == result["post"]["uri"]
-    assert "[상황 종료] 강남대로" in post["value"]["text"], "the post says that the accident is over"
-    assert "[Cleared]" in post["value"]["text"]
+    assert "[교통사고] 강남대로" in post["value"]["text"] and "[Accident]" in post["value"]["text"]
+    assert "아직 확인되지 않음" in post["value"]["text"], "nobody confirmed what an automatic camera saw"
+    (end,) = [post for post in told if "[Cleared]" in post["value"]["text"]]
+    assert "[상황 종료] 강남대로" in end["value"]["text"]
+    assert end["value"]["reply"]["root"]["uri"] == post["uri"]
 
 
 def test_post_has_the_photo(result: dict[str, Any]) -> None:

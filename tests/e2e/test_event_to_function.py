@@ -76,11 +76,13 @@ def test_gateway_killed_between_event_and_pod_gives_one_post(
     closing = list(publisher.receipts(cleared, timeout_s=90))[-1]
     assert closing.state is ReceiptState.SUCCEEDED
     of_incident = [
-        post["uri"]
+        post
         for post in posts("seoul", closing.result["url"])
         if post["value"]["kr.koren.incident"]["subject"] == detected.subject
     ]
-    assert of_incident == [receipts[-1].result["uri"]]
+    (first,) = [post["uri"] for post in of_incident if "reply" not in post["value"]]
+    (end,) = [post["value"]["reply"]["root"]["uri"] for post in of_incident if "reply" in post["value"]]
+    assert first == end == receipts[-1].result["uri"]
     until("the pod is gone after the incident", lambda: not seoul.pods(REPORT), 90)
 
 

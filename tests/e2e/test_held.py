@@ -62,7 +62,11 @@ def test_an_accident_is_posted_once_when_a_person_has_confirmed_it(
     assert cleared.hold
     publisher.publish(cleared)
     assert list(publisher.receipts(cleared, timeout_s=90))[-1].state is ReceiptState.SUCCEEDED
-    assert [post["uri"] for post in _posts_of(detected)] == [posted.result["uri"]]
+    told = _posts_of(detected)
+    (first,) = [post for post in told if "reply" not in post["value"]]
+    assert first["uri"] == posted.result["uri"]
+    assert len(told) == 2, "the accident, and its end as a reply"
+    assert all("Confirmed by an operator" in post["value"]["text"] for post in told)
     until("the pod is gone", lambda: not seoul.pods(REPORT), 90)
 
 

@@ -34,6 +34,7 @@ def make_event(
     *,
     jpeg: bytes | None = JPEG,
     region: str = "seoul",
+    released_by: str | None = None,
     **data: Any,
 ) -> Event:
     """An event of an incident as a handler gets it; `data` overrides what it says."""
@@ -77,7 +78,8 @@ def make_event(
             "subject": subject,
             "region": region,
             "sequence": sequence,
-        },
+        }
+        | ({"releasedby": released_by} if released_by else {}),
     }
 
 

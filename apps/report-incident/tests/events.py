@@ -96,13 +96,25 @@ def values(schema: Schema) -> st.SearchStrategy[Any]:
     return st.floats(least, most, allow_nan=False, allow_infinity=False) | whole
 
 
-def _complete(message: dict[str, Any]) -> dict[str, Any]:
+def _complete(
+    message: dict[str, Any], released_by: str | None, left_out: set[str]
+) -> dict[str, Any]:
     if message["type"].endswith("cleared"):
         message["data"].setdefault("cleared_at", message["time"])
     else:
         message["data"].pop("cleared_at", None)
         message["data"].setdefault("objects", [])
+    if released_by:
+        message["releasedby"] = released_by
+    for name in left_out:
+        message["data"]["camera"].pop(name, None)
     return message
 
 
-MESSAGES = values({k: SCHEMA[k] for k in ("type", "required", "properties")}).map(_complete)
+# With what the gateway adds to an event that a person released, and of cameras with no known road.
+MESSAGES = st.builds(
+    _complete,
+    values({k: SCHEMA[k] for k in ("type", "required", "properties")}),
+    st.sampled_from((None, "admin", "console:kim")),
+    st.sets(st.sampled_from(("road", "direction"))),
+)

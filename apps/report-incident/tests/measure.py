@@ -29,7 +29,7 @@ print(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def main() -> None:
-    for provider in ("bluesky", "twitter"):
+    for provider in ("bluesky", "mastodon", "twitter"):
         report(f"import of handler and {provider}", imports(provider, runs=15))
     with tempfile.TemporaryDirectory() as name:
         report("post with a photo of 400 kB", posts(Path(name), runs=30))

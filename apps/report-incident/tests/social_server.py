@@ -122,10 +122,22 @@ class SocialServer:
             return content
 
     def posts(self, account: Account, subject: str) -> list[dict[str, Any]]:
-        """All records of the account that tell of an incident."""
+        """All posts of the account that tell of an incident, the first before its replies."""
         query = {"repo": account.did, "collection": "app.bsky.feed.post", "limit": "100"}
         records = self.get("com.atproto.repo.listRecords", **query)["records"]
-        return [r for r in records if r["value"]["kr.koren.incident"]["subject"] == subject]
+        found = [r for r in records if r["value"]["kr.koren.incident"]["subject"] == subject]
+        return sorted(found, key=lambda r: r["value"]["kr.koren.incident"]["sequence"])
+
+    def delete(self, account: Account, uri: str) -> None:
+        """Deletes a post, as its account's owner does in the app."""
+        login = {"identifier": account.handle, "password": account.password}
+        session = self._ask("com.atproto.server.createSession", login, {})
+        _, _, _, collection, key = uri.split("/")
+        self._ask(
+            "com.atproto.repo.deleteRecord",
+            {"repo": account.did, "collection": collection, "rkey": key},
+            {"Authorization": f"Bearer {session['accessJwt']}"},
+        )
 
     def _ask(self, method: str, body: dict[str, Any], headers: dict[str, str]) -> Any:
         request = urllib.request.Request(

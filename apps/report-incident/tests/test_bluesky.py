@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl
 
 import bluesky
 import handler
+import https
 import pytest
 from conftest import JPEG, Event, make_event
 from doubles.gateway import StateDouble
@@ -126,39 +127,88 @@ def test_racing_events_of_an_incident_end_with_the_newest(
         results = list(pool.map(race, events))
 
     assert [r["created"] for r in results].count(True) == 1
-    (post,) = social_server.posts(seoul, "pace")
-    assert post["value"]["kr.koren.incident"]["sequence"] == 4
-    assert post["value"]["text"].startswith("[상황 종료]")
+    first, *replies = social_server.posts(seoul, "pace")
+    assert {r["uri"] for r in results} == {first["uri"]} and "reply" not in first["value"]
+    assert all(reply["value"]["reply"]["root"]["uri"] == first["uri"] for reply in replies)
+    *_, last = [first, *replies]
+    assert last["value"]["kr.koren.incident"]["sequence"] == 4
+    assert last["value"]["text"].startswith("[상황 종료]")
 
 
-def test_the_post_follows_its_incident(social_server: SocialServer, seoul: Account) -> None:
+def test_what_follows_is_a_reply_to_the_first_post(
+    social_server: SocialServer, seoul: Account
+) -> None:
     first = report(make_event("detected", 1, "story", severity="minor"))
     second = report(make_event("updated", 2, "story", jpeg=JPEG + b"later"))
     last = report(make_event("cleared", 3, "story", jpeg=None))
 
-    assert first["uri"] == second["uri"] == last["uri"]
     assert [r["created"] for r in (first, second, last)] == [True, False, False]
+    assert first | {"created": False, "text": second["text"]} == second
+    assert first | {"created": False, "text": last["text"]} == last
     assert "경미" in first["text"]["ko"] and "심각(추정" in second["text"]["ko"]
-    assert "20:18 기준" in second["text"]["ko"]
-    (post,) = social_server.posts(seoul, "story")
-    assert post["value"]["text"].startswith("[상황 종료] 강남대로(신논현역 방면) 추돌 사고")
-    assert "종료 20:48 · 32분 경과" in post["value"]["text"]
-    (image,) = post["value"]["embed"]["images"]
+    posts = social_server.posts(seoul, "story")
+    assert [post["value"]["text"] for post in posts] == [
+        result["text"]["ko"] + "\n\n" + result["text"]["en"] for result in (first, second, last)
+    ]
+    assert posts[0]["cid"] == first["cid"], "the first post stays as it was"
+    its = {"uri": first["uri"], "cid": first["cid"]}
+    assert [post["value"].get("reply") for post in posts] == [
+        None,
+        {"root": its, "parent": its},
+        {"root": its, "parent": its},
+    ]
+    (image,) = posts[1]["value"]["embed"]["images"]
     cid = image["image"]["ref"]["$link"]
     blob = social_server.read("com.atproto.sync.getBlob", did=seoul.did, cid=cid)
-    assert blob == JPEG + b"later", "the end of an incident keeps its last photo"
+    assert blob == JPEG + b"later"
+    assert posts[2]["value"]["text"].startswith("[상황 종료] 강남대로(신논현역 방면) 추돌 사고")
 
 
-def test_an_older_event_never_overwrites_a_newer_one(
+@pytest.mark.parametrize("kind", ["updated", "cleared"])
+def test_a_reply_whose_answer_was_lost_is_not_posted_twice(
+    social_server: SocialServer, seoul: Account, front: Front, kind: str
+) -> None:
+    subject = f"lost-{kind}"
+    first = report(make_event(subject=subject))
+    event = make_event(kind, 2, subject, severity="minor", jpeg=None)
+    front.cut = "applyWrites"
+    with pytest.raises(https.Unreachable, match="applyWrites"):
+        report(event)
+
+    again = report(event)
+    _, reply = social_server.posts(seoul, subject)
+    assert reply["value"]["text"] == again["text"]["ko"] + "\n\n" + again["text"]["en"]
+    assert again["uri"] == first["uri"]
+
+
+def test_an_update_that_says_nothing_new_is_not_posted(
     social_server: SocialServer, seoul: Account
 ) -> None:
-    report(make_event("updated", 3, "late"))
+    first = report(make_event("detected", 1, "same"))
+    same = report(make_event("updated", 3, "same"))
+    late = report(make_event("updated", 2, "same", severity="minor"))
+
+    assert same == late == first | {"created": False}
+    assert len(social_server.posts(seoul, "same")) == 1
+
+
+def test_that_a_person_confirmed_it_is_news(social_server: SocialServer, seoul: Account) -> None:
+    report(make_event("detected", 1, "sure"))
+    report(make_event("updated", 2, "sure", released_by="console:kim"))
+
+    _, reply = social_server.posts(seoul, "sure")
+    assert "담당자가 확인함" in reply["value"]["text"]
+
+
+def test_an_older_event_after_a_newer_one_posts_nothing(
+    social_server: SocialServer, seoul: Account
+) -> None:
+    newer = report(make_event("updated", 3, "late"))
     late = report(make_event("updated", 2, "late", severity="minor"))
 
     (post,) = social_server.posts(seoul, "late")
     assert post["value"]["kr.koren.incident"]["sequence"] == 3
-    assert "심각(추정" in late["text"]["ko"], "the result tells what is posted"
-    assert (late["cid"], late["created"]) == (post["cid"], False)
+    assert late == newer | {"created": False}, "the result tells what is posted"
 
 
 def test_an_accident_that_comes_after_its_end_stays_over(
@@ -166,10 +216,24 @@ def test_an_accident_that_comes_after_its_end_stays_over(
 ) -> None:
     end = report(make_event("cleared", 2, "over", jpeg=None))
     redriven = report(make_event("detected", 1, "over"))
+    stray = report(make_event("updated", 3, "over"))
 
-    assert end["created"] and not redriven["created"]
+    assert redriven == stray == end | {"created": False}
     (post,) = social_server.posts(seoul, "over")
     assert post["value"]["text"].startswith("[상황 종료]")
+
+
+def test_to_a_first_post_that_its_owner_deleted_nothing_is_added(
+    social_server: SocialServer, seoul: Account
+) -> None:
+    first = report(make_event("detected", 1, "deleted"))
+    social_server.delete(seoul, first["uri"])
+    again = report(make_event("detected", 1, "deleted"))
+    report(make_event("updated", 2, "deleted", severity="minor"))
+    report(make_event("cleared", 3, "deleted", jpeg=None))
+
+    assert social_server.posts(seoul, "deleted") == []
+    assert (again["uri"], again["cid"], again["created"]) == (first["uri"], None, False)
 
 
 def test_two_accidents_of_one_moment_are_two_posts(
@@ -183,21 +247,20 @@ def test_a_server_that_was_killed_keeps_the_post(
 ) -> None:
     first = report(make_event(subject="killed"))
     social_server.kill()
-    with pytest.raises(bluesky.Unreachable, match=r"no answer from https://127\.0\.0\.1"):
+    with pytest.raises(https.Unreachable, match=r"no answer from https://127\.0\.0\.1"):
         report(make_event("updated", 2, "killed"))
     social_server.start()
 
     assert report(make_event(subject="killed")) == first | {"created": False}
-    report(make_event("updated", 2, "killed"))
-    (post,) = social_server.posts(seoul, "killed")
-    assert post["value"]["kr.koren.incident"]["sequence"] == 2
+    report(make_event("updated", 2, "killed", severity="minor"))
+    assert len(social_server.posts(seoul, "killed")) == 2
 
 
 def test_a_try_whose_answer_was_lost_is_not_posted_twice(
     social_server: SocialServer, seoul: Account, front: Front
 ) -> None:
-    front.cut = "putRecord"
-    with pytest.raises(bluesky.Unreachable, match="putRecord"):
+    front.cut = "applyWrites"
+    with pytest.raises(https.Unreachable, match="applyWrites"):
         report(make_event(subject="lost"))
 
     assert report(make_event(subject="lost"))["created"] is False
@@ -216,7 +279,8 @@ def test_a_session_is_kept_for_the_next_pod(front: Front, kept: StateDouble) -> 
 def test_a_session_that_the_server_refuses_is_replaced(front: Front, kept: StateDouble) -> None:
     report(make_event(subject="refused-1"))
     (key,) = kept.values
-    kept.values[key] = b"e30.e30.e30"
+    claims, _, signature = kept.values[key].rpartition(b".")
+    kept.values[key] = claims + b"." + signature[::-1]
 
     assert report(make_event(subject="refused-2"))["created"]
     assert front.requests.count("createSession") == 2
@@ -238,7 +302,7 @@ def test_a_wrong_password_is_named(on_bluesky: Path) -> None:
 def test_a_server_of_another_authority_is_not_talked_to(on_bluesky: Path, front: Front) -> None:
     (on_bluesky / "ca.crt").unlink()
 
-    with pytest.raises(bluesky.Unreachable, match="certificate"):
+    with pytest.raises(https.Unreachable, match="certificate"):
         report(make_event(subject="impostor"))
     assert front.requests == []
 

@@ -44,7 +44,8 @@ def test_without_a_secret_the_handler_can_be_loaded(tmp_path: Path) -> None:
     ("files", "message"),
     [
         ({}, "has no file provider; give the function's secret a key of that name"),
-        ({"provider": "mastodon"}, "says 'mastodon'; it must be bluesky or twitter"),
+        ({"provider": "fax"}, "says 'fax'; it must be bluesky, mastodon or twitter"),
+        ({"provider": "mastodon", "url": "https://x"}, "no file access_token"),
         ({"provider": "bluesky", "url": "https://x"}, "no file handle"),
         ({"provider": "bluesky", "url": "https://x", "handle": "\n"}, "handle is empty"),
         ({"provider": "twitter"}, "no file consumer_key"),

@@ -27,7 +27,8 @@ class Refusing:
         double = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
                 body = json.dumps({"error": "RateLimitExceeded", "message": "Too much"}).encode()
                 self.send_response(double.status)
                 for name, value in double.headers.items():
@@ -57,7 +58,7 @@ def refusing(kept: StateDouble, secret: Callable[..., Path], tmp_path: Path) -> 
 
 
 def wait_s() -> float:
-    with pytest.raises(RetryAfter, match="getRecord: 429 RateLimitExceeded: Too much") as raised:
+    with pytest.raises(RetryAfter, match="createSession: 429 RateLimitExceeded: Too much") as raised:
         handler.handler(make_event(jpeg=None), {})
     return raised.value.seconds
 
@@ -98,7 +99,7 @@ def test_without_a_time_to_come_the_usual_retries_are_left(
 ) -> None:
     refusing.headers = headers
 
-    with pytest.raises(bluesky.XrpcError, match="getRecord: 429 RateLimitExceeded"):
+    with pytest.raises(bluesky.XrpcError, match="createSession: 429 RateLimitExceeded"):
         handler.handler(make_event(jpeg=None), {})
 
 
@@ -106,5 +107,5 @@ def test_only_the_rate_limit_is_waited_for(refusing: Refusing) -> None:
     refusing.status = 500
     refusing.headers = {"ratelimit-reset": unix(300)}
 
-    with pytest.raises(bluesky.XrpcError, match="getRecord: 500"):
+    with pytest.raises(bluesky.XrpcError, match="createSession: 500"):
         handler.handler(make_event(jpeg=None), {})
