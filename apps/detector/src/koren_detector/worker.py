@@ -18,6 +18,7 @@ from .boxes import KINDS, Array, Picture
 from .ground import Ground
 from .incidents import Cleared, Decision, Incident, Opened, Rules, Wreck
 from .picture import Stillness, alike, patch, snapshot
+from .recorder import Recorder
 from .reports import Reports
 from .settings import CameraSettings
 from .sight import Sight
@@ -76,6 +77,7 @@ class Worker:
         weights: Weights,
         rules: Rules,
         reports: Reports,
+        recorder: Recorder | None = None,
     ) -> None:
         self._settings = settings
         self._id = settings.camera.id
@@ -84,6 +86,7 @@ class Worker:
         self._weights = weights
         self._rules = rules
         self._reports = reports
+        self._recorder = recorder
         self._sight: Sight | None = None
         self._still = Stillness()
         self._found: Found | None = None
@@ -102,6 +105,8 @@ class Worker:
         """End; waits for the thread."""
         self._stopping.set()
         self._thread.join(2 * _WAIT_S + 5)
+        if self._recorder is not None:
+            self._recorder.finish()
 
     @property
     def alive(self) -> bool:
@@ -129,6 +134,8 @@ class Worker:
 
     def decide(self, frame: Frame, found: Found) -> None:
         """Take in what a frame shows, and report what that decides."""
+        if self._recorder is not None:
+            self._recorder.add(frame.picture, frame.time_s)
         if self._sight is None:
             ground = self._ground(frame.picture)
             known = [record.incident for record in self._reports.open]
@@ -194,6 +201,8 @@ class Worker:
                 snapshot(frame.picture, [wreck.box for wreck in incident.wrecks], self._people_in(frame.picture)),
                 [patch(frame.picture, wreck.box) for wreck in incident.wrecks],
             )  # fmt: skip
+            if self._recorder is not None:
+                self._recorder.opened(incident, event)
             name, more = "detected", {"post": self._settings.post}
         else:
             assert isinstance(decision, Cleared)
