@@ -93,3 +93,18 @@ def test_no_more_than_the_room_is_in_flight() -> None:
     assert outbox.take(0, room=3) == ["0", "1", "2"]
     assert outbox.in_flight == 3
     assert outbox.take(0, room=0) == []
+
+
+def test_a_broker_that_loses_what_it_acknowledged_puts_no_event_before_an_older_one() -> None:
+    outbox = Outbox()
+    outbox.add("older", "seoul", "incident")
+    outbox.add("newer", "seoul", "incident")
+    assert outbox.take(0, room=20) == ["older"]
+    outbox.acknowledged("older", 0)
+    # The edge's broker is killed, and back before anybody has heard of it.
+    assert outbox.take(1, room=20) == []
+    outbox.region_returned("seoul", 2)
+    assert outbox.take(4, room=20) == ["older"]
+    outbox.acknowledged("older", 4)
+    outbox.received("older")
+    assert outbox.take(4, room=20) == ["newer"]

@@ -12,11 +12,10 @@ The reasons in the first two may come in rows, from a broker that restarts over 
 that flaps, while the region is cut off for hours. Each copy then waits twice as long as the one
 before, up to the same ten minutes: such a night costs ten copies and six an hour.
 
-The events of one subject go in the order in which they were added, the copies too. An event waits
-while an older one of its subject has yet to go (again), is on its way to the broker, or was refused
-by it. It does not wait for one that rests: one that the broker acknowledged and that nothing gives
-a reason to doubt, for the broker keeps their order. So one event of a subject is on its way at a
-time, and a doubted event holds the later ones of its subject back until its copy has gone.
+The events of one subject go in the order in which they were added, the copies too, and one at a
+time: an event waits until the region has the one before it. The broker's acknowledgement is not
+enough for that either: a broker that is killed loses an event that it acknowledged, and whatever
+was sent behind it meanwhile would overtake the copy. Events of other subjects do not wait.
 """
 
 import bisect
@@ -72,7 +71,7 @@ class Outbox:
     def __init__(self) -> None:
         self._places = 0
         self._entries: dict[str, _Entry] = {}
-        # By region and subject, the events that do not rest, oldest first: the first goes next.
+        # By region and subject, the events that the region does not have, oldest first: the first goes next.
         self._queues: dict[tuple[str, str], list[_Entry]] = {}
         # Heaps. What became of an entry meanwhile shows when it is looked at.
         self._alarms: list[tuple[float, int, _Entry]] = []
@@ -143,8 +142,6 @@ class Outbox:
         entry.sent_at = now
         entry.doubted_at = None
         entry.refused = refused
-        if not refused:
-            self._unqueue(entry)
         self._look_after(entry)
 
     def received(self, key: str) -> bool:
@@ -176,10 +173,7 @@ class Outbox:
 
     def _look_after(self, entry: _Entry) -> None:
         """Files an entry that is not in flight under what is to be done with it, and when."""
-        if entry.rests:
-            self._alarm(entry)
-        else:
-            self._offer(self._queued(entry)[0])
+        self._offer(self._queued(entry)[0])
 
     def _queued(self, entry: _Entry) -> list[_Entry]:
         queue = self._queues.setdefault((entry.region, entry.subject), [])
