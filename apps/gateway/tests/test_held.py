@@ -1,11 +1,12 @@
 """Events that wait for a person, from the broker to the function."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_lab import Lab, Mosquitto, Pki, scaled, started, world
+from gateway_lab import Lab, Mosquitto, Pki, event, scaled, started, world
 
 from koren_gateway.queue.store import Store
 from koren_gateway.settings import Settings
@@ -234,3 +235,18 @@ async def test_who_acts_for_somebody_needs_the_right_itself(lab: Lab) -> None:
     lab.cluster.rights = {(OPERATOR, "dismiss", "heldevents")}
     assert (await lab.admin("POST", f"/v1/held/{one['id']}/dismiss", headers=headers)).status_code == 200
     assert [dismissed["by"] for dismissed in await held(lab)] == ["console:admin"]
+
+
+async def test_nobody_but_the_gateway_says_who_released_an_event(lab: Lab) -> None:
+    forged = event(subject="a") | {"releasedby": "admin"}
+    await lab.broker.publish(body=json.dumps(forged).encode())
+    await lab.broker.receipt("dead-lettered", subject="a")
+    [letter] = await lab.dead_letters()
+    assert "releasedby is written by the gateway" in letter["reason"]
+    called = await lab.admin(
+        "POST",
+        "/v1/functions/report-incident/invoke?wait=false",
+        content=json.dumps(forged),
+        headers={"Content-Type": "application/cloudevents+json"},
+    )
+    assert called.status_code == 400 and "releasedby" in called.text

@@ -45,6 +45,8 @@ class CloudEvent:
     """Whether the event starts nothing until a person releases it."""
     traceparent: str | None = field(default=None, compare=False)
     """Its trace, if it says one; not kept among the attributes."""
+    is_released: bool = field(default=False, compare=False)
+    """Whether it says who released it, which a gateway alone may write; not kept among the attributes."""
 
     def to_meta(self) -> str:
         """The attributes as JSON, the form in which they are kept beside the message."""
@@ -100,6 +102,12 @@ def parse(message: bytes) -> tuple[CloudEvent, bytes]:
     except RecursionError:
         raise InvalidEvent("not JSON: nested too deep") from None
     return _event(values), message
+
+
+def check_unreleased(event: CloudEvent) -> None:
+    """Refuses an event from outside that claims that a person released it. Raises InvalidEvent."""
+    if event.is_released:
+        raise InvalidEvent("releasedby is written by the gateway when a person releases an event; leave it out")
 
 
 def read(message: bytes) -> dict[str, Any]:
@@ -233,6 +241,7 @@ def _event(values: Mapping[str, Any]) -> CloudEvent:
         sequence=_sequence(values),
         hold=_hold(values),
         traceparent=_traceparent(values),
+        is_released=values.get("releasedby") is not None,
     )
 
 

@@ -14,7 +14,7 @@ import structlog
 from aiohttp import web
 
 from koren_events import CONTENT_TYPE, MAX_EVENT_BYTES
-from koren_events.cloudevent import CloudEvent, parse
+from koren_events.cloudevent import CloudEvent, check_unreleased, parse
 from koren_events.errors import InvalidEvent
 from koren_events.times import format_time, utc_now
 from koren_gateway.api import http
@@ -227,7 +227,9 @@ class FunctionApi:
     ) -> tuple[CloudEvent, bytes]:
         if content_type == CONTENT_TYPE:
             try:
-                return parse(body)
+                event, message = parse(body)
+                check_unreleased(event)
+                return event, message
             except InvalidEvent as error:
                 raise Refused(400, str(error)) from None
         attributes: dict[str, Any] = {

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from koren_events import MAX_EVENT_BYTES
-from koren_events.cloudevent import STRUCTURED_PREFIX, CloudEvent, parse, parse_binary
+from koren_events.cloudevent import STRUCTURED_PREFIX, CloudEvent, check_unreleased, parse, parse_binary
 from koren_events.errors import InvalidEvent
 from koren_gateway.cluster.functions import Function
 from koren_gateway.intake.mqtt import Arrival
@@ -23,6 +23,7 @@ def judge(
         if len(message) > MAX_EVENT_BYTES:
             raise InvalidEvent(f"{len(message)} bytes, more than {MAX_EVENT_BYTES}")
         event, message = _parse(arrival)
+        check_unreleased(event)
         reason = _wrong_with(arrival.topic, event, region)
         functions = () if reason else wanting(arrival.topic)
     except InvalidEvent as error:
