@@ -30,6 +30,7 @@ VIEWS = (
     "/events",
     "/dead-letters",
     "/alerts",
+    "/alerts/past",
     "/saved",
     "/audit",
 )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,6 +19,8 @@ import pytest_asyncio
 import yaml
 from gateway_lab import free_port, until
 
+from koren_console.alerts import Alerts
+from koren_console.history import History
 from koren_console.sources import queries
 from koren_console.sources.alertmanager import Alertmanager
 from koren_console.sources.figures import GROUPS, Collector, Figures
@@ -188,9 +191,9 @@ async def test_a_query_that_is_refused_is_told_from_a_server_that_is_down(promet
     assert down.value.status is None
 
 
-@pytest.mark.skipif(not ALERTMANAGER, reason="the bundle is not built")
-@pytest.mark.asyncio
-async def test_alerts_are_shown_silenced_and_heard_again(tmp_path: Path) -> None:
+@contextlib.asynccontextmanager
+async def running_alertmanager(tmp_path: Path) -> AsyncIterator[tuple[Alertmanager, httpx.AsyncClient]]:
+    """Debian's, in which a region that can't be reached mutes its other alerts, and a client of its address."""
     subprocess.run(["dpkg-deb", "--extract", ALERTMANAGER[-1], tmp_path / "root"], check=True)
     (tmp_path / "config.yml").write_text(
         json.dumps(
@@ -216,56 +219,108 @@ async def test_alerts_are_shown_silenced_and_heard_again(tmp_path: Path) -> None
     with running(tmp_path / "log", *inside, program, *arguments, f"--web.listen-address=127.0.0.1:{port}"):
         base = f"http://127.0.0.1:{port}"
         await answers(f"{base}/-/ready")
-        async with httpx.AsyncClient() as http:
-            alertmanager = Alertmanager(base, http)
-            now = datetime.now(UTC)
-            rings = [
-                {
-                    "labels": {"alertname": name, "region": region, "severity": severity},
-                    "annotations": {"summary": f"{name} rings", "runbook": runbook},
-                    "startsAt": (now - timedelta(minutes=minutes)).isoformat(),
-                }
-                for name, region, severity, minutes, runbook in (
-                    ("BridgeDown", "seoul", "warning", 1, "https://docs.test/runbooks.md#bridgedown"),
-                    ("RegionUnreachable", "busan", "critical", 5, "javascript:alert(1)"),
-                    ("NodeNotReady", "busan", "critical", 2, ""),
-                    ("Watchdog", "central", "none", 9, ""),
-                )
-            ]
-            answer = await http.post(f"{base}/api/v2/alerts", json=rings)
+        async with httpx.AsyncClient(base_url=base) as http:
+            yield Alertmanager(base, http), http
+
+
+@pytest.mark.skipif(not ALERTMANAGER, reason="the bundle is not built")
+@pytest.mark.asyncio
+async def test_alerts_are_shown_silenced_and_heard_again(tmp_path: Path) -> None:
+    async with running_alertmanager(tmp_path) as (alertmanager, http):
+        now = datetime.now(UTC)
+        rings = [
+            {
+                "labels": {"alertname": name, "region": region, "severity": severity},
+                "annotations": {"summary": f"{name} rings", "runbook": runbook},
+                "startsAt": (now - timedelta(minutes=minutes)).isoformat(),
+            }
+            for name, region, severity, minutes, runbook in (
+                ("BridgeDown", "seoul", "warning", 1, "https://docs.test/runbooks.md#bridgedown"),
+                ("RegionUnreachable", "busan", "critical", 5, "javascript:alert(1)"),
+                ("NodeNotReady", "busan", "critical", 2, ""),
+                ("Watchdog", "central", "none", 9, ""),
+            )
+        ]
+        answer = await http.post("/api/v2/alerts", json=rings)
+        assert answer.is_success, answer.text
+
+        async def inhibited() -> bool:
+            return any(one.inhibited for one in await alertmanager.alerts())
+
+        await until(inhibited, "one mutes the other")
+        found = {one.name: one for one in await alertmanager.alerts()}
+        assert [one.name for one in await alertmanager.alerts()] == [
+            "NodeNotReady",
+            "RegionUnreachable",
+            "BridgeDown",
+        ]
+        assert found["NodeNotReady"].inhibited and not found["RegionUnreachable"].inhibited
+        assert found["RegionUnreachable"].runbook == "", "only a web address becomes a link"
+        bridge = found["BridgeDown"]
+        assert bridge.summary == "BridgeDown rings" and bridge.runbook.startswith("https://docs.test/")
+        await alertmanager.silence(bridge.labels, timedelta(hours=1), "being replaced", "kim")
+
+        async def silenced() -> bool:
+            [one] = [one for one in await alertmanager.alerts() if one.name == "BridgeDown"]
+            return one.silenced_by == "kim" and one.silenced_until is not None
+
+        await until(silenced, "it is silenced")
+        assert await alertmanager.unsilence(bridge.fingerprint) == 1
+
+        async def heard() -> bool:
+            return not await silenced()
+
+        await until(heard, "it is heard again")
+        assert await alertmanager.unsilence("made-up") == 0
+    async with httpx.AsyncClient() as client:
+        with pytest.raises(SourceDown):
+            await Alertmanager(str(http.base_url), client).alerts()
+
+
+@pytest.mark.skipif(not ALERTMANAGER, reason="the bundle is not built")
+@pytest.mark.asyncio
+async def test_an_alert_that_ended_is_kept_with_its_times_over_restarts(tmp_path: Path) -> None:
+    changes: list[datetime | None] = []
+    began = (datetime.now(UTC) - timedelta(minutes=5)).replace(microsecond=0)
+    async with running_alertmanager(tmp_path) as (alertmanager, http):
+
+        async def say(name: str, *, over: bool = False) -> None:
+            one = {"labels": {"alertname": name, "region": "seoul"}, "startsAt": began.isoformat()}
+            end = {"endsAt": datetime.now(UTC).isoformat()} if over else {}
+            answer = await http.post("/api/v2/alerts", json=[{**one, **end}])
             assert answer.is_success, answer.text
 
-            async def inhibited() -> bool:
-                return any(one.inhibited for one in await alertmanager.alerts())
+        async def rings(alerts: Alerts, *names: str) -> None:
+            async def those() -> bool:
+                await alerts.refresh()
+                return sorted(one.name for one in alerts.ringing) == sorted(names)
 
-            await until(inhibited, "one mutes the other")
-            found = {one.name: one for one in await alertmanager.alerts()}
-            assert [one.name for one in await alertmanager.alerts()] == [
-                "NodeNotReady",
-                "RegionUnreachable",
-                "BridgeDown",
-            ]
-            assert found["NodeNotReady"].inhibited and not found["RegionUnreachable"].inhibited
-            assert found["RegionUnreachable"].runbook == "", "only a web address becomes a link"
-            bridge = found["BridgeDown"]
-            assert bridge.summary == "BridgeDown rings" and bridge.runbook.startswith("https://docs.test/")
-            await alertmanager.silence(bridge.labels, timedelta(hours=1), "being replaced", "kim")
+            await until(those, f"{names} ring")
 
-            async def silenced() -> bool:
-                [one] = [one for one in await alertmanager.alerts() if one.name == "BridgeDown"]
-                return one.silenced_by == "kim" and one.silenced_until is not None
+        history = History(tmp_path, days=30, megabytes=16)
+        alerts = Alerts(alertmanager, history, lambda: changes.append(alerts.as_of))
+        await say("BridgeDown")
+        await say("QueueGrowing")
+        await rings(alerts, "BridgeDown", "QueueGrowing")
+        assert await alerts.past(10) == []
+        await say("BridgeDown", over=True)
+        await rings(alerts, "QueueGrowing")
+        [past] = await alerts.past(10)
+        assert (past.alert.name, past.alert.labels["region"], past.alert.since) == ("BridgeDown", "seoul", began)
+        assert changes[-1] is not None
+        assert past.lasted == pytest.approx((changes[-1] - began).total_seconds(), abs=0.001)
+        history.close()
 
-            await until(silenced, "it is silenced")
-            assert await alertmanager.unsilence(bridge.fingerprint) == 1
-
-            async def heard() -> bool:
-                return not await silenced()
-
-            await until(heard, "it is heard again")
-            assert await alertmanager.unsilence("made-up") == 0
-    async with httpx.AsyncClient() as http:
-        with pytest.raises(SourceDown):
-            await Alertmanager(base, http).alerts()
+        # The console does not run while one ends.
+        await say("QueueGrowing", over=True)
+        history = History(tmp_path, days=30, megabytes=16)
+        alerts = Alerts(alertmanager, history, lambda: changes.append(alerts.as_of))
+        assert [one.alert.name for one in await alerts.past(10)] == ["BridgeDown"], "the other one may ring still"
+        await rings(alerts)
+        found = {one.alert.name: one.lasted for one in await alerts.past(10)}
+        assert found == {"BridgeDown": pytest.approx(past.lasted, abs=0.001), "QueueGrowing": None}
+        assert len(await alerts.past(1)) == 1
+        history.close()
 
 
 @needs(VICTORIALOGS)

@@ -7,9 +7,14 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
 
+from koren_console import api
 from koren_console.model import Health, Node, Part, Topic
+from koren_console.simulation import Simulation
 from koren_console.sources.changes import Changes
 from koren_console.sources.cluster import node_of, placed_of, pod_of, service_of
 from koren_console.sources.judge import Reach, judge
@@ -125,3 +130,24 @@ async def test_changes_come_together_and_readers_that_leave_are_forgotten() -> N
     await reader.aclose()  # type: ignore[attr-defined]
     assert len(changes) == 0
     changes.say(Topic.HELD)
+
+
+@pytest.mark.asyncio
+async def test_programs_read_what_rings_and_what_rang() -> None:
+    class Anyone(api.Callers):
+        async def check(self, request: Request, verb: str, resource: str) -> None:
+            assert (verb, resource) == ("list", "alerts")
+
+    board = Simulation(every_s=0)
+    transport = httpx.ASGITransport(app=Starlette(routes=api.routes(board, Anyone(None))))  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="https://console.test") as caller:
+
+        async def named(path: str) -> list[tuple[str, str | None]]:
+            found = (await caller.get(path)).json()["alerts"]
+            return [(one["name"], one.get("ended")) for one in found]
+
+        assert {name for name, _ in await named("/v1/alerts?region=busan")} == {"CameraSilent"}
+        assert len(await named("/v1/alerts/past")) == 6
+        assert await named("/v1/alerts/past?region=central") == [("BackupTooOld", None)]
+        for _, ended in await named("/v1/alerts/past?region=seoul"):
+            assert ended is not None and datetime.fromisoformat(ended) < datetime.now(UTC)

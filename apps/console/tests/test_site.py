@@ -188,7 +188,10 @@ async def test_an_incident_from_its_event_to_zero(look: Look) -> None:
 
 
 async def test_a_held_event_is_shown_and_a_person_decides(look: Look) -> None:
-    for incident, act, state in (("held-1", look.site.release, "open"), ("held-2", look.site.dismiss, "dismissed")):
+    for incident, act, state in (
+        ("held-1", look.site.acts.release, "open"),
+        ("held-2", look.site.acts.dismiss, "dismissed"),
+    ):
         await look.detect(incident, hold=True)
 
         def waits(incident: str = incident) -> bool:
@@ -237,11 +240,11 @@ async def test_dead_letters_are_shown_sent_again_and_thrown_away(look: Look) -> 
     assert (first.function, first.reason, first.subject) == ("report-incident", "Reject: no such camera", "dead-0")
     letter = await look.site.dead_letter("seoul", first.id)
     assert base64.b64decode(letter["message"]["data"]["image"]["base64"]) == JPEG
-    outcome = await look.site.redrive("seoul", [first.id], "park", Role.VIEWER)
+    outcome = await look.site.acts.redrive("seoul", [first.id], "park", Role.VIEWER)
     assert (outcome.done, outcome.failed) == (0, 1)
-    outcome = await look.site.redrive("seoul", [first.id, "made-up"], "kim", Role.OPERATOR)
+    outcome = await look.site.acts.redrive("seoul", [first.id, "made-up"], "kim", Role.OPERATOR)
     assert (outcome.done, outcome.failed) == (1, 1) and "made-up" in outcome.message.en
-    outcome = await look.site.purge("seoul", [second.id], "kim", Role.OPERATOR)
+    outcome = await look.site.acts.purge("seoul", [second.id], "kim", Role.OPERATOR)
     assert (outcome.done, outcome.failed) == (1, 0)
     assert await look.site.dead_letters() == []
     with pytest.raises(Refused, match="not there any more"):
@@ -259,13 +262,13 @@ async def test_a_call_is_answered_and_a_viewer_may_not(look: Look) -> None:
                 await pod.post("response", {"got": event["data"]} if event["source"].startswith("/functions") else {})
 
     serving = asyncio.create_task(serve())
-    answer = await look.site.call("seoul", "report-incident", b'{"a": 1}', "kim", Role.OPERATOR)
+    answer = await look.site.acts.call("seoul", "report-incident", b'{"a": 1}', "kim", Role.OPERATOR)
     assert (answer["status"], answer["answer"]) == (200, {"got": {"a": 1}})
     assert answer["event"] and answer["seconds"] > 0
     with pytest.raises(Refused, match="Not allowed"):
-        await look.site.call("seoul", "report-incident", b"{}", "park", Role.VIEWER)
+        await look.site.acts.call("seoul", "report-incident", b"{}", "park", Role.VIEWER)
     with pytest.raises(Refused, match="no function"):
-        await look.site.call("seoul", "nothing", b"{}", "kim", Role.OPERATOR)
+        await look.site.acts.call("seoul", "nothing", b"{}", "kim", Role.OPERATOR)
     serving.cancel()
     await look.region.end_pod("pod-4")
 
@@ -317,6 +320,9 @@ async def test_the_api_is_for_tokens_that_may_read_it(look: Look) -> None:
         one = (await caller.get("/v1/incidents/whole-life", headers=headers)).json()
         assert one["marks"][0]["at"].endswith("Z")
         assert (await caller.get("/v1/incidents/none", headers=headers)).status_code == 404
+        assert (await caller.get("/v1/alerts", headers=headers)).json() == {"alerts": []}
+        past = await caller.get("/v1/alerts/past", headers=headers)
+        assert past.status_code == 503 and "no Alertmanager" in past.json()["error"]
         top = (await caller.get("/v1/top", headers=headers)).json()
         assert top["summary"]["regions"] == 1 and top["functions"][0]["name"] == "report-incident"
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the page shows as JSON, for programs: /v1/incidents, /v1/regions, /v1/top.
+"""What the page shows as JSON, for programs: /v1/incidents, /v1/regions, /v1/alerts, /v1/top.
 
 A caller proves who it is by a token of the central cluster for the audience `console`, in the header Koren-Token (the
 API server's proxy, through which it comes, takes Authorization for itself). What it may read is RBAC of that cluster:
-verb `list` or `get` on `incidents`, `regions` and `figures` of the group console.koren.kr in the console's namespace.
+verb `list` or `get` on `incidents`, `regions`, `alerts` and `figures` of the group console.koren.kr in the console's
+namespace.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from koren_console.model import Board
+from koren_console.model import Alert, Board, Refused
 from koren_console.sources.apiserver import ApiServer
 from koren_console.sources.gateway import NAMESPACE
 from koren_console.sources.http import SourceDown
@@ -34,6 +35,8 @@ _MOST_KEPT = 1_000
 _ASKED_AT_ONCE = 4
 _MOST_WAITING = 64
 _MOST = 1_000
+_MOST_PAST = 10_000
+"""Past alerts that are looked through for a region's."""
 
 
 class Callers:
@@ -139,6 +142,19 @@ def routes(board: Board, callers: Callers) -> list[Route]:
         await callers.check(request, "list", "regions")
         return JSONResponse({"regions": [plain(one) for one in board.regions()]})
 
+    async def alerts(request: Request) -> Response:
+        await callers.check(request, "list", "alerts")
+        return JSONResponse({"alerts": [plain(one) for one in board.alerts() if _of_region(request, one)][:_MOST]})
+
+    async def past_alerts(request: Request) -> Response:
+        await callers.check(request, "list", "alerts")
+        try:
+            past = await board.past_alerts(_MOST_PAST)
+        except Refused as refused:
+            raise HTTPException(503, refused.words.en) from None
+        found = [plain(one.alert) | {"ended": plain(one.ended)} for one in past if _of_region(request, one.alert)]
+        return JSONResponse({"alerts": found[:_MOST]})
+
     async def top(request: Request) -> Response:
         await callers.check(request, "list", "figures")
         functions = [plain(dataclasses.replace(one, description={})) for one in board.functions()]
@@ -151,6 +167,8 @@ def routes(board: Board, callers: Callers) -> list[Route]:
         Route("/v1/incidents", incidents),
         Route("/v1/incidents/{subject:path}", incident),
         Route("/v1/regions", regions),
+        Route("/v1/alerts", alerts),
+        Route("/v1/alerts/past", past_alerts),
         Route("/v1/top", top),
     ]
 
@@ -166,6 +184,11 @@ def plain(record: Any) -> Any:
     if isinstance(record, dict):
         return {str(name): plain(value) for name, value in record.items()}
     return record
+
+
+def _of_region(request: Request, alert: Alert) -> bool:
+    wanted = request.query_params.get("region")
+    return wanted is None or alert.labels.get("region") == wanted
 
 
 def _without_marks(record: Any) -> dict[str, Any]:

@@ -179,10 +179,20 @@ class History:
         return [one for (record,) in rows if (one := _parsed(_audit_line, record)) is not None]
 
     async def alerts(self, limit: int) -> list[tuple[Alert, datetime | None]]:
-        """Alerts with their ends, the latest first."""
-        rows = await asyncio.to_thread(
-            self._read, "SELECT record, ended FROM alerts ORDER BY since DESC LIMIT ?", limit
-        )
+        """Alerts with their ends, the one that began last first; one that rings has no end.
+
+        Raises:
+            HistoryUnread: the file can't be read.
+        """
+        return await asyncio.to_thread(self._alerts, limit)
+
+    def _alerts(self, limit: int) -> list[tuple[Alert, datetime | None]]:
+        self.flush()
+        try:
+            rows = self._rows("SELECT record, ended FROM alerts ORDER BY since DESC LIMIT ?", limit)
+        except sqlite3.Error as error:
+            self._unread(error)
+            raise HistoryUnread(str(error)) from error
         return [
             (one, None if ended is None else _time(ended))
             for record, ended in rows
@@ -332,29 +342,39 @@ class History:
 
     def _read(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         try:
-            with self._reading:
-                rows: list[tuple[Any, ...]] = []
-                size = 0
-                # Closed, for a statement that is not at its end holds on to what it reads.
-                with contextlib.closing(self._reader.execute(statement, values)) as found:
-                    for row in found:
-                        size += sum(len(one) for one in row if isinstance(one, str | bytes))
-                        if rows and size > _MOST_READ_BYTES:
-                            break
-                        rows.append(row)
-                return rows
+            return self._rows(statement, *values)
         except sqlite3.Error as error:
-            if _broken(error):
-                # The thread, whose connection may have seen nothing of it, begins anew.
-                self._found_broken = error
-            else:
-                self._say(f"history is not read: {error}")
+            self._unread(error)
             return []
+
+    def _rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._reading:
+            rows: list[tuple[Any, ...]] = []
+            size = 0
+            # Closed, for a statement that is not at its end holds on to what it reads.
+            with contextlib.closing(self._reader.execute(statement, values)) as found:
+                for row in found:
+                    size += sum(len(one) for one in row if isinstance(one, str | bytes))
+                    if rows and size > _MOST_READ_BYTES:
+                        break
+                    rows.append(row)
+            return rows
+
+    def _unread(self, error: sqlite3.Error) -> None:
+        if _broken(error):
+            # The thread, whose connection may have seen nothing of it, begins anew.
+            self._found_broken = error
+        else:
+            self._say(f"history is not read: {error}")
 
     def _say(self, problem: str) -> None:
         if problem != self.problem:
             _log.error("history", problem=problem)
         self.problem = problem
+
+
+class HistoryUnread(Exception):
+    """The file can't be read now."""
 
 
 class HistoryUnusable(Exception):

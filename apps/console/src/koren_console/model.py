@@ -291,6 +291,21 @@ class Alert:
 
 
 @dataclass(frozen=True)
+class PastAlert:
+    """What rang, and rings no more."""
+
+    alert: Alert
+    """As it last was."""
+    ended: datetime | None
+    """None where the console did not run when it ended."""
+
+    @property
+    def lasted(self) -> float | None:
+        """Seconds that it rang."""
+        return (self.ended - self.alert.since).total_seconds() if self.ended else None
+
+
+@dataclass(frozen=True)
 class LogLine:
     """One line of a log at the centre."""
 
@@ -384,6 +399,25 @@ class Refused(Exception):
         self.words = words
 
 
+class Acts(Protocol):
+    """All that a person may do.
+
+    Each act takes the name and the role of who acts; the region's gateway has the last word. An act that is not done
+    raises `Refused`.
+    """
+
+    async def release(self, region: str, id: str, who: str, role: Role) -> Outcome: ...
+    async def dismiss(self, region: str, id: str, who: str, role: Role) -> Outcome: ...
+    async def redrive(self, region: str, ids: Sequence[str], who: str, role: Role) -> Outcome: ...
+    async def purge(self, region: str, ids: Sequence[str], who: str, role: Role) -> Outcome: ...
+    async def call(self, region: str, function: str, payload: bytes, who: str, role: Role) -> dict[str, Any]:
+        """Call a function and wait: status, answer, seconds, the event's id."""
+        ...
+
+    async def silence(self, fingerprint: str, span: timedelta, comment: str, who: str, role: Role) -> Outcome: ...
+    async def unsilence(self, fingerprint: str, who: str, role: Role) -> Outcome: ...
+
+
 class Board(Protocol):
     """All that views may ask; the site itself, or a simulation of the same shape.
 
@@ -391,6 +425,8 @@ class Board(Protocol):
     raises `Refused` when it cannot be had.
     """
 
+    @property
+    def acts(self) -> Acts: ...
     def summary(self) -> Summary: ...
     def regions(self) -> Sequence[Region]: ...
     def region(self, name: str) -> Region | None: ...
@@ -447,14 +483,6 @@ class Board(Protocol):
         """The latest changes, newest first."""
         ...
 
-    # Acts. Each takes the name and the role of who acts; the region's gateway has the last word.
-    async def release(self, region: str, id: str, who: str, role: Role) -> Outcome: ...
-    async def dismiss(self, region: str, id: str, who: str, role: Role) -> Outcome: ...
-    async def redrive(self, region: str, ids: Sequence[str], who: str, role: Role) -> Outcome: ...
-    async def purge(self, region: str, ids: Sequence[str], who: str, role: Role) -> Outcome: ...
-    async def call(self, region: str, function: str, payload: bytes, who: str, role: Role) -> dict[str, Any]:
-        """Call a function and wait: status, answer, seconds, the event's id."""
+    async def past_alerts(self, limit: int) -> Sequence[PastAlert]:
+        """The latest alerts that ring no more, the one that began last first."""
         ...
-
-    async def silence(self, fingerprint: str, span: timedelta, comment: str, who: str, role: Role) -> Outcome: ...
-    async def unsilence(self, fingerprint: str, who: str, role: Role) -> Outcome: ...

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
@@ -19,6 +17,8 @@ from urllib.parse import quote
 
 import structlog
 
+from koren_console.acts import SiteActs
+from koren_console.alerts import Alerts
 from koren_console.auth.audit import Audit
 from koren_console.history import History
 from koren_console.model import (
@@ -34,11 +34,10 @@ from koren_console.model import (
     Link,
     LogLine,
     Node,
-    Outcome,
     Part,
+    PastAlert,
     Refused,
     Region,
-    Role,
     Saving,
     Series,
     Summary,
@@ -49,14 +48,12 @@ from koren_console.records import (
     FunctionFigures,
     Made,
     camera_health,
-    event_of,
     letter_of,
-    parsed,
     place_of,
     status_of,
     whole,
 )
-from koren_console.refusals import counted, missing, or_refused, outcome_of, refused
+from koren_console.refusals import missing, or_refused, refused
 from koren_console.settings import RegionSettings, Settings
 from koren_console.sources import queries
 from koren_console.sources.alertmanager import Alertmanager
@@ -65,55 +62,29 @@ from koren_console.sources.broker import Listener
 from koren_console.sources.changes import Changes
 from koren_console.sources.cluster import FUNCTIONS, Cluster, Placed
 from koren_console.sources.figures import Collector, Figures
-from koren_console.sources.gateway import Gateway
-from koren_console.sources.holding import Holding, with_incident
+from koren_console.sources.holding import with_incident
 from koren_console.sources.http import Backoff, SourceDown, with_certificate
 from koren_console.sources.incidents import MOST as MOST_INCIDENTS
 from koren_console.sources.incidents import Incidents
-from koren_console.sources.judge import NOTHING, Reach, judge
+from koren_console.sources.judge import judge
 from koren_console.sources.logs import Logs
 from koren_console.sources.moments import believed
 from koren_console.sources.prometheus import Prometheus
 from koren_console.sources.starts import Starts
+from koren_console.watched import Watched, known
 from koren_events.health import Health as PartHealth
 from koren_events.receipt import Receipt, ReceiptState
 
-_ALERTS_EVERY_S = 5.0
 _GATEWAY_EVERY_S = 30.0
 _GATEWAY_PAUSE_S = 1.0
 _AT_ONCE = 16
 _FOLLOWED_PODS = 10
 _MOST_FOLLOWED = 20
 """Logs of one region that are followed at once, by all readers; more would take the connections of other questions."""
-_GRACE_S = 45
 _LOG_SPAN = timedelta(days=1)
-_MOST_LETTER_ACTS = 8
 
 _log = structlog.get_logger()
 T = TypeVar("T")
-
-
-class _Place:
-    """One region and all that is asked of it."""
-
-    def __init__(self, settings: RegionSettings, server: ApiServer, cluster: Cluster, hold_s: int) -> None:
-        self.settings = settings
-        self.server = server
-        self.cluster = cluster
-        self.gateway = Gateway(server)
-        self.holding = Holding(self.gateway, hold_s)
-        self.reach = Reach()
-        self.parts: dict[str, PartHealth] = {}
-        """What the region's parts said of themselves through the broker."""
-        self.held: list[Held] = []
-        self.refused: dict[str, str] = {}
-        self.asked_at: datetime | None = None
-        """When its gateway last answered."""
-        self.ask = asyncio.Event()
-        self.followed = 0
-        """Logs that are followed now."""
-        self.verdict: tuple[Health, Words] = (Health.UNKNOWN, NOTHING)
-        self.since: datetime | None = None
 
 
 class Site:
@@ -122,14 +93,11 @@ class Site:
     def __init__(self, settings: Settings, history: History, audit: Audit) -> None:
         self._settings = settings
         self._history = history
-        self._audit = audit
         self._changes = Changes()
         self._made_regions: Made[Region] = Made()
         self._made_functions: Made[Function] = Made()
         self._figures = Figures()
         self._starts = Starts()
-        self._alerts: list[Alert] = []
-        self._alerts_at: datetime | None = None
         self._broker_up = False
         self._broker_at: datetime | None = None
         self._places = {one.name: self._place(one) for one in settings.regions}
@@ -137,10 +105,14 @@ class Site:
         self._incidents = Incidents(history, history.incidents(MOST_INCIDENTS), lambda one: self._say(Topic.INCIDENTS))
         self._center = with_certificate(settings.tls, 20.0)
         self._prometheus = Prometheus(settings.prometheus, self._center) if settings.prometheus else None
-        self._alertmanager = Alertmanager(settings.alertmanager, self._center) if settings.alertmanager else None
+        self._alerts: Alerts | None = None
+        if settings.alertmanager:
+            alertmanager = Alertmanager(settings.alertmanager, self._center)
+            self._alerts = Alerts(alertmanager, history, lambda: self._say(Topic.ALERTS))
+        self.acts = SiteActs(self._places, self._alerts, audit, self._say)
         self._logs = Logs(settings.logs, self._center) if settings.logs else None
 
-    def _place(self, settings: RegionSettings) -> _Place:
+    def _place(self, settings: RegionSettings) -> Watched:
         name = settings.name
         server = ApiServer(settings)
         cluster = Cluster(
@@ -148,7 +120,7 @@ class Site:
             lambda topic: self._cluster_changed(name, topic),
             lambda function: self._pods_changed(name, function),
         )
-        return _Place(settings, server, cluster, self._settings.gateway_hold_s)
+        return Watched(settings, server, cluster, self._settings.gateway_hold_s)
 
     @property
     def central(self) -> ApiServer:
@@ -168,8 +140,8 @@ class Site:
                 if self._prometheus is not None:
                     collector = Collector(self._prometheus, self._figures, self._figures_changed)
                     group.create_task(_for_ever("prometheus", collector.run))
-                if self._alertmanager is not None:
-                    group.create_task(_for_ever("alertmanager", self._ask_alertmanager))
+                if self._alerts is not None:
+                    group.create_task(_for_ever("alertmanager", self._alerts.run))
         finally:
             listener.close()
             await self._center.aclose()
@@ -187,7 +159,7 @@ class Site:
             answering=sum(1 for one in self._places.values() if one.reach.answers),
             open_incidents=sum(1 for one in self._incidents.all() if one.state in ("open", "held")),
             waiting=len(self.held()),
-            alerts=sum(1 for one in self._alerts if one.silenced_until is None and not one.inhibited),
+            alerts=sum(1 for one in self.alerts() if one.silenced_until is None and not one.inhibited),
             pods=sum(counts) if counts else None,
             pods_maximum=sum(one or 0 for one in maxima) if maxima else None,
             events_last_hour=whole(figures.summary("events_last_hour")),
@@ -250,14 +222,14 @@ class Site:
         return sorted(found, key=lambda one: one.ends)
 
     def alerts(self) -> Sequence[Alert]:
-        return self._alerts
+        return self._alerts.ringing if self._alerts is not None else ()
 
     def as_of(self, topic: Topic) -> datetime | None:
         match topic:
             case Topic.INCIDENTS:
                 return datetime.now(UTC) if self._broker_up else self._broker_at
             case Topic.ALERTS:
-                return self._alerts_at
+                return self._alerts.as_of if self._alerts is not None else None
             case Topic.FIGURES:
                 return self._figures.as_of
             case Topic.HELD | Topic.DEAD_LETTERS:
@@ -285,8 +257,13 @@ class Site:
     async def audit(self, limit: int = 200) -> Sequence[AuditLine]:
         return await self._history.audit_lines(min(limit, 10_000))
 
+    async def past_alerts(self, limit: int) -> Sequence[PastAlert]:
+        if self._alerts is None:
+            raise missing("Alertmanager", "Alertmanager")
+        return await self._alerts.past(limit)
+
     async def dead_letters(self) -> Sequence[DeadLetter]:
-        async def of(place: _Place) -> list[DeadLetter]:
+        async def of(place: Watched) -> list[DeadLetter]:
             rows = await place.gateway.pages("/dead-letters", "dead_letters")
             return [letter_of(place.settings.name, row) for row in rows]
 
@@ -296,7 +273,7 @@ class Site:
         return sorted((one for part in found for one in part), key=lambda one: one.at, reverse=True)
 
     async def dead_letter(self, region: str, id: str) -> dict[str, Any]:
-        gateway = self._known(region).gateway
+        gateway = known(self._places, region).gateway
         return {"region": region, **await or_refused(gateway.get(f"/dead-letters/{quote(id, safe='')}"))}
 
     async def logs(
@@ -324,7 +301,7 @@ class Site:
         return await or_refused(self._logs.find(wanted, text, begin, end, limit, events))
 
     async def follow(self, region: str, function: str) -> AsyncIterator[str]:
-        place = self._known(region)
+        place = known(self._places, region)
         lines: asyncio.Queue[str] = asyncio.Queue(1_000)
         reading: dict[str, asyncio.Task[None]] = {}
         changes = self._changes.follow()
@@ -349,7 +326,7 @@ class Site:
             for task in (changed, line, *reading.values()):
                 task.cancel()
 
-    async def _read(self, place: _Place, pod: str, lines: asyncio.Queue[str]) -> None:
+    async def _read(self, place: Watched, pod: str, lines: asyncio.Queue[str]) -> None:
         path = f"/api/v1/namespaces/{FUNCTIONS}/pods/{pod}/log"
         if place.followed >= _MOST_FOLLOWED:
             await lines.put(f"{pod} — {_MOST_FOLLOWED} logs of {place.settings.name} are followed already; try later")
@@ -376,119 +353,6 @@ class Site:
         if self._prometheus is None:
             raise missing("Prometheus", "Prometheus")
         return await or_refused(self._prometheus.savings(span))
-
-    # Acts.
-
-    async def release(self, region: str, id: str, who: str, role: Role) -> Outcome:
-        return await self._decide(region, id, who, role, "release", "released")
-
-    async def dismiss(self, region: str, id: str, who: str, role: Role) -> Outcome:
-        return await self._decide(region, id, who, role, "dismiss", "dismissed")
-
-    async def _decide(self, region: str, id: str, who: str, role: Role, verb: str, done: str) -> Outcome:
-        place = self._known(region)
-        async with self._audited(who, role, verb, f"{region}/held/{id}"):
-            answer = await or_refused(place.gateway.act(role, who, "POST", "held", id, verb))
-        place.held = [one for one in place.held if one.id != id]
-        place.ask.set()
-        self._say(Topic.HELD)
-        count = len(answer.get(done, ()))
-        if verb == "release":
-            words = Words(
-                f"이벤트 {count}건을 확인하여 처리를 시작했습니다.", f"Released {count} events. They are handled now."
-            )
-        else:
-            words = Words(f"이벤트 {count}건을 무시했습니다.", f"Dismissed {count} events. Nothing is posted.")
-        return Outcome(count, 0, words)
-
-    async def redrive(self, region: str, ids: Sequence[str], who: str, role: Role) -> Outcome:
-        done, reasons = await self._each(region, ids, who, role, "redrive", "POST", "redrive")
-        return counted(region, done, reasons, ("다시 처리하도록 보냈습니다", "sent again"))
-
-    async def purge(self, region: str, ids: Sequence[str], who: str, role: Role) -> Outcome:
-        done, reasons = await self._each(region, ids, who, role, "purge", "DELETE")
-        return counted(region, done, reasons, ("삭제했습니다", "deleted"))
-
-    async def _each(
-        self, region: str, ids: Sequence[str], who: str, role: Role, what: str, method: str, *suffix: str
-    ) -> tuple[int, list[str]]:
-        place = self._known(region)
-        room = asyncio.Semaphore(_MOST_LETTER_ACTS)
-
-        async def one(id: str) -> str:
-            async with room:
-                try:
-                    await place.gateway.act(role, who, method, "dead-letters", id, *suffix)
-                except SourceDown as down:
-                    self._audit.write(who, role, what, f"{region}/dead-letters/{id}", outcome_of(down), str(down))
-                    return str(down)
-                self._audit.write(who, role, what, f"{region}/dead-letters/{id}", "done")
-                return ""
-
-        answers = await asyncio.gather(*(one(id) for id in dict.fromkeys(ids)))
-        self._say(Topic.DEAD_LETTERS)
-        return answers.count(""), [one for one in answers if one]
-
-    async def call(self, region: str, function: str, payload: bytes, who: str, role: Role) -> dict[str, Any]:
-        place = self._known(region)
-        placed = place.cluster.functions.get(function)
-        if placed is None:
-            raise Refused(
-                Words(f"{region}에는 함수 {function}이(가) 없습니다.", f"{region} has no function {function}.")
-            )
-        id, event = event_of(region, function, payload)
-        began = time.monotonic()
-        status, answer = 200, b""
-        async with self._audited(who, role, "call", f"{region}/{function}"):
-            try:
-                answer = await place.gateway.call(
-                    role, who, function, event, "application/cloudevents+json", placed.timeout_s + _GRACE_S
-                )
-            except SourceDown as down:
-                # The function failed, or did not answer in time: that is an answer too.
-                if down.status not in (502, 504):
-                    raise refused(down) from down
-                status, answer = down.status, json.dumps({"error": str(down)}).encode()
-        return {"status": status, "answer": parsed(answer), "seconds": time.monotonic() - began, "event": id}
-
-    async def silence(self, fingerprint: str, span: timedelta, comment: str, who: str, role: Role) -> Outcome:
-        alertmanager = self._for_operator(role)
-        alert = next((one for one in self._alerts if one.fingerprint == fingerprint), None)
-        if alert is None:
-            raise Refused(Words("이 경보는 더 이상 울리지 않습니다.", "This alert does not ring any more."))
-        async with self._audited(who, role, "silence", f"{alert.name} {fingerprint}", f"{span}: {comment}"):
-            await or_refused(alertmanager.silence(alert.labels, span, comment, who))
-        await self._refresh_alerts(alertmanager)
-        return Outcome(1, 0, Words("경보를 음소거했습니다.", "The alert is silenced."))
-
-    async def unsilence(self, fingerprint: str, who: str, role: Role) -> Outcome:
-        alertmanager = self._for_operator(role)
-        async with self._audited(who, role, "unsilence", fingerprint):
-            count = await or_refused(alertmanager.unsilence(fingerprint))
-        await self._refresh_alerts(alertmanager)
-        return Outcome(count, 0, Words("음소거를 해제했습니다.", "The silence has ended."))
-
-    def _for_operator(self, role: Role) -> Alertmanager:
-        # Alertmanager itself knows no roles.
-        if role is not Role.OPERATOR:
-            raise Refused(Words("운영자만 할 수 있습니다.", "Only an operator may do this."))
-        if self._alertmanager is None:
-            raise missing("Alertmanager", "Alertmanager")
-        return self._alertmanager
-
-    @contextlib.asynccontextmanager
-    async def _audited(self, who: str, role: Role, what: str, target: str, detail: str = "") -> AsyncIterator[None]:
-        try:
-            yield
-        except Refused as refused:
-            cause = refused.__cause__
-            down = cause if isinstance(cause, SourceDown) else None
-            self._audit.write(who, role, what, target, outcome_of(down), refused.words.en)
-            raise
-        except BaseException as error:
-            self._audit.write(who, role, what, target, "failed", type(error).__name__)
-            raise
-        self._audit.write(who, role, what, target, "done", detail)
 
     # What sources say.
 
@@ -520,7 +384,7 @@ class Site:
                 self._say(Topic.REGIONS)
         self._heard(place, now)
 
-    def _receipt(self, place: _Place, receipt: Receipt, now: datetime) -> None:
+    def _receipt(self, place: Watched, receipt: Receipt, now: datetime) -> None:
         if self._starts.receipt(receipt):
             self._say(Topic.FUNCTIONS)
         incident = self._incidents.receipt(receipt, now)
@@ -531,7 +395,7 @@ class Site:
         if receipt.state is ReceiptState.DEAD_LETTERED:
             self._say(Topic.DEAD_LETTERS)
 
-    def _heard(self, place: _Place, now: datetime) -> None:
+    def _heard(self, place: Watched, now: datetime) -> None:
         place.reach = replace(place.reach, last_message=now)
         if not place.reach.answers:
             self._judge(place)
@@ -543,7 +407,7 @@ class Site:
         self._broker_at = datetime.now(UTC)
         self._say(Topic.INCIDENTS)
 
-    def _reached(self, place: _Place) -> Callable[[bool], None]:
+    def _reached(self, place: Watched) -> Callable[[bool], None]:
         def changed(answers: bool) -> None:
             now = datetime.now(UTC)
             before = place.reach
@@ -570,7 +434,7 @@ class Site:
             self._judge(place)
         self._say(Topic.FIGURES, Topic.REGIONS, Topic.FUNCTIONS)
 
-    def _judge(self, place: _Place) -> None:
+    def _judge(self, place: Watched) -> None:
         verdict = judge(place.reach, self._nodes(place), self._parts(place))
         if verdict == place.verdict and place.since is not None:
             return
@@ -580,7 +444,7 @@ class Site:
         place.verdict = verdict
         self._say(Topic.REGIONS)
 
-    async def _ask_gateway(self, place: _Place) -> None:
+    async def _ask_gateway(self, place: Watched) -> None:
         backoff = Backoff()
         while True:
             await place.server.answers.wait()
@@ -604,34 +468,6 @@ class Site:
                 async with asyncio.timeout(_GATEWAY_EVERY_S):
                     await place.ask.wait()
 
-    async def _ask_alertmanager(self) -> None:
-        assert self._alertmanager is not None
-        said = ""
-        while True:
-            try:
-                await self._refresh_alerts(self._alertmanager)
-                problem = ""
-            except SourceDown as down:
-                problem = str(down)
-            if problem != said:
-                _log.warning("alertmanager", problem=problem)
-            said = problem
-            await asyncio.sleep(_ALERTS_EVERY_S)
-
-    async def _refresh_alerts(self, alertmanager: Alertmanager) -> None:
-        found = await alertmanager.alerts()
-        now = datetime.now(UTC)
-        before = {(one.fingerprint, one.since): one for one in self._alerts}
-        rings = {(one.fingerprint, one.since): one for one in found}
-        for key, alert in rings.items():
-            if before.get(key) != alert:
-                self._history.keep_alert(alert, None)
-        for key in before.keys() - rings.keys():
-            self._history.keep_alert(before[key], now)
-        self._alerts, self._alerts_at = found, now
-        if before != rings:
-            self._say(Topic.ALERTS)
-
     def _say(self, *topics: Topic) -> None:
         if not {Topic.REGIONS, Topic.INCIDENTS, Topic.HELD, Topic.FIGURES}.isdisjoint(topics):
             self._made_regions.forget()
@@ -641,7 +477,7 @@ class Site:
 
     # Records.
 
-    def _region(self, place: _Place, open_incidents: int) -> Region:
+    def _region(self, place: Watched, open_incidents: int) -> Region:
         name = place.settings.name
         health, reason = place.verdict
         answers = bool(place.reach.answers)
@@ -674,7 +510,7 @@ class Site:
         found = self._figures.in_region("region", name, region)
         return whole(found[0].value) if found else None
 
-    def _nodes(self, place: _Place) -> list[Node]:
+    def _nodes(self, place: Watched) -> list[Node]:
         """The cluster's nodes, and the region's other hosts, each with its figures."""
         of = {
             kind: {
@@ -692,7 +528,7 @@ class Site:
             for host in sorted(nodes)
         ]
 
-    def _parts(self, place: _Place) -> list[Part]:
+    def _parts(self, place: Watched) -> list[Part]:
         parts = [part for kind in place.cluster.services.values() for part in kind.values()]
         for kind in queries.PARTS:
             for sample in self._figures.in_region("part", kind, place.settings.name):
@@ -717,10 +553,10 @@ class Site:
             for (link, kind), value in sorted(values("bytes").items())
         ]
 
-    def _pods_in(self, place: _Place) -> int:
+    def _pods_in(self, place: Watched) -> int:
         return sum(place.cluster.count(function) for function in place.cluster.pods)
 
-    def _function(self, place: _Place, placed: Placed, figures: FunctionFigures) -> Function:
+    def _function(self, place: Watched, placed: Placed, figures: FunctionFigures) -> Function:
         region, name = place.settings.name, placed.name
         pods = sorted(place.cluster.pods.get(name, {}).values(), key=lambda one: one.since)
         problem = place.refused.get(name, "")
@@ -745,17 +581,11 @@ class Site:
         incident = await self.incident(subject)
         return list(dict.fromkeys(mark.event for mark in incident.marks if mark.event))[-50:] if incident else []
 
-    def _known(self, region: str) -> _Place:
-        place = self._places.get(region)
-        if place is None:
-            raise Refused(Words(f"{region}라는 지역은 없습니다.", f"There is no region {region}."))
-        return place
-
-    async def _everywhere(self, work: Callable[[_Place], Awaitable[T]]) -> tuple[list[T], list[SourceDown]]:
+    async def _everywhere(self, work: Callable[[Watched], Awaitable[T]]) -> tuple[list[T], list[SourceDown]]:
         """Do it in each region that answers, several at once."""
         room = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(place: _Place) -> T | SourceDown:
+        async def one(place: Watched) -> T | SourceDown:
             if place.reach.answers is False:
                 return SourceDown(f"{place.settings.name} does not answer")
             async with room:

@@ -6,10 +6,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
-from reading import SHOTS, Reader, Served, serve
+from reading import SHOTS, Reader, Served, Site, serve
+from starlette.routing import BaseRoute
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +30,19 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def reader(browser: Browser) -> Iterator[Reader]:
-    """Opens pages."""
+def site() -> Iterator[Site]:
+    """Serves a simulated site with the given options until the test is over."""
+    with ExitStack() as stack:
+
+        def begun(*more: BaseRoute, **options: Any) -> Served:
+            return stack.enter_context(serve(*more, **options))
+
+        yield begun
+
+
+@pytest.fixture
+def reader(browser: Browser, site: Site) -> Iterator[Reader]:
+    """Opens pages. They are closed before the test's site, which would wait for them."""
     person = Reader(browser)
     yield person
     person.close()

@@ -4,19 +4,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import expect
-from reading import Reader, Served, accessible, fits, serve, shot
+from reading import Reader, Served, Site, accessible, fits, shot
 
 ENGLISH = {"Accept-Language": "en"}
 
 
 @pytest.fixture
-def served() -> Iterator[Served]:
-    with serve(every_s=0, pace=8) as running:
-        yield running
+def served(site: Site) -> Served:
+    return site(every_s=0)
 
 
 def test_confirm_shows_the_post_and_posts_it(served: Served, reader: Reader) -> None:
@@ -33,6 +31,7 @@ def test_confirm_shows_the_post_and_posts_it(served: Served, reader: Reader) -> 
     expect(page.get_by_role("status").filter(has_text="Confirmed")).to_contain_text("1 done.")
     shot(page, "outcome-confirm")
     accessible(page)
+    served.hurry()
     page.goto(f"{served.url}/incidents/{held.subject}")
     expect(page.locator("aside").get_by_role("link", name="See the post")).to_be_visible()
     page.goto(f"{served.url}/audit")

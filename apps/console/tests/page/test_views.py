@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, Page, expect
 from reading import Reader, Served, accessible, fits, shot
 
 VIEWS = {
@@ -25,6 +27,7 @@ VIEWS = {
     "dead-letter": ("letter", "", ""),
     "alerts": ("/alerts", "경보", "Alerts"),
     "alert": ("alert", "", ""),
+    "alerts-past": ("/alerts/past", "지난 경보", "Past alerts"),
     "saved": ("/saved", "절감", "Saved"),
     "audit": ("/audit", "변경 기록", "Audit"),
     "nothing-here": ("/nothing", "찾을 수 없습니다", "There is nothing here"),
@@ -45,12 +48,32 @@ def address(served: Served, wanted: str) -> str:
     return wanted
 
 
-@pytest.mark.parametrize(("language", "scheme", "width"), LOOKS)
+@dataclass
+class Window:
+    """A reader's window, which goes from view to view."""
+
+    reader: Reader
+    page: Page
+    language: str
+    scheme: str
+    width: int
+
+
+@pytest.fixture(scope="module", params=LOOKS, ids=lambda look: "-".join(map(str, look)))
+def window(request: pytest.FixtureRequest, browser: Browser, quiet: Served) -> Iterator[Window]:
+    language, scheme, width = request.param
+    reader = Reader(browser)
+    page = reader.open(quiet.url, language=language, scheme=scheme, width=width)
+    yield Window(reader, page, language, scheme, width)
+    reader.close()
+
+
 @pytest.mark.parametrize("view", VIEWS)
-def test_view(quiet: Served, reader: Reader, view: str, language: str, scheme: str, width: int) -> None:
+def test_view(quiet: Served, window: Window, view: str) -> None:
     path, korean, english = VIEWS[view]
-    reader.expected.add("404") if view == "nothing-here" else None
-    page = reader.open(quiet.url + address(quiet, path), language=language, scheme=scheme, width=width)
+    page, language, scheme = window.page, window.language, window.scheme
+    window.reader.expected = {"404"} if view == "nothing-here" else set()
+    page.goto(quiet.url + address(quiet, path))
     expect(page.locator("html")).to_have_attribute("lang", language[:2])
     heading = korean if language == "ko-KR" else english
     if heading:
@@ -60,14 +83,25 @@ def test_view(quiet: Served, reader: Reader, view: str, language: str, scheme: s
     dark = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     assert (dark == "rgb(15, 19, 23)") == (scheme == "dark")
     fits(page)
-    shot(page, f"{view}-{language[:2]}-{scheme}-{width}")
+    shot(page, f"{view}-{language[:2]}-{scheme}-{window.width}")
     accessible(page)
+    window.reader.check()
 
 
 def test_korean_pages_have_no_english_left(quiet: Served, reader: Reader) -> None:
     """Names of alerts, functions, hosts and units are as they are; all that the page itself says is Korean."""
     page = reader.open(f"{quiet.url}/", language="ko-KR")
-    for path in ("/", "/incidents", "/functions", "/regions", "/held", "/dead-letters", "/alerts", "/saved"):
+    for path in (
+        "/",
+        "/incidents",
+        "/functions",
+        "/regions",
+        "/held",
+        "/dead-letters",
+        "/alerts",
+        "/alerts/past",
+        "/saved",
+    ):
         page.goto(quiet.url + path)
         words = page.locator("main :is(th, dt, h1, h2, button, label, .state, .asof)").all_inner_texts()
         english = [word for word in words if re.fullmatch(r"[A-Za-z ]{4,}", word.strip())]

@@ -32,6 +32,7 @@ from koren_console.model import (
     Node,
     Outcome,
     Part,
+    PastAlert,
     Place,
     Pod,
     Refused,
@@ -108,6 +109,7 @@ class Simulation:
         self._held: dict[str, Held] = {}
         self._letters: dict[tuple[str, str], DeadLetter] = {}
         self._alerts: dict[str, Alert] = {}
+        self._past_alerts: list[PastAlert] = []
         self._began = _now()
         self._regions = {one.name: one for one in self._make_regions(max(1, regions))}
         self._cameras = self._make_cameras(0 if mood is Mood.EMPTY else cameras)
@@ -293,19 +295,36 @@ class Simulation:
                 AuditLine(self._began - timedelta(minutes=minutes), who, role, what, target, outcome)
             )
         self._hold(self._began - timedelta(seconds=74), self._cameras[0])
+        self._make_past_alerts()
+
+    def _make_past_alerts(self) -> None:
+        near, far = self._edges()[0], self._edges()[-1]
+        for number, (name, severity, region, summary, minutes, lasted) in enumerate(
+            (
+                ("QueueGrowing", "warning", near, f"The queue of {near} has grown for 5 min", 95, 7.5),
+                ("RegionUnreachable", "critical", far, f"Nothing has been heard from {far}", 212, 4.2),
+                ("EventAge", "critical", near, f"Events of {near} are handled 6 s after their time", 214, 2.0),
+                ("CameraSilent", "warning", far, "A camera has sent no picture for 10 min", 460, 38.0),
+                ("BackupTooOld", "warning", "central", "The last backup is 26 hours old", 1_930, None),
+                ("QueueGrowing", "warning", far, f"The queue of {far} has grown for 5 min", 3_400, 11.0),
+            )
+        ):
+            since = self._began - timedelta(minutes=minutes)
+            alert = self._alert_of(f"{number:016x}", name, severity, region, summary, since)
+            self._past_alerts.append(PastAlert(alert, None if lasted is None else since + timedelta(minutes=lasted)))
 
     def _alert(self, name: str, severity: str, region: str, summary: str, minutes: int) -> str:
         fingerprint = f"{self._random.getrandbits(64):016x}"
-        self._alerts[fingerprint] = Alert(
-            fingerprint,
-            name,
-            severity,
-            summary,
-            f"https://docs.example/runbooks.md#{name.lower()}",
-            self._began - timedelta(minutes=minutes),
-            {"alertname": name, "region": region, "severity": severity},
-        )
+        since = self._began - timedelta(minutes=minutes)
+        self._alerts[fingerprint] = self._alert_of(fingerprint, name, severity, region, summary, since)
         return fingerprint
+
+    def _alert_of(
+        self, fingerprint: str, name: str, severity: str, region: str, summary: str, since: datetime
+    ) -> Alert:
+        runbook = f"https://docs.example/runbooks.md#{name.lower()}"
+        labels = {"alertname": name, "region": region, "severity": severity}
+        return Alert(fingerprint, name, severity, summary, runbook, since, labels)
 
     def _letter(
         self, region: str, function: str, at: datetime, reason: str, subject: str = "", event: str = ""
@@ -384,7 +403,7 @@ class Simulation:
         )
         for key, alert in list(self._alerts.items()):
             if alert.name == "RegionUnreachable" and alert.labels["region"] == region:
-                del self._alerts[key]
+                self._past_alerts.insert(0, PastAlert(self._alerts.pop(key), _now()))
         self._changes.say(Topic.REGIONS, Topic.ALERTS)
 
     def _new(self, at: datetime, camera: Camera, state: str) -> Incident:
@@ -693,6 +712,10 @@ class Simulation:
                 )
             )
 
+    async def past_alerts(self, limit: int) -> Sequence[PastAlert]:
+        self._asked()
+        return [] if self._mood is Mood.LOADING else self._past_alerts[:limit]
+
     async def dead_letters(self) -> Sequence[DeadLetter]:
         self._asked()
         return list(self._letters.values())
@@ -789,6 +812,10 @@ class Simulation:
         return list(self._audit)[:limit]
 
     # Acts
+
+    @property
+    def acts(self) -> Simulation:
+        return self
 
     def _acted(self, who: str, role: Role, what: str, target: str) -> None:
         self._audit.appendleft(AuditLine(_now(), who, role, what, target, "done"))

@@ -60,6 +60,7 @@ GET: list[tuple[str, Page]] = [
     ("/dead-letters/{region}/{id}", dead_letters.dead_letter),
     ("/dead-letters/{region}/{id}/picture", dead_letters.picture),
     ("/alerts", alerts.alerts),
+    ("/alerts/past", alerts.past),
     ("/alerts/{fingerprint}", alerts.step),
     ("/saved", saved.saved),
     ("/audit", audit.audit),

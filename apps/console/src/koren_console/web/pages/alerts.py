@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Alerts: what rings, and silences."""
+"""Alerts: what rings, what rang, and silences."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from datetime import timedelta
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from koren_console.model import Alert, Refused, Role, Topic
+from koren_console.model import Alert, PastAlert, Refused, Role, Topic
 from koren_console.web.lists import Column, as_csv, listing, wants_csv
-from koren_console.web.pages.common import SEVERITY, acting, done, first, fresh
+from koren_console.web.pages.common import SEVERITY, acting, ask, done, first, fresh, titles
 from koren_console.web.view import View
 
 SPANS = {"1h": timedelta(hours=1), "4h": timedelta(hours=4), "24h": timedelta(hours=24), "7d": timedelta(days=7)}
@@ -21,6 +21,20 @@ COLUMNS: list[Column[Alert]] = [
     Column("since", "col.since", lambda one: one.since),
     Column("summary", "col.summary", lambda one: one.summary),
     Column("silenced", "col.silenced", lambda one: one.silenced_until),
+]
+
+
+MOST_PAST = 2_000
+"""Past alerts that are listed, the latest; history may have more."""
+PAST: list[Column[PastAlert]] = [
+    Column("severity", "col.severity", lambda one: one.alert.severity),
+    Column("name", "col.alert", lambda one: one.alert.name),
+    Column("region", "col.region", lambda one: one.alert.labels.get("region")),
+    Column("since", "col.began", lambda one: one.alert.since),
+    Column("ended", "col.ended", lambda one: one.ended),
+    Column("lasted", "col.lasted", lambda one: one.lasted, number=True),
+    Column("summary", "col.summary", lambda one: one.alert.summary),
+    Column("fingerprint", "col.id", lambda one: one.alert.fingerprint, extra=True),
 ]
 
 
@@ -52,6 +66,27 @@ async def alerts(view: View) -> Response:
     )
 
 
+async def past(view: View) -> Response:
+    """What rings no more, the one that began last first."""
+    found = await ask(view.board.past_alerts(MOST_PAST))
+    rows = found.value or ()
+    listed = listing(view, rows, PAST, lambda one: {**fields(one.alert), "state": "ended"}, "-since")
+    if wants_csv(view):
+        return as_csv(view, "past-alerts", listed, PAST)
+    return view.page(
+        "alerts_past.html",
+        str(view.t("alerts.past")),
+        listing=None if found.refusal else listed,
+        refusal=found.refusal,
+        columns=PAST,
+        titles=titles(view),
+        most=MOST_PAST if len(rows) >= MOST_PAST else None,
+        severity_health=SEVERITY,
+        fresh=fresh(view, Topic.ALERTS),
+        hints=("severity:critical", *(f"region:{one.name}" for one in view.board.regions()[:4])),
+    )
+
+
 def _alert(view: View) -> Alert:
     wanted = view.request.path_params["fingerprint"]
     one = next((one for one in view.board.alerts() if one.fingerprint == wanted), None)
@@ -72,13 +107,13 @@ async def act(view: View) -> Response:
     one = _alert(view)
     try:
         if first(sent, "act") == "unsilence":
-            outcome = await view.board.unsilence(one.fingerprint, user.name, Role(user.role))
+            outcome = await view.board.acts.unsilence(one.fingerprint, user.name, Role(user.role))
         else:
             span = SPANS.get(first(sent, "span"))
             if span is None:
                 raise HTTPException(400)
             comment = first(sent, "comment").strip()[:500]
-            outcome = await view.board.silence(one.fingerprint, span, comment, user.name, Role(user.role))
+            outcome = await view.board.acts.silence(one.fingerprint, span, comment, user.name, Role(user.role))
     except Refused as refused:
         return view.page("refused.html", one.name, 409, refusal=refused.words, back="/alerts")
     return done(view, outcome, "/alerts", "alerts.back")

@@ -175,7 +175,7 @@ async def act(view: View) -> Response:
     outcomes: list[Outcome] = []
     for region, ids in by_region.items():
         try:
-            do = view.board.redrive if kind == "redrive" else view.board.purge
+            do = view.board.acts.redrive if kind == "redrive" else view.board.acts.purge
             outcomes.append(await do(region, ids, user.name, Role(user.role)))
         except Refused as refused:
             outcomes.append(Outcome(0, len(ids), refused.words))

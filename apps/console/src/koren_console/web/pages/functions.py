@@ -161,7 +161,7 @@ async def call(view: View) -> Response:
     if len(payload.encode()) > PAYLOAD_BYTES:
         raise HTTPException(413)
     try:
-        result = await view.board.call(one.region, one.name, payload.encode(), user.name, Role(user.role))
+        result = await view.board.acts.call(one.region, one.name, payload.encode(), user.name, Role(user.role))
     except Refused as refused:
         return view.page("call.html", one.name, 409, function=one, payload=payload, result=None, refusal=refused.words)
     shown = json.dumps(result.get("answer"), indent=2, ensure_ascii=False, default=str)

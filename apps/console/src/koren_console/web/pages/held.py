@@ -70,7 +70,7 @@ async def decide(view: View) -> Response:
     region, id = view.request.path_params["region"], view.request.path_params["id"]
     act: Literal["release", "dismiss"] = view.request.path_params["act"]
     try:
-        decision = view.board.release if act == "release" else view.board.dismiss
+        decision = view.board.acts.release if act == "release" else view.board.acts.dismiss
         outcome = await decision(region, id, user.name, Role(user.role))
     except Refused as refused:
         return view.page("refused.html", str(view.t("nav.held")), 409, refusal=refused.words, back="/held")
