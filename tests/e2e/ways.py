@@ -150,7 +150,8 @@ def floor(kube: Kube) -> Iterator[Callable[[], float]]:
     version = (Path(Site.load(SITE_DIR).bundle) / "images" / "pause.version").read_text().strip()
     # When the kernel says that it began, it was still the container runtime's.
     said = pod_spec(f"bundle.koren.internal/pause:{version}", command=["/usr/local/bin/catatonit", "-V"])
-    kube.request("POST", DEPLOYMENTS, body=deployment(FLOOR, 0, said))
+    # A run that was cut may have left it.
+    kube.apply(deployment(FLOOR, 0, said))
 
     def scale(replicas: int) -> None:
         named = {"name": FLOOR, "namespace": NAMESPACE}
