@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from koren_detector.accident import load_weights
 from koren_detector.boxes import Picture
+from koren_detector.ground import Ground
 from koren_detector.incidents import Rules
 from koren_detector.landmarks import WIDTH
 from koren_detector.reports import Reports
@@ -120,8 +122,8 @@ def test_each_of_twenty_pans_is_seen_before_a_false_incident_could_open() -> Non
         assert all(reason is not None for reason, _ in shown[first:]), f"speed {speed:.2f}, angle {angle:.2f}"
 
 
-class Turned:
-    """Finds in a turned camera's picture what the network found in the picture that it was cut from."""
+class Replay:
+    """Stands for the network where what a picture shows is known."""
 
     def __init__(self) -> None:
         self.known: dict[int, Found] = {}
@@ -130,12 +132,48 @@ class Turned:
         return self.known[id(frame)]
 
 
+def new_worker(replay: Replay, folder: Path, ground: Ground | None, events: list[Event]) -> Worker:
+    folder.mkdir(parents=True)
+    camera = Camera(id="cctv-01", name=NAME, latitude=37.5, longitude=127.0, road=NAME, direction=NAME)
+    settings = CameraSettings(camera, region="seoul", url="", ground=ground, post="automatic")
+    weights = load_weights()
+    return Worker(
+        settings, Stream("cctv-01", "", FPS), Finder(replay, Turns()), weights,
+        Rules(score=float(weights["threshold"])),
+        Reports(settings, folder, events.append),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def network() -> VehicleFinder:
+    torch.set_num_threads(1)
+    return VehicleFinder(Path(MODELS or "") / "nanodet.json")
+
+
+@pytest.mark.skipif(not MODELS, reason="KOREN_MODELS must name the folder of the network")
+def test_an_open_incident_outlives_a_picture_that_is_moved(network: VehicleFinder, tmp_path: Path) -> None:
+    truth = json.loads((Path(CLIPS or "") / "seoul-accident.json").read_text())
+    pictures = clip("seoul-accident", 240)
+    replay, events = Replay(), []
+    worker = new_worker(replay, tmp_path / "state", Ground(np.array(truth["homography"])), events)
+    nothing = Found(Detections.none(), np.zeros((0, 4)))
+    kinds: list[list[str]] = []
+    away = range(120, 180)
+    shown = [*pictures[: away.start], *[zoomed(pictures[away.start], 1.5)] * len(away), *pictures[away.start :]]
+    for number, picture in enumerate(shown):
+        replay.known[id(picture)] = nothing if number in away else network.find(picture)
+        frame = Frame(picture, 1.7e9 + number / FPS, 0)
+        worker.decide(frame, worker.look(frame))
+        kinds.append([event.type.split(".")[-1] for event in events])
+
+    assert kinds[away.start - 1] == kinds[away.stop - 1] == ["detected"]
+    assert kinds[-1] == ["detected", "cleared"]
+
+
 @pytest.mark.skipif(not MODELS, reason="KOREN_MODELS must name the folder of the network")
 def test_a_camera_that_turns_gives_no_incident_and_without_this_watch_would(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: VehicleFinder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.set_num_threads(1)
-    network = VehicleFinder(Path(MODELS or "") / "nanodet.json")
     whole = clip("seoul-normal", 160)
     found = [network.find(picture) for picture in whole]
 
@@ -143,7 +181,7 @@ def test_a_camera_that_turns_gives_no_incident_and_without_this_watch_would(
         draw = np.random.default_rng(number)
         speed, angle = float(np.exp(draw.uniform(np.log(0.05), np.log(1)))), float(draw.uniform(-np.pi, np.pi))
         first, frames_turning = int(draw.integers(0, 60)), int(draw.integers(2, 16))
-        turned, frames = Turned(), []
+        replay, frames = Replay(), []
         places = pan_places(CALM + 32, speed, angle, frames_turning)
         for time_n, (picture, there, place) in enumerate(zip(whole[first:], found[first:], places, strict=False)):
             seen = window(picture, *place)
@@ -154,16 +192,9 @@ def test_a_camera_that_turns_gives_no_incident_and_without_this_watch_would(
             kept = ((boxes[:, 2:] - boxes[:, :2]) > 8).all(axis=1)
             vehicles = Detections(boxes[kept], there.vehicles.scores[kept], there.vehicles.kinds[kept])
             frames.append(Frame(np.ascontiguousarray(seen), 1.7e9 + time_n / FPS, 0))
-            turned.known[id(frames[-1].picture)] = Found(vehicles, np.zeros((0, 4)))
-        camera = Camera(id="cctv-01", name=NAME, latitude=37.5, longitude=127.0, road=NAME, direction=NAME)
-        settings = CameraSettings(camera, region="seoul", url="", ground=None, post="automatic")
+            replay.known[id(frames[-1].picture)] = Found(vehicles, np.zeros((0, 4)))
         events: list[Event] = []
-        (tmp_path / folder / str(number)).mkdir(parents=True)
-        worker = Worker(
-            settings, Stream("cctv-01", "", FPS), Finder(turned, Turns()), load_weights(),
-            Rules(score=float(load_weights()["threshold"])),
-            Reports(settings, tmp_path / folder / str(number), events.append),
-        )  # fmt: skip
+        worker = new_worker(replay, tmp_path / folder / str(number), None, events)
         for frame in frames:
             worker.decide(frame, worker.look(frame))
         return events
