@@ -132,9 +132,8 @@ def refused(host: str, peer: str, port: int) -> Iterator[None]:
         on_host(host, "nft", "delete", "table", "inet", "koren_e2e_port")
 
 
-@contextlib.contextmanager
-def scarce_memory(site: dict[str, Any], region: str) -> Iterator[None]:
-    """Meanwhile a region's Redis may have little more than it uses."""
+def used_memory(site: dict[str, Any], region: str) -> int:
+    """Bytes that a region's Redis uses; 0 while it does not answer."""
     with redis.Redis(
         host=site["regions"][region]["broker"],
         username="gateway",
@@ -142,10 +141,21 @@ def scarce_memory(site: dict[str, Any], region: str) -> Iterator[None]:
         ssl=True,
         ssl_ca_certs=str(SITE_DIR / "pki" / "ca.crt"),
     ) as client:
-        used = int(client.info("memory")["used_memory"])  # type: ignore[index]
+        try:
+            return int(client.info("memory")["used_memory"])  # type: ignore[index]
+        except redis.RedisError:
+            return 0
+
+
+@contextlib.contextmanager
+def scarce_memory(site: dict[str, Any], region: str) -> Iterator[None]:
+    """Meanwhile a region's Redis may have little more than it uses."""
     host, file = f"{region}-cp", "/etc/redis/redis.conf"
+    # What it has used so far and needs no more is gone after a start.
+    on_host(host, "systemctl", "restart", "redis-server")
+    used = until("Redis is back", lambda: used_memory(site, region), 60)
     on_host(host, "cp", "--preserve", file, f"{file}.e2e")
-    on_host(host, "sed", "--in-place", f"s/^maxmemory .*/maxmemory {used + used // 9}/", file)
+    on_host(host, "sed", "--in-place", f"s/^maxmemory .*/maxmemory {used + used // 19}/", file)
     on_host(host, "systemctl", "restart", "redis-server")
     try:
         yield
