@@ -92,7 +92,7 @@ def checkout(tmp_path: Path) -> Checkout:
     for name in SCENARIOS:
         (folder / "molecule" / name).mkdir(parents=True)
         (folder / "molecule" / name / "molecule.yml").write_text("---\n")
-    for app in ("events", "gateway", "runtime", "faas", "detector", "scenes", "report-incident"):
+    for app in ("events", "gateway", "runtime", "faas", "console", "detector", "scenes", "report-incident"):
         (folder / "apps" / app).mkdir(parents=True)
     (folder / "inventories/local").mkdir(parents=True)
     (folder / "inventories/local/hosts.yml").write_text("seoul-w1: {}\nbusan: {}\n")
@@ -264,4 +264,4 @@ def test_long_tests_run_all_that_has_passed_and_a_soak_and_fuzzing(checkout: Che
     assert long.stdout.splitlines()[-1].endswith(" 0 failed, 0 skipped"), long.stdout
     soak, reset = checkout.places("pytest -q -o python_files=soak.py", "ansible-playbook playbooks/reset.yml")
     assert soak < reset, "the soak is of the site that the run made"
-    assert checkout.ran.count("python -m pytest -q -m fuzz or hypothesis tests") == 5
+    assert checkout.ran.count("python -m pytest -q -m fuzz or hypothesis tests") == 6
