@@ -23,7 +23,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from https import Answer
     from incident import Image, Incident
 
 POSTS = "app.bsky.feed.post"
@@ -64,12 +63,8 @@ class Account:
         Raises XrpcError or Unreachable, Reject when no try can post it, RetryAfter when the server
         says how long its rate limit lasts, ValueError for an address that can't be asked.
         """
+        incident.check_image(IMAGE_MAX_BYTES)
         image = incident.image
-        if image and len(image.jpeg) > IMAGE_MAX_BYTES:
-            raise Reject(
-                f"the event's image has {len(image.jpeg)} bytes; {IMAGE_MAX_BYTES} is the most"
-                " that a post may have"
-            )
         texts = wording.post(incident, TEXT_MAX_GRAPHEMES)
         says = wording.gist(incident)
         key = first_key(incident)
@@ -325,17 +320,5 @@ def _ask(
             str(content.get("error")),
             str(content.get("message")),
         )
-        raise _later(answer, refused) or refused
+        raise answer.later("ratelimit-reset", str(refused)) or refused
     return content
-
-
-def _later(answer: "Answer", refused: XrpcError) -> Exception | None:
-    if answer.status != 429:
-        return None
-    from rate_limit import wait_s
-
-    from koren_runtime import RetryAfter
-
-    headers = answer.headers
-    seconds = wait_s([headers.get("ratelimit-reset")], headers.get("retry-after"))
-    return None if seconds is None else RetryAfter(seconds, str(refused))

@@ -31,6 +31,18 @@ class Answer:
         except ValueError:
             self.content = {"message": body[:200].decode(errors="replace")}
 
+    def later(self, reset: str, message: str) -> "Exception | None":
+        """RetryAfter with the message, when the server refused for its rate limit and says how long
+        that lasts: in the header named `reset`, or in Retry-After."""
+        if self.status != 429:
+            return None
+        from rate_limit import wait_s
+
+        from koren_runtime import RetryAfter
+
+        seconds = wait_s([self.headers.get(reset)], self.headers.get("retry-after"))
+        return None if seconds is None else RetryAfter(seconds, message)
+
 
 class Server:
     """One connection to the server at `url`; `authority` is a PEM file, None for the system's.

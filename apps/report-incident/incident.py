@@ -83,6 +83,14 @@ class Incident:
         self.involved = _involved(data.get("objects") or [])
         self.image = _image(_mapping(data, "image", "data.")) if data.get("image") else None
 
+    def check_image(self, most_bytes: int) -> None:
+        """Raises Reject when the image has more bytes than a post may have."""
+        if self.image and len(self.image.jpeg) > most_bytes:
+            raise Reject(
+                f"the event's image has {len(self.image.jpeg)} bytes; {most_bytes} is the most"
+                " that a post may have"
+            )
+
 
 def _get(holder: "Mapping[str, Any]", name: str, where: str = "") -> "Any":
     try:

@@ -16,7 +16,7 @@ import time
 import wording
 from https import Answer, Server, to_json
 
-from koren_runtime import Reject, state
+from koren_runtime import state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,12 +64,7 @@ class Account:
         when the server says how long its rate limit lasts, ValueError for an address that can't be
         asked.
         """
-        image = incident.image
-        if image and len(image.jpeg) > IMAGE_MAX_BYTES:
-            raise Reject(
-                f"the event's image has {len(image.jpeg)} bytes; {IMAGE_MAX_BYTES} is the most"
-                " that a post may have"
-            )
+        incident.check_image(IMAGE_MAX_BYTES)
         with Server(self._url, self._authority) as server:
             return _Post(_Api(server, self._token), incident).report()
 
@@ -224,7 +219,7 @@ class _Api:
         answer = self._server.ask(verb, path, body, self._headers | (headers or {}))
         if answer.status not in (200, 202, 206):
             refused = MastodonError(f"{verb} {path}", answer)
-            raise _later(answer, refused) or refused
+            raise answer.later("x-ratelimit-reset", str(refused)) or refused
         return answer
 
 
@@ -237,15 +232,3 @@ def _plain(content: str) -> str:
 
 def _bare(text: str) -> str:
     return "".join(text.split())
-
-
-def _later(answer: Answer, refused: MastodonError) -> Exception | None:
-    if answer.status != 429:
-        return None
-    from rate_limit import wait_s
-
-    from koren_runtime import RetryAfter
-
-    headers = answer.headers
-    seconds = wait_s([headers.get("x-ratelimit-reset")], headers.get("retry-after"))
-    return None if seconds is None else RetryAfter(seconds, str(refused))

@@ -14,7 +14,7 @@ from rate_limit import wait_s
 from requests.adapters import HTTPAdapter
 from x_length import weight
 
-from koren_runtime import Reject, RetryAfter, state
+from koren_runtime import RetryAfter, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,12 +84,8 @@ class Account:
         }
 
     def _once(self, key: str, incident: "Incident", *, reply_to: str | None) -> "dict[str, Any]":
+        incident.check_image(IMAGE_MAX_BYTES)
         image = incident.image
-        if image and len(image.jpeg) > IMAGE_MAX_BYTES:
-            raise Reject(
-                f"the event's image has {len(image.jpeg)} bytes; {IMAGE_MAX_BYTES} is the most"
-                " that a post may have"
-            )
         texts = wording.post(incident, TEXT_MAX, weight)
         media = [self._upload(image, wording.alt(incident))] if image else None
         posted = {

@@ -1,11 +1,9 @@
 """What Bluesky's servers say of their rate limits, told by one that refuses everything."""
 
 import email.utils
-import json
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import bluesky
@@ -13,48 +11,32 @@ import handler
 import pytest
 from conftest import make_event
 from doubles.gateway import StateDouble
+from doubles.serving import Serving, answer_json, body_of
 from doubles.tls import certificate
 
 from koren_runtime import RetryAfter
 
 
-class Refusing:
+class Refusing(Serving):
     """Answers every request with `status` and `headers`."""
 
     def __init__(self, folder: Path) -> None:
         self.status = 429
         self.headers: dict[str, str] = {}
-        double = self
+        super().__init__(certificate(folder))
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                body = json.dumps({"error": "RateLimitExceeded", "message": "Too much"}).encode()
-                self.send_response(double.status)
-                for name, value in double.headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.server.socket = certificate(folder).wrap_socket(self.server.socket, server_side=True)
-        self.url = f"https://127.0.0.1:{self.server.server_address[1]}"
+    def _serve(self, request: BaseHTTPRequestHandler) -> None:
+        body_of(request)
+        refused = {"error": "RateLimitExceeded", "message": "Too much"}
+        answer_json(request, self.status, refused, self.headers)
 
 
 @pytest.fixture
 def refusing(kept: StateDouble, secret: Callable[..., Path], tmp_path: Path) -> Iterator[Refusing]:
-    double = Refusing(tmp_path)
-    ca = (tmp_path / "ca.crt").read_text()
-    secret(provider="bluesky", url=double.url, handle="seoul", password="x", ca_crt=ca)
-    threading.Thread(target=double.server.serve_forever, args=(0.05,), daemon=True).start()
-    yield double
-    double.server.shutdown()
-    double.server.server_close()
+    with Refusing(tmp_path) as double:
+        ca = (tmp_path / "ca.crt").read_text()
+        secret(provider="bluesky", url=double.url, handle="seoul", password="x", ca_crt=ca)
+        yield double
 
 
 def wait_s() -> float:

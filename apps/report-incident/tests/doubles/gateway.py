@@ -1,12 +1,13 @@
 """The gateway's API for a function's state."""
 
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote
 
+from doubles.serving import Serving, body_of
 
-class StateDouble:
+
+class StateDouble(Serving):
     """Keeps values by key, each write with a new ETag. `down` makes it answer 503."""
 
     def __init__(self) -> None:
@@ -15,33 +16,11 @@ class StateDouble:
         self.down = False
         self._tags: dict[str, int] = {}
         self._lock = threading.Lock()
-        double = self
+        super().__init__()
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                double._serve(self, None)
-
-            def do_PUT(self) -> None:
-                double._serve(self, self.rfile.read(int(self.headers["Content-Length"])))
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_address[1]
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _serve(self, request: BaseHTTPRequestHandler, value: bytes | None) -> None:
+    def _serve(self, request: BaseHTTPRequestHandler) -> None:
+        assert request.command in ("GET", "PUT"), "the gateway has no other method for state"
+        value = body_of(request) if request.command == "PUT" else None
         key = unquote(request.path).removeprefix("/v1/state/")
         with self._lock:
             if self.down:

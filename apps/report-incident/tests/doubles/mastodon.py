@@ -9,20 +9,21 @@ import time
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import HTTP
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs
 
 import regex
 
+from doubles.serving import Serving, answer_json, body_of
 from doubles.tls import certificate
 
 TOKEN = "a-token"
 _FIELDS = {"status", "media_ids", "in_reply_to_id", "language", "sensitive", "visibility"}
 
 
-class Mastodon:
+class Mastodon(Serving):
     """`statuses` and `media` have what was made, `edits` how often each status was edited. `refuse`
     has statuses to answer with, beside `headers`, before it works; with `silent` the next change is
     made and its answer is lost; `slow` is how many questions an upload takes until it is ready."""
@@ -38,35 +39,11 @@ class Mastodon:
         self.slow = 0
         self._ids = itertools.count(113_000_000_000_000_001)
         self._lock = threading.Lock()
-        double = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                double._serve(self)
-
-            do_POST = do_PUT = do_GET
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._server.socket = certificate(folder).wrap_socket(self._server.socket, server_side=True)
-        self.url = f"https://127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(certificate(folder))
         self.authority = folder / "ca.crt"
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
     def _serve(self, request: BaseHTTPRequestHandler) -> None:
-        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        body = body_of(request)
         extra: dict[str, str] = {}
         with self._lock:
             if request.headers["Authorization"] != f"Bearer {TOKEN}":
@@ -80,14 +57,7 @@ class Mastodon:
                     self.silent = ""
                     request.close_connection = True
                     return
-        content = json.dumps(answer).encode()
-        request.send_response(status)
-        request.send_header("Content-Type", "application/json; charset=utf-8")
-        request.send_header("Content-Length", str(len(content)))
-        for name, value in extra.items():
-            request.send_header(name, value)
-        request.end_headers()
-        request.wfile.write(content)
+        answer_json(request, status, answer, extra)
 
     def _route(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, Any]:
         path, _, query = request.path.partition("?")

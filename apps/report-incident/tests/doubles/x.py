@@ -9,8 +9,8 @@ import threading
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import HTTP
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import twitter
 from oauthlib.oauth1 import (  # type: ignore[import-untyped]
@@ -19,6 +19,8 @@ from oauthlib.oauth1 import (  # type: ignore[import-untyped]
 )
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
+
+from doubles.serving import Serving, answer_json, body_of
 
 KEYS = {
     "consumer_key": "consumer",
@@ -64,7 +66,7 @@ class _Signatures(RequestValidator):  # type: ignore[misc]
         return KEYS["access_token_secret"]
 
 
-class X:
+class X(Serving):
     """`posts` and `media` have what was made; `refuse` statuses to answer with, beside `headers`,
     before it works; with `silent` the next post is made and its answer is lost."""
 
@@ -77,38 +79,16 @@ class X:
         self._ids = itertools.count(1_900_000_000_000_000_001)
         self._lock = threading.Lock()
         self._gate = ResourceEndpoint(_Signatures())
-        double = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                double._serve(self)
-
-            do_POST = do_GET
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__()
 
     def account(self, **keys: str) -> twitter.Account:
         """The function's account, whose requests end here and nowhere else."""
         account = twitter.Account(**(KEYS | keys))
-        account.client.session.mount("https://", _Detour(self._server.server_address[1]))
+        account.client.session.mount("https://", _Detour(self.port))
         return account
 
     def _serve(self, request: BaseHTTPRequestHandler) -> None:
-        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        body = body_of(request)
         headers = {name: value for name, value in request.headers.items() if name != "Host"}
         signed, _ = self._gate.validate_protected_resource_request(
             f"https://{headers['X-Signed-Host']}{request.path}",
@@ -143,14 +123,7 @@ class X:
                 status, answer = 200, {"data": shown[::-1], "meta": {}}
             else:
                 status, answer = _problem(404, path)
-        content = json.dumps(answer).encode()
-        request.send_response(status)
-        request.send_header("Content-Type", "application/json")
-        request.send_header("Content-Length", str(len(content)))
-        for name, value in extra.items():
-            request.send_header(name, value)
-        request.end_headers()
-        request.wfile.write(content)
+        answer_json(request, status, answer, extra)
 
     def _upload(self, content_type: str, body: bytes) -> tuple[int, dict[str, Any]]:
         header = f"Content-Type: {content_type}\r\n\r\n".encode()
