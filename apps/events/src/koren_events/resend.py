@@ -18,7 +18,6 @@ enough for that either: a broker that is killed loses an event that it acknowled
 was sent behind it meanwhile would overtake the copy. Events of other subjects do not wait.
 """
 
-import bisect
 import heapq
 import math
 from collections.abc import Iterable
@@ -58,10 +57,6 @@ class _Entry:
         return max(self.sent_at + pause_s, self.doubted_at + SETTLE_S)
 
 
-def _place(entry: _Entry) -> int:
-    return entry.place
-
-
 class Outbox:
     """The events of the spool by what is to be done with each; keys are receipt topics.
 
@@ -73,7 +68,7 @@ class Outbox:
         self._entries: dict[str, _Entry] = {}
         # By region and subject, the events that the region does not have, oldest first: the first goes next.
         self._queues: dict[tuple[str, str], list[_Entry]] = {}
-        # Heaps. What became of an entry meanwhile shows when it is looked at.
+        # Heaps of such first events. What became of one meanwhile shows when it is looked at.
         self._alarms: list[tuple[float, int, _Entry]] = []
         self._ready: list[tuple[int, _Entry]] = []
         self._in_flight = 0
@@ -97,7 +92,10 @@ class Outbox:
         sends = sends if sent_at is None else max(sends, 1)
         entry = _Entry(key, region, subject, self._places, sends, sent_at)
         self._entries[key] = entry
-        self._look_after(entry)
+        queue = self._queue_of(entry)
+        queue.append(entry)
+        if queue[0] is entry:
+            self._offer(entry)
 
     def connected(self, now: float) -> None:
         """A new connection stands: whatever an earlier one carried may be lost."""
@@ -117,11 +115,12 @@ class Outbox:
             if self._entries.get(entry.key) is entry and not entry.in_flight:
                 if entry.due_at <= now:
                     entry.sent_at, entry.doubted_at, entry.refused = None, None, False
-                self._look_after(entry)
+                self._offer(entry)
         taken: list[str] = []
         while self._ready and len(taken) < room:
             _, entry = heapq.heappop(self._ready)
-            if entry.sent_at is None and not entry.in_flight and self._next(entry) is entry:
+            is_here = self._entries.get(entry.key) is entry
+            if is_here and entry.sent_at is None and not entry.in_flight:
                 entry.in_flight = True
                 self._in_flight += 1
                 taken.append(entry.key)
@@ -131,7 +130,7 @@ class Outbox:
         """An event in flight did not get away; it is to go as soon as there is a chance."""
         entry = self._landed(key)
         if entry is not None:
-            self._look_after(entry)
+            self._offer(entry)
 
     def acknowledged(self, key: str, now: float, *, refused: bool = False) -> None:
         """The broker answered an event in flight; one that it refused is tried again later."""
@@ -142,7 +141,7 @@ class Outbox:
         entry.sent_at = now
         entry.doubted_at = None
         entry.refused = refused
-        self._look_after(entry)
+        self._offer(entry)
 
     def received(self, key: str) -> bool:
         """The region has it. False when it was not here: a receipt that came twice."""
@@ -150,7 +149,13 @@ class Outbox:
         entry = self._entries.pop(key, None)
         if entry is None:
             return False
-        self._unqueue(entry)
+        queue = self._queue_of(entry)
+        was_first = queue[0] is entry
+        queue.remove(entry)
+        if not queue:
+            del self._queues[(entry.region, entry.subject)]
+        elif was_first:
+            self._offer(queue[0])
         return True
 
     def order(self, key: str) -> tuple[str, str] | None:
@@ -171,31 +176,17 @@ class Outbox:
         """
         return self._alarms[0][0] if self._alarms else math.inf
 
-    def _look_after(self, entry: _Entry) -> None:
-        """Files an entry that is not in flight under what is to be done with it, and when."""
-        self._offer(self._queued(entry)[0])
-
-    def _queued(self, entry: _Entry) -> list[_Entry]:
-        queue = self._queues.setdefault((entry.region, entry.subject), [])
-        at = bisect.bisect_left(queue, entry.place, key=_place)
-        if at == len(queue) or queue[at] is not entry:
-            queue.insert(at, entry)
-        return queue
+    def _queue_of(self, entry: _Entry) -> list[_Entry]:
+        return self._queues.setdefault((entry.region, entry.subject), [])
 
     def _offer(self, first: _Entry) -> None:
+        """Files the first of its queue under what is to be done with it, and when."""
         if first.in_flight:
             return
         if first.sent_at is None:
             heapq.heappush(self._ready, (first.place, first))
         else:
-            self._alarm(first)
-
-    def _alarm(self, entry: _Entry) -> None:
-        heapq.heappush(self._alarms, (entry.due_at, entry.place, entry))
-
-    def _next(self, entry: _Entry) -> _Entry | None:
-        queue = self._queues.get((entry.region, entry.subject))
-        return queue[0] if queue else None
+            heapq.heappush(self._alarms, (first.due_at, first.place, first))
 
     def _landed(self, key: str) -> _Entry | None:
         entry = self._entries.get(key)
@@ -205,24 +196,10 @@ class Outbox:
         self._in_flight -= 1
         return entry
 
-    def _unqueue(self, entry: _Entry) -> None:
-        name = (entry.region, entry.subject)
-        queue = self._queues.get(name, [])
-        at = bisect.bisect_left(queue, entry.place, key=_place)
-        if at < len(queue) and queue[at] is entry:
-            del queue[at]
-            if not queue:
-                del self._queues[name]
-            elif at == 0:
-                self._offer(queue[0])
-
     def _doubt(self, entries: Iterable[_Entry], now: float) -> None:
-        queues: dict[int, list[_Entry]] = {}
         for entry in entries:
             # The first reason counts: a link that flaps must not put the resending off for ever.
             if entry.sent_at is not None and entry.doubted_at is None:
                 entry.doubted_at = now
-            queue = self._queued(entry)
-            queues[id(queue)] = queue
-        for queue in queues.values():
-            self._offer(queue[0])
+            if self._queue_of(entry)[0] is entry:
+                self._offer(entry)
