@@ -51,13 +51,14 @@ IMAGE_BYTES = 80 * 1024
 STUCK_S = 20
 PHASES = ("received", "durable", "activated", "pod_started", "handler_entered")
 # What a region's node has only to be watched.
-WATCHERS = [
-    f"{name}.service"
-    for name in (
-        *("vmagent", "koren-cluster-view", "koren-log-shipper"),
-        *("prometheus-node-exporter", "prometheus-mqtt-exporter"),
-    )
-]
+WATCHERS = (
+    "koren-cluster-view.service",
+    "koren-log-shipper.service",
+    "prometheus-mqtt-exporter.service",
+    "prometheus-node-exporter.service",
+    "vmagent.service",
+)
+LIST_UNITS = ("systemctl", "list-unit-files", "--plain", "--no-legend")
 SINK, OTHER = "bench-sink", "bench-other-{}"
 TOPIC = "events/seoul/bench/{}"
 # At Seoul's broker, but no event of Seoul's: neither gateway nor bridge takes it.
@@ -106,12 +107,14 @@ def test_from_zero_and_back(
 @pytest.fixture
 def unwatched(site: dict[str, Any]) -> Iterator[Callable[[bool], None]]:
     """Whether what watches Seoul's hosts and collects their logs is ended for now; it runs in the end."""
-    nodes = site["regions"]["seoul"]["nodes"]
+    watchers = {
+        node: [line.split()[0] for line in on_host(node, *LIST_UNITS, *WATCHERS).splitlines() if line]
+        for node in site["regions"]["seoul"]["nodes"]
+    }
 
     def end(ended: bool) -> None:
-        for node in nodes:
-            found = on_host(node, "systemctl", "list-unit-files", "--plain", "--no-legend", *WATCHERS).split("\n")
-            on_host(node, "systemctl", "stop" if ended else "start", *(line.split()[0] for line in found if line))
+        for node, units in watchers.items():
+            on_host(node, "systemctl", "stop" if ended else "start", *units)
 
     yield end
     end(False)

@@ -45,10 +45,7 @@ def test_an_accident_is_posted_once_when_a_person_has_confirmed_it(
     cluster: Callable[[str], Cluster], probe: str, publisher: Publisher, heard: Heard
 ) -> None:
     seoul = cluster("seoul")
-    until("no pod before the event", lambda: not seoul.pods(REPORT), 90)
-    detected = accident("seoul", hold=True)
-    publisher.publish(detected)
-    assert publisher.wait(detected, 30).state is ReceiptState.HELD
+    detected = _held_accident(seoul, publisher)
     _handle_another(publisher, heard)
     assert not heard.of(detected, ReceiptState.STARTED)
     assert not seoul.pods(REPORT)
@@ -74,10 +71,7 @@ def test_an_accident_that_a_person_has_dismissed_is_never_posted(
     cluster: Callable[[str], Cluster], probe: str, publisher: Publisher, heard: Heard
 ) -> None:
     seoul = cluster("seoul")
-    until("no pod before the event", lambda: not seoul.pods(REPORT), 90)
-    detected = accident("seoul", hold=True)
-    publisher.publish(detected)
-    assert publisher.wait(detected, 30).state is ReceiptState.HELD
+    detected = _held_accident(seoul, publisher)
     faas("incident", "dismiss", detected.subject, "--region", "seoul")
     until("it is dismissed", lambda: heard.of(detected, ReceiptState.DISMISSED), 30)
     cleared = accident_cleared(detected, cleared_at=datetime.now(UTC))
@@ -87,6 +81,15 @@ def test_an_accident_that_a_person_has_dismissed_is_never_posted(
     assert not heard.of(detected, ReceiptState.STARTED) + heard.of(cleared, ReceiptState.STARTED)
     assert not seoul.pods(REPORT)
     assert _posts_of(detected) == []
+
+
+def _held_accident(seoul: Cluster, publisher: Publisher) -> Event:
+    """An accident that waits for a person, in a region where nothing runs."""
+    until("no pod before the event", lambda: not seoul.pods(REPORT), 90)
+    detected = accident("seoul", hold=True)
+    publisher.publish(detected)
+    assert publisher.wait(detected, 30).state is ReceiptState.HELD
+    return detected
 
 
 def _handle_another(publisher: Publisher, heard: Heard) -> None:
