@@ -17,18 +17,7 @@ def feature_modules() -> tuple[str, ...]:
 
     Raises OSError when the package was installed without its source.
     """
-    found: set[str] = set()
-    left = [_FEATURES]
-    while left:
-        name = left.pop()
-        if name not in found:
-            found.add(name)
-            left += [
-                node.module
-                for node in ast.walk(_tree(name))
-                if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module
-            ]
-    return tuple(sorted(found))
+    return tuple(sorted(_feature_sources()))
 
 
 def feature_code_hash() -> str:
@@ -38,7 +27,7 @@ def feature_code_hash() -> str:
 
     Raises OSError when the package was installed without its source.
     """
-    return hash_of({name: _source(name) for name in feature_modules()})
+    return hash_of(_feature_sources())
 
 
 def hash_of(sources: dict[str, str]) -> str:
@@ -49,12 +38,20 @@ def hash_of(sources: dict[str, str]) -> str:
     return digest.hexdigest()
 
 
-def _source(name: str) -> str:
-    return files("koren_detector").joinpath(f"{name}.py").read_text()
-
-
-def _tree(name: str) -> ast.AST:
-    return ast.parse(_source(name))
+def _feature_sources() -> dict[str, str]:
+    """The source text of each of feature_modules()."""
+    found: dict[str, str] = {}
+    left = [_FEATURES]
+    while left:
+        name = left.pop()
+        if name not in found:
+            found[name] = files("koren_detector").joinpath(f"{name}.py").read_text()
+            left += [
+                node.module
+                for node in ast.walk(ast.parse(found[name]))
+                if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module
+            ]
+    return found
 
 
 def _shape(node: Any) -> Any:
