@@ -26,7 +26,7 @@ class Site:
     sockets: Path
 
     def run(self, host: str, command: str, *, check: bool = True) -> str:
-        """What a shell command prints on a host; raises CalledProcessError when it fails."""
+        """What a shell command prints on a host; raises CalledProcessError, which notes why, when it fails."""
         ssh = [
             *("ssh", "-i", str(self.folder / "ssh/id_ed25519")),
             *("-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}"),
@@ -40,7 +40,11 @@ class Site:
             ),
             *("-o", f"ControlPath={self.sockets}/%h", f"root@{self.hosts[host]}", command),
         ]
-        done = subprocess.run(ssh, check=check, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(ssh, check=False, capture_output=True, text=True, timeout=60)
+        if check and done.returncode:
+            error = subprocess.CalledProcessError(done.returncode, ssh, done.stdout, done.stderr)
+            error.add_note(done.stderr)
+            raise error
         return done.stdout
 
     @contextmanager
