@@ -150,7 +150,7 @@ def evaluate(observed: list[dict], scored: list[list[np.ndarray]], threshold: fl
             for least in there:
                 if delta_v >= least:
                     there[least] += 1
-                    found[least] += delay <= 15
+                    found[least] += int(delay <= 15)
             if delta_v >= HARD_M_S and delay <= 15:
                 delays.append(max(delay, 0.0))
         for hit_s, _, x, y in hits:

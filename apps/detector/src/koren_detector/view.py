@@ -123,7 +123,7 @@ class ViewWatch:
         return self._at is not None and self._at.last_s - self._at.since_s < _STABLE_S
 
     def _suspend(self, reason: Reason) -> None:
-        if self._at is not None and self._young() and reason in ("moved", "zoomed"):
+        if self._at is not None and self._young() and reason in ("moved", "zoomed", "shaking"):
             # It was not there long enough to be a view: the camera was moving when it was first seen.
             self._views.remove(self._at)
             self._at = None
