@@ -16,7 +16,7 @@ $(VENV)/.ready: requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.PHONY: venv bundle up verify demo test test-long fuzz soak lint unit bench bench-events bench-peers bench-site bench-nfv docs reset
+.PHONY: venv bundle up verify demo test test-long fuzz soak lint unit bench bench-events bench-peers bench-site bench-nfv bench-detector docs reset
 venv: $(VENV)/.ready ## Make the virtual environment, Go toolchain included
 
 bundle: venv ## Build what the hosts get, or find it built; ARGS='-e bundle_archive_to=FILE' writes it as one archive
@@ -64,6 +64,26 @@ bench-site: venv ## Measure a site of its own from nothing, its further runs, a 
 
 bench-nfv: venv ## Measure the gateways on hosts of their own: events beside a full link, new rules beside traffic
 	tests/run bench-nfv
+
+# The simulator that films the scenes is not in the virtual environment, and torch is the host's.
+SCENES := .state/scenes
+$(SCENES)/.ready: bundle/clips/requirements.txt
+	/usr/bin/python3 -m venv $(SCENES)
+	$(SCENES)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	touch $@
+
+DETECTOR := PYTHONPATH=apps/detector/src:apps/events/src:$(VENV)/lib/python3.11/site-packages /usr/bin/python3
+TRAINING := apps/detector/training
+OBSERVED := .state/bench-detector/observed
+TRACKS = .state/bench-detector/$(shell cat apps/scenes/src/koren_scenes/*.py $(TRAINING)/simulate.py | sha256sum | cut -c-16)
+bench-detector: bundle $(SCENES)/.ready ## Measure the detector on tracks, clips, pans, and footage that KOREN_FOOTAGE names; the last line is JSON
+	@/usr/bin/python3 -c 'import cv2, numpy, torch' || { echo 'apt install python3-numpy python3-opencv python3-torch'; exit 1; }
+	PYTHONPATH=apps/scenes/src $(SCENES)/bin/python $(TRAINING)/simulate.py $(TRACKS) test
+	rm -rf $(OBSERVED)
+	$(DETECTOR) $(TRAINING)/observe.py $(TRACKS) $(OBSERVED) test-40 --hours 1 & \
+	  $(DETECTOR) $(TRAINING)/observe.py $(TRACKS) $(OBSERVED) test-41 test-c test-m --hours 1 && wait $$!
+	@$(DETECTOR) $(TRAINING)/bench.py --tracks $(OBSERVED) --model .state/bundle/models/nanodet.json \
+	  --renders .state/bundle/clips $(if $(KOREN_FOOTAGE),--real '$(KOREN_FOOTAGE)')
 
 docs: venv ## Write the roles' arguments into docs/roles.md
 	$(VENV)/bin/python docs/roles.py

@@ -15,7 +15,7 @@ def test_the_shipped_weights_were_made_for_todays_feature_code() -> None:
 
     assert str(stored["feature_code"]) == feature_code_hash(), (
         "the code that makes features, tracks or ground has changed: train the weights again (training/train.py),"
-        " or measure them with the new code, put the figures into docs/benchmarks.md and run training/stamp.py"
+        " or measure them with the new code, put the figures into docs/model-card.md and run training/stamp.py"
     )
 
 

@@ -72,6 +72,14 @@ def test_incidents_wait_for_a_person_unless_the_camera_says_otherwise(tmp_path: 
         assert load(tmp_path, changed).cameras[0].post == post
 
 
+def test_clips_are_kept_only_where_the_settings_say_so(tmp_path: Path) -> None:
+    changed = values(tmp_path)
+    assert load(tmp_path, changed).clips is None
+
+    changed["clips"] = {"kept_days": 30, "max_mb": 1.5, "hold_s": 3600}
+    assert load(tmp_path, changed).clips.most_bytes == 1_500_000
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -86,6 +94,8 @@ def test_incidents_wait_for_a_person_unless_the_camera_says_otherwise(tmp_path: 
             "auto",
             r"cameras\[0\].post of camera cctv-seoul-01: 'auto' must be one of confirm, automatic, never",
         ),
+        (("clips",), {"kept_days": 0, "max_mb": 1, "hold_s": 1}, "clips.kept_days: 0 must be above 0"),
+        (("clips",), {"kept_days": 1, "max_mb": 1}, "clips.hold_s is missing"),
         (("cameras", 0, "post"), None, r"cameras\[0\].post of camera cctv-seoul-01: None must be one of"),
         (("broker", "port"), "8883", "broker.port must be int, not str"),
         (("rtsp_password_file",), "/nowhere", "rtsp_password_file /nowhere can't be read"),

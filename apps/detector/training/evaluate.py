@@ -15,6 +15,7 @@ from view import View  # noqa: F401  # old pickles
 
 from koren_detector.accident import AccidentScore, Weights, load_weights
 from koren_detector.incidents import Cleared, IncidentLog, Opened, Rules
+from koren_detector.measures import f1
 from koren_detector.motion import Motion
 from koren_detector.tracking import Tracks
 
@@ -30,6 +31,7 @@ class Result:
     recall_hard: float
     incidents: int
     incidents_hard: int
+    found_hard: int
     false_alarms: int
     hours: float
     delay_median_s: float
@@ -38,6 +40,11 @@ class Result:
     @property
     def false_alarms_per_h(self) -> float:
         return self.false_alarms / max(self.hours, 1e-9)
+
+    @property
+    def f1_hard(self) -> float | None:
+        """F1 for impacts of HARDER_M_S and more; softer ones count neither as missed nor as false alarms."""
+        return f1(self.found_hard, self.false_alarms, self.incidents_hard - self.found_hard)
 
     def __str__(self) -> str:
         return (
@@ -143,7 +150,7 @@ def evaluate(observed: list[dict], scored: list[list[np.ndarray]], threshold: fl
             for least in there:
                 if delta_v >= least:
                     there[least] += 1
-                    found[least] += delay <= 15
+                    found[least] += int(delay <= 15)
             if delta_v >= HARD_M_S and delay <= 15:
                 delays.append(max(delay, 0.0))
         for hit_s, _, x, y in hits:
@@ -157,7 +164,7 @@ def evaluate(observed: list[dict], scored: list[list[np.ndarray]], threshold: fl
     return Result(
         threshold,
         found[HARD_M_S] / max(there[HARD_M_S], 1), found[HARDER_M_S] / max(there[HARDER_M_S], 1),
-        there[HARD_M_S], there[HARDER_M_S], false_alarms, hours,
+        there[HARD_M_S], there[HARDER_M_S], found[HARDER_M_S], false_alarms, hours,
         float(np.median(delays)) if delays else np.nan,
         float(np.percentile(delays, 90)) if delays else np.nan,
     )  # fmt: skip

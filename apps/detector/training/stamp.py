@@ -1,7 +1,7 @@
 """Keep weights for changed code: `python stamp.py WEIGHTS [--trained-on COMMIT]`.
 
 For a change of the feature code after which the weights were measured again, and not trained again. The file then says
-which code it was measured with and which commit's code trained it. Put the new figures into docs/benchmarks.md.
+which code it was measured with and which commit's code trained it. Put the new figures into docs/model-card.md.
 """
 
 import argparse

@@ -17,6 +17,10 @@ DECISIONS = Counter(
     ["camera", "decision", "post"],
 )
 OPEN = Gauge("koren_detector_open_incidents", "Incidents open now", ["camera"])
+VIEW = Gauge("koren_detector_view", "Number of the view that the camera shows; 0 is its own", ["camera"])
+VIEW_SUSPENDED = Gauge(
+    "koren_detector_view_suspended", "1 while the camera's picture is not trusted for this reason", ["camera", "reason"]
+)
 SPOOLED = Gauge("koren_detector_spooled_events", "Events that no region has on disk yet")
 SPANS_DROPPED = Counter("koren_detector_spans_dropped_total", "Spans of traces that the collector did not get")
 FIND = Histogram(

@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -18,9 +18,11 @@ from koren_events import EventsError, Publisher
 
 from . import log
 from .accident import load_weights
+from .clip_store import ClipStore
 from .graph import GraphError
 from .incidents import Rules
 from .metrics import SPANS_DROPPED, SPOOLED
+from .recorder import Recorder
 from .reports import Reports
 from .settings import Settings, SettingsError, load_settings
 from .stream import Stream
@@ -44,16 +46,19 @@ def run(settings: Settings, ending: threading.Event) -> bool:
     incidents = settings.state / "incidents"
     incidents.mkdir(parents=True, exist_ok=True)
     broker = settings.broker
+    clips = settings.clips and ClipStore(settings.state / "clips", **asdict(settings.clips))
     telemetry = settings.telemetry and replace(settings.telemetry, on_drop=SPANS_DROPPED.inc)
     with Publisher(
         spool=settings.state / "spool.sqlite", host=broker.host, port=broker.port, ca=broker.ca,
         cert=broker.cert, key=broker.key, client_id="detector", health_part="detector", telemetry=telemetry,
+        on_receipt=clips.on_receipt if clips else None,
     ) as publisher:  # fmt: skip
         streams = [Stream(camera.camera.id, settings.stream_url(camera), settings.fps) for camera in settings.cameras]
         workers = [
             Worker(
                 camera, stream, finder, weights, Rules(score=threshold),
                 Reports(camera, incidents, publisher.publish),
+                Recorder(camera, clips) if clips and camera.post == "confirm" else None,
             )
             for camera, stream in zip(settings.cameras, streams, strict=True)
         ]  # fmt: skip
@@ -69,6 +74,8 @@ def run(settings: Settings, ending: threading.Event) -> bool:
         for worker, stream in zip(workers, streams, strict=True):
             worker.stop()
             stream.stop()
+    if clips:
+        clips.close()
     return well
 
 

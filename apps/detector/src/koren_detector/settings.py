@@ -50,6 +50,18 @@ class BrokerSettings:
 
 
 @dataclass(frozen=True)
+class ClipsSettings:
+    """How long clips of incidents that waited for a person are kept, and how much of them.
+
+    `hold_s` is for how long a region waits for that person.
+    """
+
+    kept_days: float
+    most_bytes: int
+    hold_s: float
+
+
+@dataclass(frozen=True)
 class Settings:
     """All of the detector's settings."""
 
@@ -62,6 +74,7 @@ class Settings:
     metrics_address: str
     metrics_port: int
     telemetry: Telemetry | None
+    clips: ClipsSettings | None
     rtsp_user: str | None
     rtsp_password: str | None = field(repr=False)
 
@@ -112,6 +125,7 @@ def load_settings(path: Path) -> Settings:
         metrics_address=_get(values, "metrics_address", str),
         metrics_port=_get(values, "metrics_port", int),
         telemetry=_telemetry(_get(values, "telemetry", dict | None)),
+        clips=_clips(_get(values, "clips", dict | None)),
         rtsp_user=_get(values, "rtsp_user", str | None),
         rtsp_password=_secret("rtsp_password_file", _get(values, "rtsp_password_file", str | None)),
     )
@@ -185,6 +199,20 @@ def _telemetry(entry: Mapping[str, Any] | None) -> Telemetry | None:
         )
     except ConfigurationError as error:
         raise SettingsError(f"telemetry: {error}") from error
+
+
+def _clips(entry: Mapping[str, Any] | None) -> ClipsSettings | None:
+    if entry is None:
+        return None
+    numbers = {key: _get(entry, key, int | float, "clips.") for key in ("kept_days", "max_mb", "hold_s")}
+    for key, number in numbers.items():
+        if number <= 0:
+            raise SettingsError(f"clips.{key}: {number} must be above 0; leave clips out to keep none")
+    return ClipsSettings(
+        kept_days=float(numbers["kept_days"]),
+        most_bytes=round(numbers["max_mb"] * 1_000_000),
+        hold_s=float(numbers["hold_s"]),
+    )
 
 
 def _secret(name: str, path: str | None) -> str | None:

@@ -18,11 +18,14 @@ from .boxes import KINDS, Array, Picture
 from .ground import Ground
 from .incidents import Cleared, Decision, Incident, Opened, Rules, Wreck
 from .picture import Stillness, alike, patch, snapshot
+from .recorder import Recorder
 from .reports import Reports
 from .settings import CameraSettings
 from .sight import Sight
 from .stream import Frame, Stream
+from .tracking import Detections
 from .vehicles import Found
+from .view import REASONS, Verdict, ViewWatch
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +79,7 @@ class Worker:
         weights: Weights,
         rules: Rules,
         reports: Reports,
+        recorder: Recorder | None = None,
     ) -> None:
         self._settings = settings
         self._id = settings.camera.id
@@ -84,7 +88,11 @@ class Worker:
         self._weights = weights
         self._rules = rules
         self._reports = reports
+        self._recorder = recorder
         self._sight: Sight | None = None
+        self._sights: dict[int, Sight] = {}
+        self._views = ViewWatch()
+        self._verdict = Verdict(None, 0)
         self._still = Stillness()
         self._found: Found | None = None
         self._people: list[tuple[float, Array]] = []
@@ -102,6 +110,8 @@ class Worker:
         """End; waits for the thread."""
         self._stopping.set()
         self._thread.join(2 * _WAIT_S + 5)
+        if self._recorder is not None:
+            self._recorder.finish()
 
     @property
     def alive(self) -> bool:
@@ -129,10 +139,16 @@ class Worker:
 
     def decide(self, frame: Frame, found: Found) -> None:
         """Take in what a frame shows, and report what that decides."""
-        if self._sight is None:
-            ground = self._ground(frame.picture)
-            known = [record.incident for record in self._reports.open]
-            self._sight = Sight(ground, self._weights, self._rules, known)
+        if self._recorder is not None:
+            self._recorder.add(frame.picture, frame.time_s)
+        if self._verdict.reason is not None:
+            self._follow_reports(frame)
+            return
+        sight = self._sights.get(self._verdict.view)
+        if sight is None:
+            sight = self._begin_sight(frame.picture)
+        if sight is not self._sight:
+            self._sight = sight
         elif frame.connection != self._connection:
             self._sight.interrupted()
         self._connection = frame.connection
@@ -142,11 +158,46 @@ class Worker:
         for decision in decisions:
             self._report(decision, frame)
         self._remember_looks(frame.picture)
-        self._reports.follow(self._sight.log.open, time.time())
+        self._follow_reports(frame)
+
+    def _begin_sight(self, picture: Picture) -> Sight:
+        """The tracks and incidents of the view that the camera shows now."""
+        view = self._verdict.view
+        # What earlier runs left open is of the view that the camera was set up for.
+        known = [] if view else [record.incident for record in self._reports.open]
+        # Of other views only those that have an incident left are kept.
+        self._sights = {number: sight for number, sight in self._sights.items() if number == 0 or sight.log.open}
+        self._sights[view] = Sight(self._ground(picture), self._weights, self._rules, known)
+        return self._sights[view]
+
+    def _follow_reports(self, frame: Frame) -> None:
+        incidents = [incident for sight in self._sights.values() for incident in sight.log.open]
+        self._reports.follow(incidents, time.time())
+        metrics.OPEN.labels(self._id).set(len(incidents))
         self._measure(frame)
 
+    def _watch_view(self, frame: Frame) -> None:
+        before, self._verdict = self._verdict, self._views.update(frame.picture, frame.time_s)
+        reason, view = self._verdict.reason, self._verdict.view
+        for known in REASONS:
+            metrics.VIEW_SUSPENDED.labels(self._id, known).set(reason == known)
+        metrics.VIEW.labels(self._id).set(view)
+        if self._verdict == before:
+            return
+        self._found = self._top = None
+        if reason is None:
+            _log.info("camera %s: its view %d may be trusted", self._id, view)
+        else:
+            _log.warning("camera %s: suspended, its view is not to be trusted: %s", self._id, reason)
+            # A moved picture tells nothing of what was followed, nor whether a wreck is gone.
+            if self._sight is not None:
+                self._sight.interrupted()
+
     def look(self, frame: Frame) -> Found:
-        """What a frame shows; what the last one did where nothing has moved since."""
+        """What a frame shows; what the last one did where nothing has moved since; nothing where it is suspended."""
+        self._watch_view(frame)
+        if self._verdict.reason is not None:
+            return Found(Detections.none(), np.zeros((0, 4)))
         still = self._still.is_still(frame.picture, frame.time_s)
         if self._found is None or not still:
             if self._top is None:
@@ -162,7 +213,9 @@ class Worker:
 
     def _ground(self, picture: Picture) -> Ground:
         height, width = picture.shape[:2]
-        return self._settings.ground or Ground.typical(width, height)
+        # The camera's ground is that of the view which it was set up for.
+        known = self._settings.ground if self._verdict.view == 0 else None
+        return known or Ground.typical(width, height)
 
     def _looks_the_same(self, picture: Picture, wreck: Wreck) -> bool:
         for record in self._reports.open:
@@ -194,6 +247,8 @@ class Worker:
                 snapshot(frame.picture, [wreck.box for wreck in incident.wrecks], self._people_in(frame.picture)),
                 [patch(frame.picture, wreck.box) for wreck in incident.wrecks],
             )  # fmt: skip
+            if self._recorder is not None:
+                self._recorder.opened(incident, event)
             name, more = "detected", {"post": self._settings.post}
         else:
             assert isinstance(decision, Cleared)
@@ -240,13 +295,11 @@ class Worker:
         return np.concatenate([everywhere, *(people for _, people in self._people)])
 
     def _measure(self, frame: Frame) -> None:
-        assert self._sight is not None
         now_s = time.time()
         self._times = [t for t in self._times if now_s - t < _FPS_OVER_S] + [now_s]
         metrics.FRAMES.labels(self._id).inc()
         metrics.FPS.labels(self._id).set(len(self._times) / _FPS_OVER_S)
         metrics.LAG.labels(self._id).set(now_s - frame.time_s)
-        metrics.OPEN.labels(self._id).set(len(self._sight.log.open))
-        if self._sight.scores is not None:
+        if self._sight is not None and self._sight.scores is not None:
             metrics.TRACKS.labels(self._id).set(len(self._sight.scores))
             metrics.SCORE.labels(self._id).set(float(self._sight.scores.max(initial=0.0)))
