@@ -178,7 +178,7 @@ def test_faults_of_two_regions_ring_and_a_region_that_is_cut_off_rings_once(
         ("NodeNotReady", {"instance": "seoul-w1"}, CRITICAL_S),
         ("DeadLetters", {"region": "seoul"}, WARNING_S),
         ("BridgeDown", {"region": "seoul", "sensor": "bridge.central.seoul"}, WARNING_S),
-        ("CameraSilent", {}, WARNING_S),
+        ("CameraSilent", {"region": "seoul"}, WARNING_S),
         ("QueueGrowing", {"region": "seoul", "function": busy}, WARNING_S),
         ("FunctionAtItsMaximum", {"region": "seoul", "function": busy}, WARNING_S),
     ]

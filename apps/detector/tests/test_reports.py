@@ -106,7 +106,7 @@ def test_an_incident_of_an_older_detector_is_cleared_as_it_was_opened(tmp_path: 
 
 
 def decisions(decision: str, post: Post) -> float:
-    labels = {"camera": CAMERA.camera.id, "decision": decision, "post": post}
+    labels = {"camera": CAMERA.camera.id, "region": CAMERA.region, "decision": decision, "post": post}
     return REGISTRY.get_sample_value("koren_detector_decisions_total", labels) or 0.0
 
 

@@ -140,11 +140,17 @@ class RedisServer:
             "user default off allkeys allchannels allcommands\n"
             f"user {REDIS_USER} on >{REDIS_PASSWORD} ~koren:* &koren:* +@read +@write +@connection "
             "+@transaction +@scripting +@pubsub -@admin -@dangerous +info +time\n"
+            f"user keeper on >{REDIS_PASSWORD} +@admin\n"
         )
         self._process = subprocess.Popen(
             ["redis-server", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         _wait_for_port(self.port, self._process)
+
+    def rewrite(self) -> None:
+        """Begins to rewrite the append-only file."""
+        words = ["--user", "keeper", "--pass", REDIS_PASSWORD, "--no-auth-warning", "BGREWRITEAOF"]
+        subprocess.run(["redis-cli", "-p", str(self.port), *words], check=True, stdout=subprocess.DEVNULL)
 
     def kill(self) -> None:
         assert self._process is not None

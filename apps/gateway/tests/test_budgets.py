@@ -52,6 +52,25 @@ async def test_fifty_large_dead_letters_stop_no_good_event(pki: Pki, tmp_path: P
         assert used <= (await lab.metric("budget", name="dead") or 0) == 48 * 2**20 // 4
 
 
+async def test_it_is_told_when_redis_cannot_rewrite_its_file(pki: Pki, tmp_path: Path) -> None:
+    async with world(tmp_path, pki) as there:
+        lab, files = there.lab, there.redis.folder / "appendonlydir"
+
+        async def told(write: int, rewrite: int) -> bool:
+            steps = ("write", "rewrite")
+            return [await lab.metric("redis_aof_ok", step=step) for step in steps] == [write, rewrite]
+
+        await until(lambda: told(1, 1), "both succeed")
+        away = files.rename(files.with_name("away"))
+        files.touch()
+        there.redis.rewrite()
+        await until(lambda: told(1, 0), "the rewrite has failed")
+        files.unlink()
+        away.rename(files)
+        there.redis.rewrite()
+        await until(lambda: told(1, 1), "the rewrite has succeeded")
+
+
 async def test_state_has_a_quota_and_other_functions_have_theirs(pki: Pki, tmp_path: Path) -> None:
     async with world(tmp_path, pki, maxmemory="12mb") as there:
         lab = there.lab

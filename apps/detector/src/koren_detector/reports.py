@@ -104,7 +104,7 @@ class Reports:
             self._save()
 
     def _decided(self, decision: str, event: Event, post: Post) -> None:
-        metrics.DECISIONS.labels(self._settings.camera.id, decision, post).inc()
+        metrics.DECISIONS.labels(self._settings.camera.id, self._settings.region, decision, post).inc()
         if post != "never":
             self._pending.append(event)
         self._save()

@@ -83,6 +83,7 @@ class Worker:
     ) -> None:
         self._settings = settings
         self._id = settings.camera.id
+        self._labels = (settings.camera.id, settings.region)
         self._stream = stream
         self._finder = finder
         self._weights = weights
@@ -122,7 +123,7 @@ class Worker:
         try:
             while not self._stopping.is_set():
                 waiting = self._stream.wait(_WAIT_S)
-                metrics.CONNECTED.labels(self._id).set(self._stream.connected)
+                metrics.CONNECTED.labels(*self._labels).set(self._stream.connected)
                 if waiting:
                     self._take_turn()
         except Exception:
@@ -173,15 +174,15 @@ class Worker:
     def _follow_reports(self, frame: Frame) -> None:
         incidents = [incident for sight in self._sights.values() for incident in sight.log.open]
         self._reports.follow(incidents, time.time())
-        metrics.OPEN.labels(self._id).set(len(incidents))
+        metrics.OPEN.labels(*self._labels).set(len(incidents))
         self._measure(frame)
 
     def _watch_view(self, frame: Frame) -> None:
         before, self._verdict = self._verdict, self._views.update(frame.picture, frame.time_s)
         reason, view = self._verdict.reason, self._verdict.view
         for known in REASONS:
-            metrics.VIEW_SUSPENDED.labels(self._id, known).set(reason == known)
-        metrics.VIEW.labels(self._id).set(view)
+            metrics.VIEW_SUSPENDED.labels(*self._labels, known).set(reason == known)
+        metrics.VIEW.labels(*self._labels).set(view)
         if self._verdict == before:
             return
         self._found = self._top = None
@@ -206,7 +207,7 @@ class Worker:
             with metrics.FIND.time():
                 self._found = self._finder.network.find(frame.picture, self._top)
         else:
-            metrics.STILL_FRAMES.labels(self._id).inc()
+            metrics.STILL_FRAMES.labels(*self._labels).inc()
         self._people = [entry for entry in self._people if 0 <= frame.time_s - entry[0] < _PEOPLE_KEPT_S]
         self._people.append((frame.time_s, self._found.people))
         return self._found
@@ -297,9 +298,9 @@ class Worker:
     def _measure(self, frame: Frame) -> None:
         now_s = time.time()
         self._times = [t for t in self._times if now_s - t < _FPS_OVER_S] + [now_s]
-        metrics.FRAMES.labels(self._id).inc()
-        metrics.FPS.labels(self._id).set(len(self._times) / _FPS_OVER_S)
-        metrics.LAG.labels(self._id).set(now_s - frame.time_s)
+        metrics.FRAMES.labels(*self._labels).inc()
+        metrics.FPS.labels(*self._labels).set(len(self._times) / _FPS_OVER_S)
+        metrics.LAG.labels(*self._labels).set(now_s - frame.time_s)
         if self._sight is not None and self._sight.scores is not None:
-            metrics.TRACKS.labels(self._id).set(len(self._sight.scores))
-            metrics.SCORE.labels(self._id).set(float(self._sight.scores.max(initial=0.0)))
+            metrics.TRACKS.labels(*self._labels).set(len(self._sight.scores))
+            metrics.SCORE.labels(*self._labels).set(float(self._sight.scores.max(initial=0.0)))

@@ -99,6 +99,12 @@ class Metrics:
         )
         self.redis_used = self._gauge("redis_used_bytes", "Memory that Redis uses.")
         self.redis_limit = self._gauge("redis_limit_bytes", "Redis' memory limit; 0: none.")
+        self.redis_aof_ok = Gauge(
+            f"{_PREFIX}redis_aof_ok",
+            "1 if Redis' last step of this kind on its append-only file succeeded: write, rewrite.",
+            ["step"],
+            registry=self.registry,
+        )
         self._used = Gauge(
             f"{_PREFIX}used_bytes",
             "What an account of the budgets holds: dead, held, queue, state, log; of the region "

@@ -104,6 +104,8 @@ class Admin:
         await self._memory.refresh()
         metrics.redis_used.set(self._memory.used_bytes)
         metrics.redis_limit.set(self._memory.limit_bytes)
+        for step, ok in self._memory.aof_ok.items():
+            metrics.redis_aof_ok.labels(step).set(ok)
         metrics.limits(self._memory.budgets.to_dict())
         used, dropped, seen = await self._store.commands(
             ("HGETALL", "koren:bytes"), ("HGETALL", "koren:dropped"), ("ZCARD", "koren:seen")

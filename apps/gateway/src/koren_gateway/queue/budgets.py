@@ -91,6 +91,7 @@ class Memory:
         self._batch_bytes = batch_bytes
         self._limit_bytes = 0
         self.used_bytes = 0
+        self.aof_ok: dict[str, bool] = {}
         self.budgets = budgets_of(0, batch_bytes)
 
     @property
@@ -99,9 +100,14 @@ class Memory:
         return self._limit_bytes
 
     async def refresh(self) -> None:
-        """Asks Redis for its limit. Raises StoreUnavailable."""
-        info = await self._store.command("INFO", "memory")
+        """Asks Redis for its limit, and whether it could last write and rewrite its file. Raises
+        StoreUnavailable."""
+        info = await self._store.command("INFO", "memory", "persistence")
         self.used_bytes = int(info["used_memory"])
+        self.aof_ok = {
+            "write": info["aof_last_write_status"] == "ok",
+            "rewrite": info["aof_last_bgrewrite_status"] == "ok",
+        }
         limit_bytes = int(info["maxmemory"])
         if limit_bytes != self._limit_bytes:
             self._limit_bytes = limit_bytes
