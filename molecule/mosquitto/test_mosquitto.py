@@ -154,7 +154,7 @@ def test_a_broker_tells_its_figures_to_its_own_host(site: Site, connect: Connect
     def of(name: str) -> list[float]:
         return [value for series, value in figures().items() if series.startswith(f"mosquitto_{name}{{")]
 
-    eventually(lambda: set(of("bridge_up")) == {1.0} and of("messages_dropped_total") == [0.0], 20)
+    eventually(lambda: set(of("bridge_up")) == {1.0} and of("messages_dropped_total") == [0.0], 60)
     assert of("clients_connected") > [1.0]
     connect("central-cp", "operator").publish("events/nowhere/cam/accident", bytes(50_000))
     eventually(lambda: of("received_bytes_total") > [50_000.0], 40)
