@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import queue
 import threading
 import time
@@ -24,6 +23,7 @@ import numpy as np
 from koren_events import Receipt, ReceiptState
 
 from .boxes import Picture
+from .durable import write_json
 from .incidents import Box
 
 _log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class ClipStore:
         self._tidy()
 
     def _note(self, clip: Clip) -> None:
-        _write(self._undecided / f"{clip.name}.json", asdict(clip))
+        write_json(self._undecided / f"{clip.name}.json", asdict(clip))
 
     def _film(self, event_id: str, shots: list[Shot]) -> None:
         clip = self._waiting.get(event_id)
@@ -192,7 +192,7 @@ class ClipStore:
             **({} if clip.ground is None else {"ground": clip.ground}),
         }
         # In this order, so that no video is ever without its annotation.
-        _write(self._labelled / f"{clip.name}.json", annotation)
+        write_json(self._labelled / f"{clip.name}.json", annotation)
         (self._undecided / f"{clip.name}.mp4").replace(self._labelled / f"{clip.name}.mp4")
         self._forget(clip)
         _log.info("clip %s", clip.label, extra={"subject": clip.subject, "camera": clip.camera})
@@ -252,12 +252,3 @@ def _film(path: Path, pictures: list[bytes], rate: float, late: threading.Event)
 def _picture(jpeg: bytes) -> Picture:
     picture: Picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     return picture
-
-
-def _write(path: Path, values: object) -> None:
-    fresh = path.with_suffix(".new")
-    with fresh.open("w") as file:
-        json.dump(values, file, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from koren_events import (
 )
 
 from . import metrics
+from .durable import write_json
 from .incidents import Incident, Wreck
 from .picture import Gray, decode_patch, encode_patch
 from .settings import CameraSettings, Post
@@ -137,13 +137,8 @@ class Reports:
                 for record in self.open
             ],
         }
-        fresh = self._path.with_suffix(".new")
         try:
-            with fresh.open("w") as file:
-                json.dump(values, file, ensure_ascii=False)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self._path)
+            write_json(self._path, values)
         except OSError as error:
             _log.error("state %s can't be written: %s", self._path, error)
 
