@@ -14,8 +14,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
-import wording
 from https import Server, to_json
+from post_text import networks, wording
 
 from koren_runtime import Reject, state
 
@@ -23,13 +23,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from incident import Image, Incident
+    from post_text.incident import Image, Incident
 
 POSTS = "app.bsky.feed.post"
 # The records of incidents, and the field of a post that names its incident: the schema of posts
 # lets others stand.
 INCIDENTS = "kr.koren.incident"
-TEXT_MAX_GRAPHEMES = 300
 IMAGE_MAX_BYTES = 2_000_000
 
 # Of writers to one repository at a time, each waits for all others at the most.
@@ -65,7 +64,7 @@ class Account:
         """
         incident.check_image(IMAGE_MAX_BYTES)
         image = incident.image
-        texts = wording.post(incident, TEXT_MAX_GRAPHEMES)
+        texts = networks.on_bluesky(incident)
         says = wording.gist(incident)
         key = first_key(incident)
         with Server(self._url, self._authority) as server:

@@ -12,7 +12,7 @@ changes nothing. The account is described by the files of a secret, one value a 
 import contextlib
 import os
 
-from incident import Incident
+from post_text.incident import Incident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import hashlib
 import json
 import time
 
-import wording
 from https import Answer, Server, to_json
+from post_text import networks, wording
 
 from koren_runtime import state
 
@@ -22,12 +22,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from incident import Image, Incident
+    from post_text.incident import Image, Incident
 
-TEXT_MAX = 500
 IMAGE_MAX_BYTES = 16 * 1024 * 1024
 
-_LINK = 23
 _KEPT_S = 30 * 86400
 # Servers forget an idempotency key after an hour.
 _KEY_KNOWN_S = 3000
@@ -118,7 +116,7 @@ class _Post:
         wanted = known | {
             "sequence": incident.sequence,
             "kind": incident.kind,
-            "text": wording.post(incident, TEXT_MAX, _length).as_dict(),
+            "text": networks.on_mastodon(incident).as_dict(),
             "media": self._media or known["media"],
         }
         if known["id"] is None:
@@ -157,11 +155,6 @@ class _Post:
 def _status(wanted: "dict[str, Any]") -> "dict[str, Any]":
     text = wording.Texts(**wanted["text"]).joined()
     return {"status": text, "media_ids": wanted["media"], "language": "ko"}
-
-
-def _length(text: str) -> int:
-    # At least what the server counts: graphemes, and every link as 23.
-    return len(text) + _LINK * text.count("://")
 
 
 class _Api:

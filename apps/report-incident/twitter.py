@@ -8,11 +8,11 @@ X's refusal to post the same text again.
 import hashlib
 import json
 
+import post_text.x_length  # noqa: F401  # networks needs it once there is an event
 import tweepy  # type: ignore[import-untyped]
-import wording
+from post_text import networks, wording
 from rate_limit import wait_s
 from requests.adapters import HTTPAdapter
-from x_length import weight
 
 from koren_runtime import RetryAfter, state
 
@@ -20,10 +20,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from incident import Image, Incident
+    from post_text.incident import Image, Incident
     from requests import PreparedRequest, Response
 
-TEXT_MAX = 280
 IMAGE_MAX_BYTES = 5 * 1024 * 1024
 
 _TIMEOUT_S = 20.0
@@ -86,7 +85,7 @@ class Account:
     def _once(self, key: str, incident: "Incident", *, reply_to: str | None) -> "dict[str, Any]":
         incident.check_image(IMAGE_MAX_BYTES)
         image = incident.image
-        texts = wording.post(incident, TEXT_MAX, weight)
+        texts = networks.on_x(incident)
         media = [self._upload(image, wording.alt(incident))] if image else None
         posted = {
             "id": self._post(texts.joined(), media, reply_to),

@@ -1,5 +1,5 @@
 # needs: python-base
-# source: apps/console apps/events
+# source: apps/console apps/events apps/runtime/src apps/report-incident/post_text
 # The console: Python's base, its wheels and itself under /opt/console, compiled.
 name=bundle.koren.internal/console
 store=$(mktemp -d)
@@ -10,7 +10,9 @@ python -m pip install --quiet --require-hashes --no-deps --no-compile --only-bin
   --python-version 3.11 --implementation cp --abi cp311 --abi abi3 --abi none \
   --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux_2_28_x86_64 \
   --platform any --target "$store/console" --requirement requirements.txt
-cp -r "$REPO/apps/console/src/koren_console" "$REPO/apps/events/src/koren_events" "$store/console/"
+# The text of posts is the function's own: a link in the console's package leads there.
+cp -rL "$REPO/apps/console/src/koren_console" "$REPO/apps/events/src/koren_events" \
+  "$REPO/apps/runtime/src/koren_runtime" "$store/console/"
 rm -rf "$store/console/bin"
 find "$store/console" \( -name __pycache__ -o -name direct_url.json \) -prune -exec rm -r {} +
 chmod -R a+rX,u+w,go-w "$store/console"

@@ -120,6 +120,7 @@ class Region:
             "data": data,
             "tls": Tls(ca=self.pki.ca, certificate=certificate, key=key),
             "broker": Broker(host="localhost", port=self.broker_port),
+            "post_network": "bluesky",
             "regions": [seoul],
             "users": data / "users.json",
             **more,

@@ -205,6 +205,8 @@ async def test_a_held_event_is_shown_and_a_person_decides(look: Look) -> None:
             "rear-end collision, moderate severity, 1 object involved",
         )
         assert held.picture.startswith("/pictures/") and held.ends > held.since
+        assert held.preview is not None and held.first_post, held.no_preview
+        assert "담당자가 확인함" in held.preview.ko and "Confirmed by an operator" in held.preview.en
         with pytest.raises(Refused, match="Not allowed"):
             await act("seoul", held.id, "park", Role.VIEWER)
         outcome = await act("seoul", held.id, "김 기사", Role.OPERATOR)

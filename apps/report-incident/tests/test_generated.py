@@ -8,12 +8,12 @@ from unicodedata import is_normalized
 
 import bluesky
 import regex
-import twitter
-import wording
 from events import MESSAGES
 from https import to_json
 from hypothesis import given
-from incident import Incident
+from post_text import networks, wording
+from post_text.incident import Incident
+from post_text.x_length import weight
 
 from koren_runtime import Reject
 from koren_runtime.contract import to_event
@@ -70,7 +70,7 @@ def test_bluesky_takes_the_post_of_every_event(message: dict[str, Any]) -> None:
     incident = incident_of(message)
     if incident is None:
         return
-    texts = wording.post(incident, bluesky.TEXT_MAX_GRAPHEMES)
+    texts = networks.on_bluesky(incident)
     record = json.loads(to_json(bluesky._post(incident, texts, None, None)))
 
     text = record["text"]
@@ -89,9 +89,9 @@ def test_x_takes_the_post_of_every_event(message: dict[str, Any]) -> None:
     incident = incident_of(message)
     if incident is None:
         return
-    text = wording.post(incident, twitter.TEXT_MAX, twitter.weight).joined()
+    text = networks.on_x(incident).joined()
 
-    assert 0 < twitter.weight(text) <= X_WEIGHT
+    assert 0 < weight(text) <= X_WEIGHT
     text.encode()
 
 
@@ -191,8 +191,8 @@ def test_the_shortest_post_still_says_who_checked_it(message: dict[str, Any]) ->
     incident = incident_of(message)
     if incident is None:
         return
-    for limit, length in ((bluesky.TEXT_MAX_GRAPHEMES, len), (twitter.TEXT_MAX, twitter.weight)):
-        texts = wording.post(incident, limit, length)
+    for text_on in networks.ON.values():
+        texts = text_on(incident)
         second = (texts.ko.split("\n")[1], texts.en.split("\n")[1])
         if "releasedby" in message:
             assert second[0].startswith("담당자가 확인함")
@@ -211,7 +211,7 @@ def test_no_cut_goes_through_what_readers_take_for_one_character(message: dict[s
     assert len(alt) <= ALT_CHARACTERS and alt.encode()
 
     whole = wording.post(incident, 10_000)
-    for limit in (bluesky.TEXT_MAX_GRAPHEMES, 240):
+    for limit in (networks.BLUESKY_GRAPHEMES, 240):
         cut = wording.post(incident, limit)
         for before, after in ((whole.ko, cut.ko), (whole.en, cut.en)):
             first, _, _ = after.partition("\n")

@@ -3,7 +3,7 @@ from unicodedata import normalize
 
 import pytest
 from conftest import JPEG, make_event
-from incident import Incident
+from post_text.incident import Incident
 
 from koren_runtime import Reject
 
@@ -29,6 +29,14 @@ def test_an_event_may_name_no_road() -> None:
     incident = Incident(event)
 
     assert incident.road is None and incident.direction is None
+
+
+def test_a_text_beyond_all_measure_is_refused() -> None:
+    event = make_event()
+    event["data"]["camera"]["road"]["ko"] = "가" * 2001
+
+    with pytest.raises(Reject, match=r"data\.camera\.road\.ko has 2001 characters; 2000 is the most"):
+        Incident(event)
 
 
 def test_an_end_needs_neither_image_nor_objects() -> None:

@@ -15,7 +15,8 @@ import twitter
 from conftest import JPEG, make_event
 from doubles.gateway import StateDouble
 from doubles.x import KEYS, X
-from incident import Incident
+from post_text.incident import Incident
+from post_text.x_length import weight
 
 from koren_runtime import Reject, RetryAfter, state
 
@@ -221,13 +222,13 @@ def test_what_was_posted_is_kept_for_weeks(x: X, kept: StateDouble) -> None:
 )
 def test_x_counts(text: str, length: int) -> None:
     assert (
-        twitter.weight(normalize("NFC", text)) == twitter.weight(normalize("NFD", text)) == length
+        weight(normalize("NFC", text)) == weight(normalize("NFD", text)) == length
     )
 
 
 @pytest.mark.parametrize("text", ["gangnam.zone", "http://강남.kr/", "a.zone.kr.x", "éa.fr"])
 def test_what_may_be_a_link_counts_as_one_at_least(text: str) -> None:
-    assert twitter.weight(text) >= 23
+    assert weight(text) >= 23
 
 
 def test_names_full_of_links_make_a_post_that_x_takes(x: X) -> None:

@@ -3,9 +3,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import wording
 from conftest import make_event, seen
-from incident import Incident
+from post_text import wording
+from post_text.incident import Incident
 
 
 def post(*args: Any, limit: int = 300, **data: Any) -> wording.Texts:

@@ -255,7 +255,11 @@ class Held:
     why: Words = Words("", "")
     picture: str = ""
     preview: Words | None = None
-    """What would be posted."""
+    """The text that would be posted."""
+    no_preview: Words | None = None
+    """Why there is no preview."""
+    first_post: bool = True
+    """Whether its text begins the incident's posts, and does not follow one."""
     state: str = "held"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -113,6 +113,8 @@ class Settings(_Record):
     """https address of a trace in a tracing system, with `{trace_id}` where its id belongs; empty for no links."""
     gateway_hold_s: int = Field(default=3600, gt=0)
     """Seconds that a region holds an event where its gateway does not say."""
+    post_network: Literal["", "bluesky", "mastodon", "twitter"] = ""
+    """Social network that report-incident posts on; empty when it is not known, and no texts are previewed."""
     regions: list[RegionSettings] = Field(min_length=1)
     cameras: list[CameraSettings] = []
     users: Path | None = None

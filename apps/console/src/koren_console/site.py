@@ -120,7 +120,7 @@ class Site:
             lambda topic: self._cluster_changed(name, topic),
             lambda function: self._pods_changed(name, function),
         )
-        return Watched(settings, server, cluster, self._settings.gateway_hold_s)
+        return Watched(settings, server, cluster, self._settings.gateway_hold_s, self._settings.post_network)
 
     @property
     def central(self) -> ApiServer:

@@ -20,12 +20,14 @@ from koren_events.health import Health as PartHealth
 class Watched:
     """One region and all that is asked of it."""
 
-    def __init__(self, settings: RegionSettings, server: ApiServer, cluster: Cluster, hold_s: int) -> None:
+    def __init__(
+        self, settings: RegionSettings, server: ApiServer, cluster: Cluster, hold_s: int, network: str
+    ) -> None:
         self.settings = settings
         self.server = server
         self.cluster = cluster
         self.gateway = Gateway(server)
-        self.holding = Holding(self.gateway, hold_s)
+        self.holding = Holding(self.gateway, hold_s, network)
         self.reach = Reach()
         self.parts: dict[str, PartHealth] = {}
         """What the region's parts said of themselves through the broker."""

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from playwright.sync_api import expect
 from reading import Reader, Served, Site, accessible, fits, shot
+
+from koren_console.sources.preview import ACCIDENT, preview
 
 ENGLISH = {"Accept-Language": "en"}
 
@@ -22,7 +25,10 @@ def test_confirm_shows_the_post_and_posts_it(served: Served, reader: Reader) -> 
     held = served.board.held()[0]
     page.get_by_role("link", name=re.compile("Review and confirm")).click()
     expect(page.locator("h1")).to_have_text(f"Confirm and post {held.place.en}?")
-    expect(page.locator(".post")).to_contain_text("[교통사고]")
+    assert held.preview is not None
+    expect(page.locator(".post [lang=ko]")).to_have_text(held.preview.ko, use_inner_text=True)
+    expect(page.locator(".post [lang=en]")).to_have_text(held.preview.en, use_inner_text=True)
+    expect(page.locator(".post")).to_contain_text("Confirmed by an operator")
     expect(page.locator(".post img")).to_have_attribute("src", held.picture)
     fits(page)
     shot(page, "step-confirm")
@@ -36,6 +42,35 @@ def test_confirm_shows_the_post_and_posts_it(served: Served, reader: Reader) -> 
     expect(page.locator("aside").get_by_role("link", name="See the post")).to_be_visible()
     page.goto(f"{served.url}/audit")
     expect(page.locator("tbody tr").first).to_contain_text("release")
+
+
+@pytest.mark.parametrize(
+    ("language", "about", "why"),
+    [
+        ("ko-KR", "게시할 글은 미리 볼 수 없습니다.", "함수가 이 이벤트로는 글을 작성할 수 없으므로"),
+        ("en-GB", "What they post can't be shown here.", "the function can't write a text from this event"),
+    ],
+)
+def test_an_event_of_which_no_text_can_be_made_says_so(
+    served: Served, reader: Reader, language: str, about: str, why: str
+) -> None:
+    held = served.board.held()[0]
+    broken = preview(
+        {"id": "1", "source": "s", "type": f"{ACCIDENT}detected", "subject": "s", "region": "seoul", "sequence": 1}
+        | {"time": "2026-11-24T11:18:00Z"}
+        | {"data": {"camera": {"name": {"ko": "가", "en": "a"}}, "started_at": "<b>soon</b>"}},
+        "bluesky",
+    )
+    served.board._held[held.id] = replace(held, preview=None, no_preview=broken.missing)
+    for path in ("/held", f"/held/{held.region}/{held.id}/release"):
+        page = reader.open(served.url + path, language=language)
+        post = page.locator(".post").first
+        expect(post).to_contain_text(why)
+        expect(post).to_contain_text("<b>soon</b>")
+        expect(post.locator("img")).to_be_visible()
+        fits(page)
+        accessible(page)
+    expect(page.locator(".step")).to_contain_text(about)
 
 
 def test_second_decision_is_refused_in_words(served: Served, reader: Reader) -> None:

@@ -47,6 +47,7 @@ from koren_console.model import (
 )
 from koren_console.simulation.places import CITIES, FUNCTIONS, JUNCTIONS
 from koren_console.sources.changes import Changes
+from koren_console.sources.preview import ACCIDENT, preview
 
 REPORT = FUNCTIONS[0]
 PICTURES = ("accident-21.jpg", "accident-24.jpg", "accident-33.jpg")
@@ -443,16 +444,21 @@ class Simulation:
         self._changes.say(Topic.INCIDENTS)
 
     def _text(self, one: Incident) -> Words:
-        place, at = one.place, one.began.astimezone()
-        severity = {"minor": "경미", "moderate": "보통", "severe": "심각"}[one.severity]
-        sure = f"{(one.confidence or 0) * 100:.0f}"
-        return Words(
-            f"[교통사고] {one.road}에서 충돌이 발생했습니다.\n"
-            f"{at:%H:%M} · 심각도 {severity}(추정, 신뢰도 {sure}%) · 차량 2대 관련됨\n"
-            f"{place.ko} CCTV\n#교통사고",
-            f"[Accident] Collision at {place.en}.\n{at:%H:%M} · severity {one.severity} (estimate, {sure}% confidence) "
-            "· 2 vehicles involved\n#TrafficAccident",
-        )
+        camera = {"id": one.camera, "name": {"ko": one.place.ko, "en": one.place.en}}
+        moment = one.began.isoformat()
+        message = {
+            "id": one.marks[0].event,
+            "source": one.camera,
+            "type": f"{ACCIDENT}detected",
+            "time": moment,
+            "subject": one.subject,
+            "region": one.region,
+            "sequence": 1,
+            "data": {"camera": camera, "severity": one.severity, "what": "rear_end", "started_at": moment},
+        }
+        text = preview(message, "bluesky").text
+        assert text is not None
+        return text
 
     def _hold(self, at: datetime, camera: Camera) -> str:
         one = self._new(at, camera, "held")

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from koren_console.model import Held, Incident, Words
 from koren_console.sources.gateway import Gateway
 from koren_console.sources.http import SourceDown
 from koren_console.sources.incidents import share_of, words_of
+from koren_console.sources.preview import Preview, preview
 from koren_events.times import parse_time
 
 MOST = 500
@@ -31,33 +33,47 @@ _SEVERITY = {
 }
 
 
-class Holding:
-    """One region's held events. What an event says is asked for once."""
+@dataclass(frozen=True)
+class _Told:
+    """What an event says, and what its post will."""
 
-    def __init__(self, gateway: Gateway, hold_s: int) -> None:
+    facts: Mapping[str, Any]
+    preview: Preview
+
+
+class Holding:
+    """One region's held events. What an event says is asked for once; its text is that of `network`."""
+
+    def __init__(self, gateway: Gateway, hold_s: int, network: str) -> None:
         self._gateway = gateway
+        self._network = network
         self._hold = timedelta(seconds=hold_s)
-        self._facts: dict[str, Mapping[str, Any]] = {}
+        self._told: dict[str, _Told] = {}
 
     async def list(self) -> list[Held]:
         """Those that wait, the most urgent first. Raises SourceDown."""
         answer = await self._gateway.get("/held", {"limit": str(MOST)})
         rows = [one for one in answer["held"] if one["state"] == "held"]
-        for gone in self._facts.keys() - {one["id"] for one in rows}:
-            del self._facts[gone]
+        for gone in self._told.keys() - {one["id"] for one in rows}:
+            del self._told[gone]
         for row in rows:
-            if row["id"] not in self._facts:
+            if row["id"] not in self._told:
                 try:
-                    self._facts[row["id"]] = _facts(await self._gateway.get(f"/held/{row['id']}"))
+                    message = (await self._gateway.get(f"/held/{row['id']}")).get("message")
                 except SourceDown as down:
                     if down.status != 404:
                         raise
-        found = [self._held(row) for row in rows if row["id"] in self._facts]
+                    continue
+                # A long text takes its time to be fitted.
+                shown = await asyncio.to_thread(preview, message, self._network)
+                self._told[row["id"]] = _Told(_facts(message), shown)
+        found = [self._held(row) for row in rows if row["id"] in self._told]
         return sorted(found, key=lambda one: one.ends)
 
     def _held(self, row: Mapping[str, Any]) -> Held:
         event = row.get("event") or {}
-        facts = self._facts[row["id"]]
+        told = self._told[row["id"]]
+        facts = told.facts
         since = parse_time(row["received"])
         return Held(
             id=row["id"],
@@ -68,6 +84,9 @@ class Holding:
             place=_place(facts) or Words(*[str(event.get("source") or row["id"])] * 2),
             confidence=share_of(facts.get("confidence")),
             why=_why(facts),
+            preview=told.preview.text,
+            no_preview=told.preview.missing,
+            first_post=told.preview.first,
             state=row["state"],
         )
 
@@ -77,8 +96,7 @@ def with_incident(held: Held, incident: Incident | None) -> Held:
     return held if incident is None else replace(held, picture=incident.picture)
 
 
-def _facts(answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    message = answer.get("message")
+def _facts(message: Any) -> Mapping[str, Any]:
     data = message.get("data") if isinstance(message, Mapping) else None
     # Not the picture: it is kept elsewhere.
     return {name: value for name, value in data.items() if name != "image"} if isinstance(data, Mapping) else {}

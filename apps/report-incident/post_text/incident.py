@@ -16,6 +16,8 @@ _TYPE = "kr.koren.traffic.accident."
 _KINDS = ("detected", "updated", "cleared")
 _SEVERITIES = ("minor", "moderate", "severe")
 _WHATS = ("rear_end", "side", "head_on", "single", "unknown")
+_TEXT_MAX = 2000
+_REGION_MAX = 63
 _SEQUENCE_MAX = 2**31 - 1
 _PIXELS_MAX = 16384
 # Bluesky's record keys tell times from 1970 to 2255.
@@ -66,7 +68,7 @@ class Incident:
         data = _mapping(event, "data")
         camera = _mapping(data, "camera", "data.")
         self.subject = _text(attributes, "subject")
-        self.region = _text(attributes, "region")
+        self.region = _text(attributes, "region", most=_REGION_MAX)
         self.sequence = _whole_number(attributes, "sequence", most=_SEQUENCE_MAX)
         self.kind = _choice(event, "event-type", tuple(_TYPE + kind for kind in _KINDS))[
             len(_TYPE) :
@@ -106,9 +108,15 @@ def _mapping(holder: "Mapping[str, Any]", name: str, where: str = "") -> "Mappin
     return value
 
 
-def _text(holder: "Mapping[str, Any]", name: str, where: str = "") -> str:
+def _text(
+    holder: "Mapping[str, Any]", name: str, where: str = "", *, most: int = _TEXT_MAX
+) -> str:
     value = _get(holder, name, where)
     if isinstance(value, str):
+        if len(value) > most:
+            raise Reject(
+                f"the event's {where}{name} has {len(value)} characters; {most} is the most"
+            )
         # On one line: what stands in a name must not become a line of the post.
         text = " ".join(normalize("NFC", value).translate(_UNWANTED).split())
         if text and not any("\ud800" <= letter <= "\udfff" for letter in text):

@@ -15,14 +15,14 @@ the Korean particle that the fact's last syllable asks for.
 from datetime import datetime, timedelta, timezone
 from os.path import dirname, join
 
-from graphemes import boundary
-from incident import LANGUAGES
+from .graphemes import boundary
+from .incident import LANGUAGES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from incident import Incident
+    from .incident import Incident
 
     _Lines = list[list[str]]
 
@@ -123,6 +123,11 @@ def post(incident: "Incident", limit: int, length: "Callable[[str], int]" = len)
     lines = {
         language: _fill(template, language, facts(incident, language)) for language in LANGUAGES
     }
+    for part in lines.values():
+        first = part[0][0]
+        # More than the whole text may have: it is not shortened letter by letter.
+        if len(first) > limit:
+            part[0] = [first[: boundary(first, limit)] + "…"]
     return _fit(lines["ko"], lines["en"], limit, length)
 
 
