@@ -37,7 +37,7 @@ class Idle:
 
     async def backlog(self, function: str) -> Backlog:
         function.encode()
-        return Backlog(runnable=0, in_flight=0, waiting=0, open_incidents=0, next_change_s=None)
+        return Backlog(runnable=0, in_flight=0, waiting=0, open_incidents=0, next_change_s=None, longest_due_s=0)
 
 
 async def answers(data: bytes) -> None:

@@ -174,6 +174,24 @@ async def test_the_metric_counts_incidents_not_events(queue: Queue) -> None:
     assert (backlog.metric, backlog.runnable, backlog.in_flight) == (2, 1, 1)
 
 
+async def test_the_longest_wait_is_that_of_the_first_subject_that_is_due(queue: Queue) -> None:
+    async def longest_due_s() -> float:
+        return (await queue.backlog(FN.name)).longest_due_s
+
+    assert await longest_due_s() == 0
+    await queue.enqueue([entry(subject="a")])
+    while await longest_due_s() < 0.05:
+        await asyncio.sleep(0.01)
+    await queue.enqueue([entry(subject="b")])
+    assert await longest_due_s() >= 0.05
+    # What a pod has in hand does not wait, nor does what is due later.
+    taken = await take(queue)
+    assert taken.event.subject == "a"
+    await queue.retry(end(taken), "no", 3600)
+    await take(queue)
+    assert await longest_due_s() == 0
+
+
 async def test_an_open_incident_keeps_the_function_active_until_it_is_closed(queue: Queue) -> None:
     await queue.enqueue([entry()])
     await done(queue, await take(queue))

@@ -134,6 +134,7 @@ class Metrics:
                 "in_flight": "Events in hand.",
                 "waiting_subjects": "Subjects whose next attempt is due later.",
                 "open_incidents": "Incidents that keep the function running.",
+                "longest_due_seconds": "How long the subject that has waited longest has been due.",
             }.items()
         }
 
@@ -155,7 +156,7 @@ class Metrics:
             for start in ("zero", "warm"):
                 self.phases.labels(function, phase, start)
 
-    def backlogs(self, of: Mapping[str, Mapping[str, int]]) -> None:
+    def backlogs(self, of: Mapping[str, Mapping[str, float]]) -> None:
         """What each function has to do, by the names of `_backlog`; no other has anything."""
         for gauge in self._backlog.values():
             gauge.clear()

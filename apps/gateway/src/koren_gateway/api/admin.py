@@ -87,7 +87,7 @@ class Admin:
 
     async def _measure(self) -> None:
         metrics = self._metrics
-        backlogs = {}
+        backlogs: dict[str, dict[str, float]] = {}
         for function in self._functions.all():
             metrics.begin(function.name)
             backlog = await self._queue.backlog(function.name)
@@ -96,6 +96,7 @@ class Admin:
                 "in_flight": backlog.in_flight,
                 "waiting_subjects": backlog.waiting,
                 "open_incidents": backlog.open_incidents,
+                "longest_due_seconds": backlog.longest_due_s,
             }
         metrics.backlogs(backlogs)
         metrics.dead_letters.set(await self._dead_letters.count())

@@ -111,6 +111,7 @@ class FunctionApi:
                     "in_flight": backlog.in_flight,
                     "waiting": backlog.waiting,
                     "open_incidents": backlog.open_incidents,
+                    "longest_due_s": backlog.longest_due_s,
                 }
             )
         refused = [

@@ -172,6 +172,8 @@ class Backlog:
     open_incidents: int
     next_change_s: float | None
     """When the counts change without anybody's doing."""
+    longest_due_s: float
+    """How long the subject that has waited longest has been due; 0 when none is."""
 
     @property
     def active(self) -> bool:
@@ -335,7 +337,7 @@ class Queue:
 
     async def backlog(self, function: str) -> Backlog:
         """What the function has to do."""
-        runnable, in_flight, waiting, open_incidents, change_ms = await self._run(
+        runnable, in_flight, waiting, open_incidents, change_ms, due_ms = await self._run(
             "backlog", name=function
         )
         return Backlog(
@@ -344,6 +346,7 @@ class Queue:
             waiting=waiting,
             open_incidents=open_incidents,
             next_change_s=None if change_ms < 0 else change_ms / 1000,
+            longest_due_s=due_ms / 1000,
         )
 
     async def note_activated(self, function: str, at_ms: int) -> None:

@@ -3,7 +3,8 @@
 --
 -- P: name
 -- Returns {subjects due, subjects in hand, subjects due later, open incidents,
---          ms until any of these changes by itself, or -1}.
+--          ms until any of these changes by itself, or -1,
+--          ms that the first of the subjects due has been due}.
 
 local after = '(' .. now
 local ready, incidents = of(P.name, 'ready'), of(P.name, 'incidents')
@@ -14,10 +15,12 @@ for _, key in ipairs({ ready, incidents }) do
     next_change = first[2] - now
   end
 end
+local due = call('ZRANGE', ready, 0, 0, 'WITHSCORES')
 return {
   call('ZCOUNT', ready, '-inf', now),
   call('ZCARD', of(P.name, 'leased')),
   call('ZCOUNT', ready, after, '+inf'),
   call('ZCOUNT', incidents, after, '+inf'),
   next_change,
+  math.max(0, now - (due[2] or now)),
 }
