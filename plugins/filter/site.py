@@ -46,6 +46,26 @@ def region_route(host: Mapping[str, Any]) -> dict[str, str]:
     return {"to": str(host["region_lan_cidr"]), "via": str(host["backbone_address"])}
 
 
+def older_versions(found: Iterable[Mapping[str, Any]], current: Iterable[str]) -> list[str]:
+    """Paths of versions that may go: in each folder all but those in use and the newest of the others.
+
+    ``found`` are folders of versions as C(ansible.builtin.find) tells of them. What was not copied whole goes, too.
+    """
+    used = set(current)
+    kept: set[str] = set()
+    going = []
+    for version in sorted(found, key=lambda version: float(version["ctime"]), reverse=True):
+        path = str(version["path"])
+        folder = path.rpartition("/")[0]
+        if path in used:
+            continue
+        if path.endswith(".part") or folder in kept:
+            going.append(path)
+        else:
+            kept.add(folder)
+    return sorted(going)
+
+
 def merge_kubeconfig(merged: Mapping[str, Any], admin: Mapping[str, Any], region: str, address: str) -> dict[str, Any]:
     """``merged`` with the one cluster of ``admin`` as the context ``region``, whatever it had under that name.
 
@@ -110,6 +130,7 @@ class FilterModule:
             "first_address": first_address,
             "merge_kubeconfig": merge_kubeconfig,
             "nodes_that_left": nodes_that_left,
+            "older_versions": older_versions,
             "preflight_host": preflight_host,
             "region_network": region_network,
             "region_route": region_route,

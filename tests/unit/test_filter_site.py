@@ -8,6 +8,7 @@ from typing import Any
 FILTERS = runpy.run_path(str(Path(__file__).parents[2] / "plugins/filter/site.py"))
 merge_kubeconfig = FILTERS["merge_kubeconfig"]
 nodes_that_left = FILTERS["nodes_that_left"]
+older_versions = FILTERS["older_versions"]
 site_regions = FILTERS["site_regions"]
 
 
@@ -83,3 +84,18 @@ def test_only_nodes_that_do_not_stay_have_left() -> None:
         {"name": "w2", "address": "10.0.0.2", "ready": False, "control_plane": False}
     ]
     assert nodes_that_left(nodes, ["w1", "w2"])[0]["control_plane"]
+
+
+def test_of_a_components_versions_the_one_in_use_and_the_one_before_stay() -> None:
+    def version(path: str, ctime: float) -> dict[str, object]:
+        return {"path": f"/b/{path}", "ctime": ctime}
+
+    found = [version("gateway/a", 1), version("gateway/b", 2), version("gateway/c", 3), version("gateway/d", 4)]
+    other = [version("vmagent/x", 1), version("vmagent/y", 2)]
+    # Also where the one in use is not the newest: somebody went back.
+    for current, gone in (("d", ["a", "b"]), ("a", ["b", "c"]), ("c", ["a", "b"])):
+        assert older_versions(found + other, [f"/b/gateway/{current}", "/b/vmagent/y"]) == [
+            f"/b/gateway/{name}" for name in gone
+        ]
+    # What was cut while it was copied is not what ran before.
+    assert older_versions([*other, version("vmagent/z.part", 3)], ["/b/vmagent/y"]) == ["/b/vmagent/z.part"]
