@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -30,10 +31,32 @@ def test_regions_reach_each_other_through_their_gateways(site: Site) -> None:
     assert f"src {site.hosts['seoul-cp']}" in seen
 
 
+def test_routes_come_with_a_late_interface_and_go_when_they_are_no_longer_listed(site: Site, eventually: Wait) -> None:
+    # Of a listed destination a host has the listed way alone; 203.0.113.0/24 is in nobody's list.
+    gateway = site.hosts["seoul-gw"]
+    stale = f"203.0.113.0/24 via {gateway} dev eth0 proto 201"
+    site.run("seoul-w1", f"ip route add {stale} && systemctl restart koren-routes")
+    listed = site.run("seoul-w1", "ip route show proto 201")
+    assert listed.strip() == f"default via {gateway} dev eth0"
+    # As at a boot whose interface comes after the service was started.
+    site.run(
+        "seoul-w1",
+        "systemd-run --quiet sh -c 'ip link set eth0 down; systemctl restart --no-block koren-routes;"
+        " until systemctl show -p NRestarts koren-routes | grep -q =[1-9]; do sleep 0.2; done; ip link set eth0 up'",
+    )
+
+    def back() -> bool:
+        try:
+            shown = site.run("seoul-w1", "systemctl is-active koren-routes && ip route show proto 201")
+        except subprocess.SubprocessError:
+            return False
+        return shown == f"active\n{listed}"
+
+    eventually(back, 60)
+
+
 def test_packages_come_from_the_bundle_alone(site: Site) -> None:
-    sources = site.run(
-        "seoul-cp", "apt-cache policy | grep -E '^ *[0-9]+ (file|http)'"
-    ).splitlines()
+    sources = site.run("seoul-cp", "apt-cache policy | grep -E '^ *[0-9]+ (file|http)'").splitlines()
     assert sources
     assert all("file:/opt/koren/apt-" in line for line in sources)
 
