@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -339,20 +340,29 @@ def test_a_chain_grants_nothing(site: Site) -> None:
     assert probe(site, "central-cp", "reach", target)[target] == "EHOSTUNREACH"
 
 
+@contextmanager
+def pod_on(site: Site, node: str, net: str) -> Iterator[str]:
+    """What a pod is to its node: an address of the pods' range behind the node's own. How to run the probes in it."""
+    site.run(
+        node,
+        f"ip netns add pod && ip link add pod0 type veth peer name eth0 netns pod"
+        f" && ip address add {net}.0.1/24 dev pod0 && ip link set pod0 up"
+        f" && ip -n pod address add {net}.0.5/24 dev eth0 && ip -n pod link set eth0 up"
+        f" && ip -n pod route add default via {net}.0.1 && sysctl --quiet net.ipv4.ip_forward=1"
+        f" && nft 'table ip pod {{ chain out {{ type nat hook postrouting priority srcnat; ip saddr {net}.0.0/16"
+        f" ip daddr != {net}.0.0/16 masquerade; }}; }}'",
+    )
+    try:
+        yield f"ip netns exec pod python3 {PROGRAM}"
+    finally:
+        site.run(node, "ip netns del pod; ip link del pod0 2>/dev/null; nft delete table ip pod", check=False)
+
+
 @pytest.fixture
 def pod(site: Site) -> Iterator[str]:
-    """What a pod of Seoul is to its node: an address of the pods' range behind the node's own."""
-    site.run(
-        "seoul-cp",
-        "ip netns add pod && ip link add pod0 type veth peer name eth0 netns pod"
-        " && ip address add 10.111.0.1/24 dev pod0 && ip link set pod0 up"
-        " && ip -n pod address add 10.111.0.5/24 dev eth0 && ip -n pod link set eth0 up"
-        " && ip -n pod route add default via 10.111.0.1 && sysctl --quiet net.ipv4.ip_forward=1"
-        " && nft 'table ip pod { chain out { type nat hook postrouting priority srcnat; ip saddr 10.111.0.0/16"
-        " ip daddr != 10.111.0.0/16 masquerade; }; }'",
-    )
-    yield f"ip netns exec pod python3 {PROGRAM}"
-    site.run("seoul-cp", "ip netns del pod; ip link del pod0 2>/dev/null; nft delete table ip pod", check=False)
+    """A pod of Seoul."""
+    with pod_on(site, "seoul-cp", "10.111") as run:
+        yield run
 
 
 def test_a_pod_reaches_no_other_regions_broker_though_its_node_does(
@@ -366,3 +376,100 @@ def test_a_pod_reaches_no_other_regions_broker_though_its_node_does(
     assert "seoul-cp tcp/8883" in reached
     node = f"{site.hosts['central-cp']}/tcp/8883"
     assert probe(site, "seoul-cp", "reach", node)[node] == "open"
+
+
+# The world as a cloud's router shows it: the router's own address there, the floating IP of the centre's gateway host,
+# and a server.
+ROUTER, FLOATING, SERVER = "203.0.113.1", "203.0.113.61", "203.0.113.7"
+
+
+@pytest.fixture
+def world(site: Site, eventually: Wait) -> Iterator[str]:
+    """The world behind a router in the centre's LAN, which answers the LAN's hosts directly, as Neutron's does.
+
+    How to run the probes there. What it opens inwards the router hands to the gateway, which is to refuse it.
+    """
+    gateway, router = site.hosts["central-gw"], "filter-1"
+    rules = f"""table ip world {{
+      chain inwards {{ type filter hook prerouting priority mangle; iifname world0 ct state new meta mark set 7; }}
+      chain in {{ type nat hook prerouting priority dstnat; ip daddr {FLOATING} dnat to {gateway}; }}
+      chain out {{
+        type nat hook postrouting priority srcnat
+        oifname world0 ip saddr {gateway} snat to {FLOATING}
+        oifname world0 masquerade
+      }}
+    }}"""
+    site.run(
+        router,
+        "ip netns add world && ip link add world0 type veth peer name eth0 netns world"
+        f" && ip address add {ROUTER}/24 dev world0 && ip address add {FLOATING}/24 dev world0"
+        " && ip link set world0 up && ip -n world link set lo up"
+        f" && ip -n world address add {SERVER}/24 dev eth0 && ip -n world link set eth0 up"
+        f" && ip -n world route add default via {ROUTER}"
+        # As a function the host sends everything back to the gateway, which is what table 100 is for.
+        f" && ip rule add priority 90 to {SERVER} lookup main && ip rule add priority 91 fwmark 7 lookup 100"
+        f" && nft '{rules}' && systemd-run --quiet --collect --unit=world"
+        f" ip netns exec world python3 {PROGRAM} serve 22,7010,7011 53,7012",
+    )
+    site.run("central-gw", f"ip route add default via {site.hosts[router]}")
+    program = f"ip netns exec world python3 {PROGRAM}"
+    try:
+        eventually(lambda: bool(answering(site, router, program, f"{SERVER}/udp/7012")), 20)
+        yield program
+    finally:
+        site.run("central-gw", "ip route del default", check=False)
+        site.run(
+            router,
+            "systemctl stop world; nft delete table ip world; ip netns del world; ip link del world0 2>/dev/null;"
+            " ip rule del priority 90; ip rule del priority 91",
+            check=False,
+        )
+
+
+def answering(site: Site, host: str, program: str, *targets: str) -> set[str]:
+    """Which of the targets answer the probes that run so on a host."""
+    answers = json.loads(site.run(host, f"{program} reach {' '.join(targets)}"))
+    return {target for target, answer in answers.items() if answer == "open"}
+
+
+def test_pods_reach_the_world_by_a_router_that_stands_in_their_gateways_lan(site: Site, world: str) -> None:
+    targets = [f"{SERVER}/{port}" for port in ("tcp/7010", "udp/53", "tcp/22", "tcp/7011", "udp/7012")]
+    declared = set(targets[:2])
+    flows = ("flow-probe-world", "flow-probe-names")
+    before = counters(site, "central-gw")
+    with pod_on(site, "central-cp", "10.110") as pod:
+        assert answering(site, "central-cp", pod, *targets) == declared
+        ask = f"import socket; print(socket.create_connection(('{SERVER}', 7010), 3).recv(50).decode())"
+        seen = site.run("central-cp", f'ip netns exec pod python3 -c "{ask}"').strip()
+    # It comes from the gateway host, which has the floating IP.
+    assert seen == FLOATING
+    assert answering(site, "central-cp", f"python3 {PROGRAM}", *targets) == declared
+    after = counters(site, "central-gw")
+    # There and back: nothing of the connections goes past the gateway.
+    assert after["flow-probe-names"]["packets"] - before["flow-probe-names"]["packets"] == 4
+    assert after["refused-invalid"] == before["refused-invalid"]
+    assert all(after[flow]["packets"] > before[flow]["packets"] for flow in flows)
+
+
+def test_the_world_reaches_at_a_floating_ip_what_is_declared_and_beyond_it_nothing(
+    site: Site, addresses: dict[str, list[str]], world: str
+) -> None:
+    ends = {FLOATING, *addresses["central-gw"], *addresses["central-cp"], *addresses["seoul-cp"], "10.110.0.5"}
+    with pod_on(site, "central-cp", "10.110") as pod:
+        # Who is spoken to has no way back in either.
+        assert answering(site, "central-cp", pod, f"{SERVER}/tcp/7010")
+        reached = answering(site, "filter-1", world, *(f"{end}/{port}" for end in ends for port in TARGETS))
+    assert reached == {f"{FLOATING}/tcp/7002", f"{site.hosts['central-gw']}/tcp/7002"}
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [(SERVER, "busan-cp"), ("seoul-cp", "central-gw"), ("seoul-cp", "busan-cp"), ("seoul-cp", SERVER)],
+)
+def test_a_router_in_the_lan_lets_nobody_there_bear_anothers_address(
+    site: Site, world: str, source: str, target: str
+) -> None:
+    before = counters(site, "central-gw")["refused-spoofed"]["packets"]
+    ends = [site.hosts.get(end, end) for end in (source, target)]
+    site.run("central-cp", f"python3 {PROGRAM} forge {' '.join(ends)} 53 20")
+    assert counters(site, "central-gw")["refused-spoofed"]["packets"] == before + 20

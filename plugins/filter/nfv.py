@@ -177,6 +177,9 @@ def nfv_gateway_chains(
         ends = [(way, pair) for way in ("out", "in") for pair in here[flow][way]] if flow in here else []
         if not ends:
             raise _chain_error(name, "flow", flow, f"it does not pass the gateway of {lan}, where the functions are")
+        present = chain.get("state", "present") == "present"
+        if present and port_prefix is None and here[flow]["masquerade"] and here[flow]["out"]:
+            raise _chain_error(name, "flow", flow, "a gateway can't masquerade what it sends to functions before")
         traffic = {key: here[flow][key] for key in ("protocol", "ports")}
         if port_prefix is None:
             classifiers = [{"sources": pair["from"], "destinations": pair["to"]} for _, pair in ends]

@@ -33,7 +33,9 @@ def run(program: str, *arguments: str, regions: list[str], ok: bool = True) -> s
     return done.stdout
 
 
-def templated(expressions: dict[str, str], regions: list[str], folder: Path) -> dict[str, dict[str, Any]]:
+def templated(
+    expressions: dict[str, str], regions: list[str], folder: Path, *arguments: str
+) -> dict[str, dict[str, Any]]:
     """What the expression for a pattern is on each of its hosts."""
     plays = []
     for pattern, expression in expressions.items():
@@ -49,7 +51,7 @@ def templated(expressions: dict[str, str], regions: list[str], folder: Path) -> 
         plays.append({"hosts": pattern, "gather_facts": False, "tasks": [task]})
     playbook = folder / "show.yml"
     playbook.write_text(yaml.safe_dump(plays))
-    run("ansible-playbook", str(playbook), regions=regions)
+    run("ansible-playbook", str(playbook), *arguments, regions=regions)
     return {
         pattern: {path.stem: json.loads(path.read_text()) for path in (folder / pattern).iterdir()}
         for pattern in expressions
@@ -134,6 +136,27 @@ def test_what_passes_a_gateway_follows_the_regions(two_edges: dict[str, dict[str
     assert flows["events-to-centre"]["in"] == [{"from": ["10.80.11.10", "10.80.17.10"], "to": ["10.80.10.10"]}]
     assert flows["cameras-of-regions"]["out"][0]["from"] == ["10.80.10.20"]
     assert "posts-to-the-world" in {flow["name"] for flow in shown[2]["jeju-gw"]["flows"]}
+
+
+def test_the_way_to_the_world_is_the_gateway_host_and_its_router(tmp_path: Path) -> None:
+    flows = "nfv_gateway_flows | koren.faas.nfv_flows(groups | koren.faas.nfv_inventory(hostvars), nfv_gateway_places)"
+    pods = f"{flows} | koren.faas.nfv_gateway_flows(region_pod_cidr, [])"
+    shown = templated(
+        {"nfv_gateways": FLOWS, "workers": f"{{'pods': {pods}, 'routes': host_base_routes}}"},
+        ["central", "seoul"],
+        tmp_path,
+        *("-e", "provision_openstack_external_network=public"),
+    )
+    gateway, node = shown["nfv_gateways"]["seoul-gw"], shown["workers"]["seoul-w1"]
+    assert {"to": "default", "via": "10.80.11.1"} in gateway["routes"]
+    assert node["routes"] == [{"to": "default", "via": "10.80.11.2"}]
+
+    def beyond(found: list[dict[str, Any]]) -> set[tuple[str, str]]:
+        world = [flow for flow in found if any(pair["to"] == ["0.0.0.0/0"] for pair in flow["out"])]
+        return {(flow["protocol"], port) for flow in world for port in flow["ports"]}
+
+    # What a pod may send, its node may send on.
+    assert beyond(node["pods"]) == beyond(gateway["flows"]) == {("tcp", "443"), ("udp", "53")}
 
 
 def test_what_is_not_about_the_local_site_is_shared() -> None:

@@ -72,6 +72,19 @@ def test_a_connection_bears_its_flows_number_and_an_unknown_number_is_no_connect
     assert "established,related accept" not in rules
 
 
+def test_what_a_router_in_the_lan_takes_bears_the_gateways_address(nfv: ModuleType) -> None:
+    rules = nfv.ruleset(policy(), "eth0")
+    own = "ip saddr 10.0.11.0/24 ip daddr != 10.0.11.0/24 masquerade"
+    assert f'oifname "eth0" meta mark & 0xff000000 != 0x4e000000 {own}' in rules
+    # And from it comes what is for the gateway itself, no more.
+    assert 'ip saddr != 10.0.11.0/24 jump foreign' in rules
+    foreign = rules.split("chain foreign {")[1].split("}")[0].strip().splitlines()
+    assert [line.strip() for line in foreign] == [
+        "ip daddr 10.0.11.2 fib saddr . iif oif exists return",
+        "counter name refused-spoofed drop",
+    ]
+
+
 def test_the_transaction_keeps_what_is_still_named(nfv: ModuleType) -> None:
     rules = nfv.ruleset(EVERYTHING, "eth0")
     present = {

@@ -223,6 +223,7 @@ FLOWS = FILTERS["nfv_flows"](
     [
         {"name": "cameras", "from": "hpc-1", "to": "10.0.0.20", "ports": [8554]},
         {"name": "near", "from": "seoul-cp", "to": "10.0.0.20", "ports": [1]},
+        {"name": "posts", "from": "hpc-1", "to": "world", "ports": [443], "masquerade": True},
     ],
     INVENTORY,
 )
@@ -270,8 +271,9 @@ def test_a_cloud_is_told_the_ports_that_the_flow_leaves_and_passes() -> None:
 @pytest.mark.parametrize(
     ("chain", "said"),
     [
-        ({"flow": "tokyo"}, "flow: 'tokyo': it is not declared; there are cameras, near"),
+        ({"flow": "tokyo"}, "flow: 'tokyo': it is not declared; there are cameras, near, posts"),
         ({"flow": "near"}, "does not pass the gateway of 10.0.10.0/24"),
+        ({"flow": "posts"}, "flow: 'posts': a gateway can't masquerade what it sends to functions before"),
         ({"functions": ["tokyo"]}, "functions: 'tokyo': there is no such host"),
         ({"functions": ["filter-1", "seoul-cp"]}, "they have to be in one region"),
     ],
