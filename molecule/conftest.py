@@ -62,11 +62,11 @@ class Site:
         finally:
             self.run(host, f"nft delete table ip {table}")
 
-    def playbook(self, path: str, *args: str) -> str:
+    def playbook(self, path: str, *args: str, inventory: str = "molecule/inventory") -> str:
         """What a playbook of the project prints when it runs on this site; an AssertionError shows a failure."""
         net = ".".join(next(iter(self.hosts.values())).split(".")[:2])
         names = [f"--extra-vars=site_name={self.folder.name}", f"--extra-vars=site_net={net}"]
-        command = ["ansible-playbook", "--inventory=molecule/inventory", path, *names, *args]
+        command = ["ansible-playbook", f"--inventory={inventory}", path, *names, *args]
         # The settings of the playbook that this one runs in are its own.
         settings = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
         done = subprocess.run(

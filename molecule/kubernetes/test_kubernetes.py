@@ -11,8 +11,10 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import yaml
 from conftest import REPO, Site
 
 CONTROL_PLANE, WORKER = "seoul-cp", "seoul-w1"
@@ -176,3 +178,66 @@ def test_a_changed_setting_reaches_the_running_control_plane(site: Site) -> None
     running = site.run(CONTROL_PLANE, "tr '\\0' ' ' </proc/$(pgrep --full 'kube-apiserver --' | head -n 1)/cmdline")
     assert "--audit-log-maxage=31" in running
     assert not re.search("changed=[1-9]", site.playbook("molecule/kubernetes/converge.yml", change))
+
+
+def _leave(site: Site, folder: Path, *args: str) -> str:
+    """Take the worker out, which the inventory no longer has, as a host that was there before the site."""
+    everyone = (REPO / "molecule/inventory/hosts.yml").read_text()
+    hosts = yaml.safe_load(everyone)["all"]["children"]
+    del hosts["site"]["children"]["regions"]["children"]["edges"]["children"]["seoul"]["hosts"][WORKER]
+    del hosts["kubernetes_nodes"]["children"]["workers"]["hosts"][WORKER]
+    (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": hosts}}))
+    if not (folder / "group_vars").exists():
+        (folder / "group_vars").symlink_to(REPO / "inventories/local/group_vars")
+    return site.playbook(
+        "playbooks/leave.yml",
+        f"--limit={CONTROL_PLANE},localhost",
+        f"--extra-vars=site_dir={site.folder}",
+        "--extra-vars={site_driver: existing, scale_confirm: true, provision_existing_timeout_s: 5}",
+        *args,
+        inventory=str(folder),
+    )
+
+
+def _node(site: Site) -> dict[str, object]:
+    """The worker's node object."""
+    told: dict[str, object] = json.loads(site.run(CONTROL_PLANE, f"{KUBECTL} get node {WORKER} -o json"))
+    return told
+
+
+def test_a_worker_that_can_not_be_cleaned_is_not_drained(site: Site, tmp_path: Path) -> None:
+    known = site.folder / "known_hosts"
+    before = known.read_text()
+    known.write_text("".join(line for line in before.splitlines(True) if not line.startswith(site.hosts[WORKER] + " ")))
+    try:
+        with pytest.raises(AssertionError, match=f"the node {WORKER} runs, and its host"):
+            _leave(site, tmp_path)
+    finally:
+        known.write_text(before)
+    assert "unschedulable" not in str(_node(site)["spec"])
+    assert _ready(site)[WORKER] == "Ready"
+
+
+def test_a_worker_that_was_there_before_the_site_leaves_it_and_comes_back(
+    site: Site, tmp_path: Path, eventually: Wait
+) -> None:
+    site.run(WORKER, "echo theirs >/root/theirs")
+    _leave(site, tmp_path)
+    assert _ready(site) == {CONTROL_PLANE: "Ready"}
+    for path in ("/etc/kubernetes", "/etc/koren", "/opt/koren", "/usr/local/bin/kubelet", "/etc/containerd"):
+        assert site.run(WORKER, f"test ! -e {path} && echo gone", check=False) == "gone\n", path
+    assert site.run(WORKER, "ls -A /var/lib/kubelet /var/lib/containerd | grep -v :", check=False).strip() == ""
+    assert site.run(WORKER, "pgrep --list-name 'kubelet|containerd|kube-proxy|flanneld'", check=False) == ""
+    assert "kube-proxy" not in site.run(WORKER, "nft list tables")
+    assert site.run(WORKER, "systemctl --failed --no-legend --plain") == ""
+    assert site.run(WORKER, "cat /root/theirs") == "theirs\n"
+    # A run that was cut before it deleted the node: the host is nobody's any more.
+    annotations = {"koren.faas/leaving": "true"}
+    lost = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": WORKER, "annotations": annotations}}
+    site.run(CONTROL_PLANE, f"echo '{json.dumps(lost)}' | {KUBECTL} create -f -")
+    _leave(site, tmp_path)
+    assert _ready(site) == {CONTROL_PLANE: "Ready"}
+    assert not re.search("changed=[1-9]", _leave(site, tmp_path))
+    site.playbook("molecule/base/converge.yml", f"--limit={WORKER}")
+    site.playbook("molecule/kubernetes/converge.yml")
+    eventually(lambda: _ready(site) == {CONTROL_PLANE: "Ready", WORKER: "Ready"}, 120)

@@ -28,6 +28,7 @@ INVENTORY = HERE / "inventory/hosts.yml"
 BUSAN = HERE / "inventory/busan.yml"
 GROUND = HERE / "ground.yml"
 PROVISION = ROOT / "playbooks/provision.yml"
+CLUSTERS = ROOT / "playbooks/clusters.yml"
 
 
 @dataclass(frozen=True)
@@ -455,19 +456,92 @@ def test_an_address_outside_of_its_network_or_taken(seoul: Any, tmp_path: Path) 
 # The next playbook, and the other driver
 
 
-def test_the_next_playbook_makes_a_cluster_of_it(site: Site, eventually: Callable[..., None]) -> None:
-    clusters = ROOT / "playbooks/clusters.yml"
-    good(play(clusters, "--limit", "seoul-cp,localhost"))
+def cluster_is_ready(folder: Path) -> bool:
+    """Whether Seoul's one node is Ready."""
     kubectl = [
         str(ROOT / ".state/bundle/kubernetes/bin/kubectl"),
-        *("--kubeconfig", str(site.folder / "kubeconfig"), "--context", "seoul"),
+        *("--kubeconfig", str(folder / "kubeconfig"), "--context", "seoul"),
     ]
+    done = subprocess.run([*kubectl, "get", "nodes", "--no-headers"], capture_output=True, text=True, check=False)
+    return done.stdout.split()[:2] == ["seoul-cp", "Ready"]
 
-    def ready() -> bool:
-        done = subprocess.run([*kubectl, "get", "nodes", "--no-headers"], capture_output=True, text=True, check=False)
-        return done.stdout.split()[:2] == ["seoul-cp", "Ready"]
 
-    eventually(ready, 120)
+def test_the_next_playbook_makes_a_cluster_of_it(site: Site, eventually: Callable[..., None]) -> None:
+    good(play(CLUSTERS, "--limit", "seoul-cp,localhost"))
+    eventually(lambda: cluster_is_ready(site.folder), 120)
+
+
+def test_a_worker_goes_with_its_server_and_nothing_else(back: None, site: Site, seoul: Any, tmp_path: Path) -> None:
+    (lab_state() / "consoles" / f"{PREFIX}-seoul-4").write_text(console())
+    host = {
+        "ansible_host": f"{NET}.11.13",
+        "provision_openstack_volumes": [{"name": "data", "size_gb": 1}],
+        "provision_openstack_floating_ip": "any",
+    }
+    good(play(GROUND, more=(inventory(tmp_path, "seoul", {"seoul-4": host}),)))
+    theirs = seoul.block_storage.create_volume(name=f"{PREFIX}-seoul-4-theirs", size=1)
+    seoul.block_storage.wait_for_status(theirs, "available", interval=1, wait=30)
+    server = seoul.compute.find_server(f"{PREFIX}-seoul-4", ignore_missing=False)
+    rest = {one.id for one in seoul.compute.servers()} - {server.id}
+
+    def kubectl(*arguments: str, **more: Any) -> str:
+        done = subprocess.run(
+            [
+                str(ROOT / ".state/bundle/kubernetes/bin/kubectl"),
+                *("--kubeconfig", str(site.folder / "kubeconfig"), "--context", "seoul", *arguments),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+            **more,
+        )
+        return done.stdout
+
+    def node(ready: bool) -> None:
+        """Nobody stands in for the server's guest: its node object is all that there is of it."""
+        made = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "seoul-4"}}
+        kubectl("apply", "-f", "-", input=json.dumps(made))
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        status = {"type": "Ready", "status": str(ready), "lastHeartbeatTime": now, "lastTransitionTime": now}
+        patch = json.dumps({"status": {"conditions": [status]}})
+        kubectl("patch", "node", "seoul-4", "--subresource=status", "--type=merge", "--patch", patch)
+
+    def leave() -> Run:
+        return play(ROOT / "playbooks/leave.yml", "--limit", "seoul-cp,localhost", scale_confirm=True)
+
+    try:
+        node(ready=True)
+        seoul.compute.lock_server(server.id)
+        locked = leave()
+        assert locked.code != 0
+        assert f"server {PREFIX}-seoul-4 is locked: unlock it" in locked.error
+        assert "unschedulable" not in kubectl("get", "node", "seoul-4", "-o", "json")
+        seoul.compute.unlock_server(server.id)
+
+        run = good(leave())
+        shown = run.results["Show what is to be removed"]["localhost"]["msg"]
+        assert {line.replace(f"{PREFIX}-", "").rpartition(" ")[0] for line in shown} == {
+            *("lab-seoul: server", "lab-seoul: port", "lab-seoul: volume", "lab-seoul: floating ip")
+        }
+        assert kubectl("get", "nodes", "-o", "name").split() == ["node/seoul-cp"]
+        assert {one.id for one in seoul.compute.servers()} == rest
+        assert [one.name for one in seoul.block_storage.volumes()] == [theirs.name]
+        assert seoul.network.find_port(f"{PREFIX}-seoul-4") is None
+        assert len(list(seoul.network.ips())) == 1
+        assert set(good(leave()).changed.values()) == {0}
+
+        # One that runs somewhere that is not looked at.
+        node(ready=True)
+        unseen = leave()
+        assert unseen.code != 0
+        assert "the node seoul-4" in unseen.error and "provision_openstack_more_clouds" in unseen.error
+        assert "unschedulable" not in kubectl("get", "node", "seoul-4", "-o", "json")
+        # A run that was cut once the server had gone.
+        kubectl("annotate", "node", "seoul-4", "koren.faas/leaving=true")
+        good(leave())
+        assert kubectl("get", "nodes", "-o", "name").split() == ["node/seoul-cp"]
+    finally:
+        seoul.block_storage.delete_volume(theirs.id)
 
 
 def test_hosts_that_are_there_are_taken_as_they_are(site: Site, tmp_path: Path) -> None:

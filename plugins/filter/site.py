@@ -12,6 +12,9 @@ from ansible.errors import AnsibleError
 from ansible_collections.koren.faas.plugins.module_utils.preflight import REGION_VARIABLES
 from jinja2.exceptions import UndefinedError
 
+# The annotation of a node that is drained and whose host is being removed.
+_LEAVING = "koren.faas/leaving"
+
 
 def first_address(cidr: str) -> str:
     """The first host address of a network, ``10.0.0.1`` of ``10.0.0.0/24``; ValueError for what is no CIDR."""
@@ -103,7 +106,11 @@ def site_regions(nodes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]
 
 
 def nodes_that_left(nodes: Iterable[Mapping[str, Any]], stay: Iterable[str]) -> list[dict[str, Any]]:
-    """The nodes of a cluster that are not in ``stay``: name, address, whether ready and whether a control plane."""
+    """The nodes of a cluster that are not in ``stay``.
+
+    Each with its name, its address, whether it is ready, whether the removal of its host has begun, and whether it is a
+    control plane.
+    """
     staying = set(stay)
     return [
         {
@@ -114,6 +121,7 @@ def nodes_that_left(nodes: Iterable[Mapping[str, Any]], stay: Iterable[str]) -> 
             "ready": any(
                 one["type"] == "Ready" and one["status"] == "True" for one in node["status"].get("conditions", [])
             ),
+            "begun": _LEAVING in node["metadata"].get("annotations", {}),
             "control_plane": "node-role.kubernetes.io/control-plane" in node["metadata"].get("labels", {}),
         }
         for node in nodes

@@ -79,13 +79,18 @@ class Cloud:
 
     # Reading
 
-    def look(self, *, prune: bool) -> None:
-        """Read what is there and make the plan."""
+    def look(self, *, prune: bool, leaving: Sequence[str] | None = None) -> None:
+        """Read what is there and make the plan: how to bring all to what is wanted, or how some servers go."""
         with _told(self.name, "reading what is there"):
             self.api: Any = openstack.connect(cloud=self.name)
             self.project = self.api.current_project_id
             self._read()
-            self.plan = planning.plan(self.site, self.wanted, self.found, prune=prune)
+            if leaving is not None:
+                if "volume" in self.found:
+                    self._keep("snapshot", self.api.block_storage.snapshots(details=False))
+                self.plan = planning.departure(self.site, self.wanted, self.found, leaving)
+            else:
+                self.plan = planning.plan(self.site, self.wanted, self.found, prune=prune)
             needed = planning.needs(self.plan.steps)
             if needed:
                 self.plan.errors += planning.exceeded(needed, self._free())

@@ -137,6 +137,21 @@ def plan(site: str, wanted: Thing, found: Mapping[str, Sequence[Thing]], *, prun
     return _Comparison(site, wanted, found).run(prune)
 
 
+def departure(site: str, wanted: Thing, found: Mapping[str, Sequence[Thing]], servers: Iterable[str]) -> Plan:
+    """Compare one cloud with what is left of it once some servers have gone.
+
+    With a server go its floating IPs, ports and volumes, as far as they are the site's and ``wanted`` does not name
+    them: those that are attached to it and, when a run was cut after it removed the server, those that were its own.
+
+    Args:
+        site: name of the site.
+        wanted: as for ``plan``; the servers are not in it any more.
+        found: as for ``plan``, besides ``snapshot``.
+        servers: names of the servers that go.
+    """
+    return _Comparison(site, wanted, found).leave(servers)
+
+
 class _Comparison:
     def __init__(self, site: str, wanted: Thing, found: Mapping[str, Sequence[Thing]]) -> None:
         self.site = site
@@ -185,6 +200,54 @@ class _Comparison:
         return self.out
 
     # What is not wanted any more
+
+    def leave(self, servers: Iterable[str]) -> Plan:
+        for name in servers:
+            self._leave(name)
+        self.out.steps.sort(key=lambda step: -KINDS.index(step.kind))
+        return self.out
+
+    def _leave(self, name: str) -> None:
+        server = self.own["server"].get(name)
+        if server is None:
+            self._not_of_others("server", name)
+        elif server.get("is_locked"):
+            self._error(f"server {name} is locked: unlock it (openstack server unlock {server['id']})")
+        server_id = server["id"] if server is not None else None
+        ports = self._left_of(name, server_id, "port")
+        volumes = self._left_of(name, server_id, "volume")
+        for volume in volumes:
+            snapshots = sorted(s["id"] for s in self.found.get("snapshot", ()) if s["volume_id"] == volume["id"])
+            if snapshots:
+                self._error(
+                    f"volume {volume['name']} has snapshots ({', '.join(snapshots)}), and can't go before them:"
+                    " remove them"
+                )
+        held = {port["id"] for port in ports} | {
+            port["id"] for port in self.found.get("port", ()) if server_id and port.get("device_id") == server_id
+        }
+        addresses = [address for address in self.own["floating_ip"].values() if address.get("port_id") in held]
+        for kind, things in (
+            ("server", [server] if server is not None else []),
+            ("port", ports),
+            ("volume", volumes),
+            ("floating_ip", addresses),
+        ):
+            for thing in things:
+                called = str(thing["floating_ip_address"] if kind == "floating_ip" else thing["name"])
+                self._step(kind, "delete", called, before={"there": True}, found=thing)
+
+    def _left_of(self, server: str, server_id: str | None, kind: str) -> list[Thing]:
+        """The ports or volumes that go with a server: its own, as long as no other has them."""
+        keep = {str(one["name"]) for other in self.wanted.get("servers", ()) for one in other[f"{kind}s"]}
+        out = []
+        for name, thing in sorted(self.own[kind].items()):
+            holders = [one["server_id"] for one in thing.get("attachments") or ()]
+            holders += [thing["device_id"]] if thing.get("device_id") else []
+            its_own = holders == [server_id] if holders else f"{name}-".startswith(f"{server}-")
+            if its_own and name not in keep:
+                out.append(thing)
+        return out
 
     def _surplus(self, keep: Mapping[str, set[str]], prune: bool) -> None:
         for kind in reversed(KINDS):
@@ -492,14 +555,18 @@ class _Comparison:
         found: Thing | None = None,
     ) -> None:
         if verb == "create" and kind in _NAMED:
-            others = [t for t in self.found.get(kind, ()) if t["name"] == name and t["id"] != (found or {}).get("id")]
-            if others:
-                self._error(
-                    f"{kind.replace('_', ' ')} {name} is there and not of this site"
-                    f" ({', '.join(sorted(str(t['id']) for t in others))}): rename or remove it, or give the site"
-                    " another site_name"
-                )
+            self._not_of_others(kind, name, but=(found or {}).get("id"))
         self.out.steps.append(Step(kind, verb, name, before or {}, after or {}, wanted or {}, found or {}))
+
+    def _not_of_others(self, kind: str, name: str, but: str | None = None) -> None:
+        """Note an error when something that is not the site's has the name."""
+        others = [t for t in self.found.get(kind, ()) if t["name"] == name and t["id"] != but]
+        if others:
+            self._error(
+                f"{kind.replace('_', ' ')} {name} is there and not of this site"
+                f" ({', '.join(sorted(str(t['id']) for t in others))}): rename or remove it, or give the site"
+                " another site_name"
+            )
 
     def _error(self, text: str) -> None:
         if text not in self.out.errors:

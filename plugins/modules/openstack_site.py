@@ -22,6 +22,12 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  leaving:
+    description:
+      - Names of servers that I(clouds) does not have any more. With C(state=absent) just they are removed, with the
+        floating IPs, ports and volumes that are the site's and theirs.
+    type: list
+    elements: str
   clouds:
     description:
       - What the site is to have, by cloud, as the filter P(koren.faas.openstack_clouds#filter) makes it.
@@ -112,6 +118,13 @@ EXAMPLES = r"""
       - cloud: koren-seoul
         key_pair: koren-trial
   check_mode: true
+
+- name: Remove one server and what is its own
+  koren.faas.openstack_site:
+    site: trial
+    state: absent
+    clouds: "{{ groups['site'] | map('extract', hostvars) | koren.faas.openstack_clouds(groups, settings) }}"
+    leaving: [koren-trial-seoul-w1]
 """
 
 RETURN = r"""
@@ -247,6 +260,7 @@ def main() -> None:
                     **dict.fromkeys(_LISTS, dicts),
                 },
             },
+            "leaving": {"type": "list", "elements": "str"},
             "prune": {"type": "bool", "default": False},
             "known_hosts": {"type": "path"},
             "timeout_s": {"type": "int", "default": 300},
@@ -258,10 +272,13 @@ def main() -> None:
     params = module.params
     absent = params["state"] == "absent"
     nothing: dict[str, Any] = {name: [] for name in _LISTS}
-    wanted = [cloud | nothing | {"whole": True} if absent else cloud for cloud in params["clouds"]]
+    leaving = params["leaving"]
+    if leaving is not None and not absent:
+        module.fail_json(msg="leaving names what is removed: it needs state=absent")
+    wanted = [cloud | nothing | {"whole": True} if absent and leaving is None else cloud for cloud in params["clouds"]]
     clouds = [Cloud(params["site"], cloud, params["timeout_s"]) for cloud in wanted]
 
-    errors = _in_each(clouds, lambda cloud: cloud.look(prune=absent or params["prune"]))
+    errors = _in_each(clouds, lambda cloud: cloud.look(prune=absent or params["prune"], leaving=leaving))
     errors += [error for cloud in clouds for error in cloud.plan.errors]
     if errors:
         module.fail_json(

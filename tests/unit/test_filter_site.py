@@ -81,9 +81,12 @@ def test_only_nodes_that_do_not_stay_have_left() -> None:
         node("w2", "Unknown"),
     ]
     assert nodes_that_left(nodes, ["cp", "w1", "new"]) == [
-        {"name": "w2", "address": "10.0.0.2", "ready": False, "control_plane": False}
+        {"name": "w2", "address": "10.0.0.2", "ready": False, "begun": False, "control_plane": False}
     ]
     assert nodes_that_left(nodes, ["w1", "w2"])[0]["control_plane"]
+    # A run was cut while it removed the host.
+    nodes[1]["metadata"]["annotations"] = {"koren.faas/leaving": "true"}
+    assert [node["begun"] for node in nodes_that_left(nodes, ["cp"])] == [True, False]
 
 
 def test_of_a_components_versions_the_one_in_use_and_the_one_before_stay() -> None:

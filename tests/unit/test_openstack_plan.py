@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from ansible_collections.koren.faas.plugins.module_utils.openstack_plan import (
     console_key,
+    departure,
     exceeded,
     known_servers,
     mark,
@@ -205,3 +206,81 @@ def test_a_replaced_server_replaces_its_line_and_no_other() -> None:
     after = merge_known_hosts(before, [new])
     assert after == f"10.0.0.10 ssh-ed25519 new s2\n10.0.0.100 {KEY} other\n"
     assert known_servers(after)["10.0.0.10"] == ("ssh-ed25519 new", "s2")
+
+
+OURS = {"metadata": {"koren_site": "s"}}
+
+
+def leaving(**other: Any) -> dict[str, Any]:
+    """A cloud with the host w1 besides, which has a port, a floating IP and a volume, and with things of others."""
+    own = {"description": mark("s")}
+    kinds = found()
+    attached = {"attachments": [{"server_id": "s2"}]}
+    return kinds | {
+        "server": [*kinds["server"], there(id="s2", name="koren-s-w1"), there(id="s3", name="koren-s-w1-b")],
+        "port": [
+            *kinds["port"],
+            {"id": "p2", "name": "koren-s-w1", "device_id": "s2", **own},
+            {"id": "p3", "name": "koren-s-w1-b", "device_id": "s3", **own},
+            {"id": "p4", "name": "koren-s-w1-given", "device_id": "s2", "description": ""},
+        ],
+        "volume": [
+            {"id": "v2", "name": "koren-s-w1-data", **attached, **OURS},
+            {"id": "v3", "name": "koren-s-w1-b-data", "attachments": [{"server_id": "s3"}], **OURS},
+            {"id": "v4", "name": "koren-s-w1-mine", "metadata": {}, **attached},
+        ],
+        "floating_ip": [
+            {"id": "f2", "floating_ip_address": "203.0.113.2", "port_id": "p2", **own},
+            {"id": "f3", "floating_ip_address": "203.0.113.3", "port_id": "p2", "description": ""},
+        ],
+    } | other
+
+
+def gone(have: dict[str, Any], *names: str, want: dict[str, Any] | None = None) -> list[str]:
+    made = departure("s", want or wanted(server()), have, names)
+    assert made.errors == []
+    return [str(step) for step in made.steps]
+
+
+def test_with_a_server_goes_what_is_its_own_and_nothing_else() -> None:
+    assert gone(leaving(), "koren-s-w1") == [
+        "delete floating ip 203.0.113.2",
+        "delete server koren-s-w1",
+        "delete volume koren-s-w1-data",
+        "delete port koren-s-w1",
+    ]
+    assert gone(leaving()) == []
+    assert gone(leaving(), "koren-s-w9") == []
+
+
+def test_a_removal_that_was_cut_goes_on_where_it_ended() -> None:
+    have = leaving()
+    have["server"] = [one for one in have["server"] if one["id"] != "s2"]
+    for one in have["port"]:
+        one["device_id"] = "" if one["device_id"] == "s2" else one["device_id"]
+    have["volume"][0]["attachments"] = []
+    left = ["delete floating ip 203.0.113.2", "delete volume koren-s-w1-data", "delete port koren-s-w1"]
+    assert gone(have, "koren-s-w1") == left
+    have["floating_ip"], have["volume"] = [], have["volume"][1:]
+    assert gone(have, "koren-s-w1") == left[-1:]
+
+
+def test_what_another_host_of_the_inventory_is_to_have_stays() -> None:
+    have = leaving()
+    have["volume"][0]["attachments"] = []
+    port = {"name": "koren-s-w1-data", "network": "koren-s-seoul", "address": "10.0.0.12", "security_groups": ["g"]}
+    other = server(host="w1-data", name="koren-s-w1-data", ports=[port], volumes=[{"name": "koren-s-w1-data"}])
+    assert "delete volume koren-s-w1-data" not in gone(have, "koren-s-w1", want=wanted(server(), other))
+
+
+@pytest.mark.parametrize(
+    ("have", "words"),
+    [
+        ({"server": [there(id="s2", name="koren-s-w1", is_locked=True)]}, "is locked: unlock it (openstack server"),
+        ({"server": [there(id="s9", name="koren-s-w1", metadata={})]}, "is there and not of this site (s9)"),
+        ({"snapshot": [{"id": "t1", "volume_id": "v2"}]}, "volume koren-s-w1-data has snapshots (t1)"),
+    ],
+)
+def test_what_can_not_be_removed_is_told_before(have: dict[str, Any], words: str) -> None:
+    (error,) = departure("s", wanted(server()), leaving(**have), ["koren-s-w1"]).errors
+    assert words in error
