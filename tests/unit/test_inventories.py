@@ -66,14 +66,24 @@ FLOWS = f"{{'flows': {FLOWS}, 'routes': host_base_routes}}"
 def two_edges(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What hosts of a site of the centre, Seoul and Jeju know, by group."""
     known = "{'names': host_base_names, 'bridges': mosquitto_bridges | map(attribute='name'),"
-    known += " 'own_disk': kubernetes_control_plane_image_collection}"
+    known += " 'own_disk': kubernetes_control_plane_image_collection,"
+    known += " 'cameras': console_cameras | map(attribute='id')}"
     cameras = "detector_cameras | map(attribute='id')"
     expressions = {"control_planes": known, "hpc": cameras, "nfv_gateways": FLOWS}
     return templated(expressions, ["central", "seoul", "jeju"], tmp_path_factory.mktemp("two"))
 
 
+def given(state: Path, edges: list[str]) -> None:
+    """What people put into the site's state: the accounts of the regions and the login of the cameras."""
+    keys = ("consumer_key", "consumer_secret", "access_token", "access_token_secret")
+    files = [f"twitter-{edge}/{key}" for edge in edges for key in keys]
+    for file in [*files, "cameras/user", "cameras/password"]:
+        (state / "given" / file).parent.mkdir(parents=True, exist_ok=True)
+        (state / "given" / file).write_text("known\n")
+
+
 @pytest.mark.parametrize("edges", [EDGES, *([edge] for edge in EDGES)], ids=",".join)
-def test_the_centre_and_edges_are_a_site_that_the_preflight_passes(edges: list[str]) -> None:
+def test_the_centre_and_edges_are_a_site_that_the_preflight_passes(edges: list[str], tmp_path: Path) -> None:
     regions = ["central", *edges]
     inventory = InventoryManager(loader=DataLoader(), sources=[str(KOREN / region) for region in regions])
 
@@ -90,9 +100,42 @@ def test_the_centre_and_edges_are_a_site_that_the_preflight_passes(edges: list[s
     assert members("workers") == {f"{region}-w1" for region in edges}
     assert members("kubernetes_nodes") == members("control_planes") | members("workers")
 
-    machine = ["-e", "preflight_memory_mb=1", "-e", "preflight_disk_gb=0"]
+    given(tmp_path, edges)
+    machine = ["-e", "preflight_memory_mb=1", "-e", "preflight_disk_gb=0", "-e", f"site_dir={tmp_path}"]
     # The strictest look: with hosts on this machine, each address is compared with its network too.
     run("ansible-playbook", "playbooks/preflight.yml", "-e", "site_driver=podman", *machine, regions=regions)
+
+
+def test_accounts_and_logins_that_miss_are_told_before_anything_is_changed(tmp_path: Path) -> None:
+    edges = ["seoul", "jeju"]
+    given(tmp_path, edges)
+    run("ansible-playbook", "playbooks/preflight.yml", "-e", f"site_dir={tmp_path}", regions=["central", *edges])
+    (tmp_path / "given/twitter-jeju/access_token").unlink()
+    (tmp_path / "given/cameras/password").unlink()
+    told = run(
+        *("ansible-playbook", "site.yml", "-e", f"site_dir={tmp_path}"), regions=["central", *edges], ok=False
+    )
+    told = " ".join(told.split())
+    assert f"report-incident needs secret_files for jeju: {tmp_path}/given/twitter-jeju/access_token (it is" in told
+    assert "detector_rtsp_password of hpc-1 has no value:" in told and f"{tmp_path}/given/cameras/password" in told
+    assert "for seoul" not in told and "detector_rtsp_user" not in told
+    assert "changed=0" in told and [path.name for path in tmp_path.iterdir()] == ["given"]
+
+
+def test_a_reset_keeps_what_was_given(tmp_path: Path) -> None:
+    reset = ["playbooks/reset.yml", "-e", "reset_confirm=yes", "-e", "site_driver=existing"]
+    reset += ["-e", f"site_dir={tmp_path}"]
+    given(tmp_path, ["seoul"])
+    before = sorted((tmp_path / "given").rglob("*"))
+    (tmp_path / "secrets").mkdir()
+    for name in ("kubeconfig", ".hidden", "secrets/cctv"):
+        (tmp_path / name).touch()
+    assert "given" in run("ansible-playbook", *reset, regions=["central", "seoul"])
+    assert [path.name for path in tmp_path.iterdir()] == ["given"]
+    assert sorted((tmp_path / "given").rglob("*")) == before
+    (tmp_path / "given").rename(tmp_path.with_name("aside"))
+    run("ansible-playbook", *reset, regions=["central", "seoul"])
+    assert not tmp_path.exists()
 
 
 def test_each_region_has_its_own_ranges_and_nothing_of_the_local_site(tmp_path: Path) -> None:
@@ -121,7 +164,7 @@ def test_what_hosts_know_of_each_other_follows_the_regions(two_edges: dict[str, 
     assert shown["central-cp"]["bridges"] == ["jeju", "seoul"]
     assert shown["jeju-cp"]["bridges"] == ["central"]
     assert all(host["own_disk"] for host in shown.values())
-    assert two_edges["hpc"]["hpc-1"] == ["cctv-jeju-01", "cctv-seoul-01"]
+    assert shown["central-cp"]["cameras"] == two_edges["hpc"]["hpc-1"] == ["cctv-jeju-01", "cctv-seoul-01"]
 
 
 def test_what_passes_a_gateway_follows_the_regions(two_edges: dict[str, dict[str, Any]], tmp_path: Path) -> None:
