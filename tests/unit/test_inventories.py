@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 
 REPO = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -112,9 +114,7 @@ def test_accounts_and_logins_that_miss_are_told_before_anything_is_changed(tmp_p
     run("ansible-playbook", "playbooks/preflight.yml", "-e", f"site_dir={tmp_path}", regions=["central", *edges])
     (tmp_path / "given/twitter-jeju/access_token").unlink()
     (tmp_path / "given/cameras/password").unlink()
-    told = run(
-        *("ansible-playbook", "site.yml", "-e", f"site_dir={tmp_path}"), regions=["central", *edges], ok=False
-    )
+    told = run(*("ansible-playbook", "site.yml", "-e", f"site_dir={tmp_path}"), regions=["central", *edges], ok=False)
     told = " ".join(told.split())
     assert f"report-incident needs secret_files for jeju: {tmp_path}/given/twitter-jeju/access_token (it is" in told
     assert "detector_rtsp_password of hpc-1 has no value:" in told and f"{tmp_path}/given/cameras/password" in told
@@ -177,6 +177,30 @@ def test_what_passes_a_gateway_follows_the_regions(two_edges: dict[str, dict[str
     assert flows["events-to-centre"]["in"] == [{"from": ["10.80.11.10", "10.80.17.10"], "to": ["10.80.10.10"]}]
     assert flows["cameras-of-regions"]["out"][0]["from"] == ["10.80.10.20"]
     assert "posts-to-the-world" in {flow["name"] for flow in shown[2]["jeju-gw"]["flows"]}
+
+
+@pytest.mark.parametrize("folder", ["/root/koren/.state/local", "/srv" * 19, "/srv" * 25, "/" + "나" * 30])
+def test_sockets_of_open_connections_have_paths_that_the_system_allows(folder: str) -> None:
+    said = yaml.safe_load((LOCAL / "all/site.yml").read_text(encoding="utf-8"))["ansible_control_path_dir"]
+    shown = Templar(loader=DataLoader(), variables={"site_dir": folder}).template(trust_as_template(said))
+    # Ansible adds 11 bytes, SSH 17 while it makes one, and 107 is the most.
+    assert len(shown.encode()) + 11 + 17 <= 107
+    assert shown == f"{folder}/ssh" or (len(folder.encode()) > 75 and shown.startswith("~/.ssh/koren-"))
+
+
+def test_open_connections_of_a_site_are_in_its_own_folder(tmp_path: Path) -> None:
+    playbook = tmp_path / "state.yml"
+    playbook.write_text("[{hosts: localhost, gather_facts: false, roles: [koren.faas.site_state]}]")
+    # Folders of pytest may be too deep for a socket.
+    with tempfile.TemporaryDirectory(dir="/tmp") as state:
+        run("ansible-playbook", str(playbook), "-e", f"site_dir={state}", regions=["central", "seoul"])
+        paths = []
+        for host in ("central-cp", "seoul-cp"):
+            ssh = ["ssh", "-F", f"{state}/ssh_config", "-G", host]
+            told = subprocess.run(ssh, capture_output=True, text=True, check=True).stdout.splitlines()
+            paths += [line.split()[1] for line in told if line.startswith("controlpath ")]
+        assert len(set(paths)) == 2 and {str(Path(path).parent) for path in paths} == {f"{state}/ssh"}
+        assert Path(state, "ssh").stat().st_mode & 0o777 == 0o700
 
 
 def test_what_is_not_about_the_local_site_is_shared() -> None:
