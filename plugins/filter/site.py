@@ -31,6 +31,7 @@ def preflight_host(host: Mapping[str, Any], logins: bool = True) -> dict[str, An
     shown: dict[str, Callable[[Any], str]] = dict.fromkeys(
         ("ansible_host", "backbone_address", "host_base_package_set", "region_name", *REGION_VARIABLES), str
     )
+    shown["host_base_ntp_servers"] = lambda value: ", ".join(map(str, value))
     variables, failed = {}, {}
     # The cameras may be made of other hosts' variables, which can't be read from here.
     if logins and "detector_cameras" in host:

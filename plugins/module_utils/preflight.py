@@ -102,6 +102,12 @@ def check_inventory(
                 f"host_base_package_set of {name}: the bundle has no packages {chosen!r}; "
                 f"use one of: {', '.join(sorted(package_sets))}, or add bundle/apt/{chosen}.txt"
             )
+    # Containers have the machine's clock.
+    if driver != "podman" and not any(host.variables.get("host_base_ntp_servers") for host in hosts):
+        errors.append(
+            "host_base_ntp_servers is set for no host: the site's clock would run free, and social networks refuse "
+            "what is signed with a wrong time; name NTP servers that the centre's gateway host reaches"
+        )
     return errors + _check_camera_logins(hosts)
 
 

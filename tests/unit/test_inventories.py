@@ -61,7 +61,8 @@ def templated(expressions: dict[str, str], regions: list[str], folder: Path) -> 
 FLOWS = "nfv_gateway_flows | koren.faas.nfv_flows(groups | koren.faas.nfv_inventory(hostvars),"
 FLOWS += " nfv_gateway_places, ['events', 'bulk', 'rest'])"
 FLOWS += " | koren.faas.nfv_gateway_flows(region_lan_cidr, [ansible_host, backbone_address])"
-FLOWS = f"{{'flows': {FLOWS}, 'routes': host_base_routes}}"
+CLOCK = f"lookup('ansible.builtin.template', '{REPO}/roles/host_base/templates/chrony.conf.j2')"
+FLOWS = f"{{'flows': {FLOWS}, 'routes': host_base_routes, 'clock': {CLOCK}}}"
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +166,17 @@ def test_what_hosts_know_of_each_other_follows_the_regions(two_edges: dict[str, 
     assert shown["jeju-cp"]["bridges"] == ["central"]
     assert all(host["own_disk"] for host in shown.values())
     assert shown["central-cp"]["cameras"] == two_edges["hpc"]["hpc-1"] == ["cctv-jeju-01", "cctv-seoul-01"]
+
+
+def test_the_centres_gateway_asks_the_world_for_the_time_and_all_others_ask_it(
+    two_edges: dict[str, dict[str, Any]],
+) -> None:
+    asked = {
+        host: [line.split()[1] for line in shown["clock"].splitlines() if line.startswith("server ")]
+        for host, shown in two_edges["nfv_gateways"].items()
+    }
+    assert asked["seoul-gw"] == asked["jeju-gw"] == ["10.80.0.10"]
+    assert asked["central-gw"] and "10.80.0.10" not in asked["central-gw"]
 
 
 def test_what_passes_a_gateway_follows_the_regions(two_edges: dict[str, dict[str, Any]], tmp_path: Path) -> None:

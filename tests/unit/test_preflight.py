@@ -53,6 +53,15 @@ INVENTORY: dict[str, Any] = {
     "hosts": CENTRAL + SEOUL,
     "package_sets": ["base"],
 }
+# Hosts that are no containers on this machine.
+CLOUD: dict[str, Any] = {
+    "driver": "cloud",
+    "drivers": ["cloud"],
+    "hosts": [
+        host("central-gw", "central", 2, "nfv_gateways", host_base_ntp_servers="ntp.example"),
+        *(CENTRAL[1], *SEOUL),
+    ],
+}
 MACHINE: dict[str, Any] = {
     "uid": 0,
     "become": False,
@@ -77,7 +86,7 @@ def test_a_good_inventory_and_machine_pass() -> None:
     [
         ({"site_name": "My Site"}, ["site_name", "'My Site'", "lower case"]),
         ({"site_name": "local-two"}, ["site_name", "'local-two'", "letters and digits"]),
-        ({"driver": "vmware"}, ["site_driver", "'vmware'", "podman"]),
+        (CLOUD | {"driver": "vmware", "drivers": ["podman"]}, ["site_driver", "'vmware'", "podman"]),
         ({"hosts": SEOUL}, ["region_name", "'central'", "another -i"]),
         ({"hosts": [*CENTRAL, SEOUL_GATEWAY]}, ["'seoul'", "control_planes", "add one"]),
         ({"hosts": [*CENTRAL, SEOUL[1]]}, ["'seoul'", "nfv_gateways", "add one"]),
@@ -105,7 +114,7 @@ def test_a_good_inventory_and_machine_pass() -> None:
         ),
         ({"hosts": [*CENTRAL, *SEOUL, host("Seoul_W", "seoul", 12)]}, ["host", "'Seoul_W'", "DNS label"]),
         (
-            {"backbone_cidr": "10.90.10.128/25", "driver": "cloud", "drivers": ["cloud"]},
+            {"backbone_cidr": "10.90.10.128/25", **CLOUD},
             ["site_backbone_cidr (10.90.10.128/25) overlaps region_lan_cidr of central (10.90.10.0/24)"],
         ),
         ({"backbone_cidr": "10.90.0.1/24"}, ["site_backbone_cidr", "'10.90.0.1/24'", "no CIDR"]),
@@ -183,8 +192,12 @@ def test_files_that_people_put_there_are_looked_for_and_others_are_not(tmp_path:
 
 def test_where_a_cloud_gives_addresses_they_are_not_compared_with_the_networks() -> None:
     elsewhere = host("seoul-w", "seoul", 9, ansible_host="seoul-w.example.net")
-    change = {"hosts": [*CENTRAL, *SEOUL, elsewhere], "driver": "cloud", "drivers": ["cloud"]}
-    assert check_inventory(**(INVENTORY | change)) == []
+    assert check_inventory(**(INVENTORY | CLOUD | {"hosts": [*CLOUD["hosts"], elsewhere]})) == []
+
+
+def test_where_hosts_have_clocks_of_their_own_somebody_must_tell_the_time() -> None:
+    (error,) = check_inventory(**(INVENTORY | CLOUD | {"hosts": [*CENTRAL, *SEOUL]}))
+    assert all(word in error for word in ("host_base_ntp_servers", "signed with a wrong time", "name NTP servers"))
 
 
 @pytest.mark.parametrize(
