@@ -19,10 +19,9 @@ REPO = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 KOREN = REPO / "inventories" / "koren"
 LOCAL = REPO / "inventories" / "local" / "group_vars"
+COMMON = REPO / "inventories" / "common" / "group_vars"
 EDGES = sorted(path.name for path in KOREN.iterdir() if path.name != "central")
 NUMBERS = {"central": 10, "seoul": 11, "busan": 12, "suwon": 13, "daejeon": 14, "daegu": 15, "gwangju": 16, "jeju": 17}
-# What is about the local site: its cameras, its social server and the accounts there, its detector.
-ABOUT_LOCAL = {"cctv.yml", "edges.yml", "hpc.yml", "sns.yml"}
 
 
 def run(program: str, *arguments: str, regions: list[str], ok: bool = True) -> str:
@@ -193,7 +192,7 @@ def test_what_passes_a_gateway_follows_the_regions(two_edges: dict[str, dict[str
 
 @pytest.mark.parametrize("folder", ["/root/koren/.state/local", "/srv" * 19, "/srv" * 25, "/" + "나" * 30])
 def test_sockets_of_open_connections_have_paths_that_the_system_allows(folder: str) -> None:
-    said = yaml.safe_load((LOCAL / "all/site.yml").read_text(encoding="utf-8"))["ansible_control_path_dir"]
+    said = yaml.safe_load((COMMON / "all/site.yml").read_text(encoding="utf-8"))["ansible_control_path_dir"]
     shown = Templar(loader=DataLoader(), variables={"site_dir": folder}).template(trust_as_template(said))
     # Ansible adds 11 bytes, SSH 17 while it makes one, and 107 is the most.
     assert len(shown.encode()) + 11 + 17 <= 107
@@ -215,8 +214,10 @@ def test_open_connections_of_a_site_are_in_its_own_folder(tmp_path: Path) -> Non
         assert Path(state, "ssh").stat().st_mode & 0o777 == 0o700
 
 
-def test_what_is_not_about_the_local_site_is_shared() -> None:
-    shared = {path.resolve() for path in KOREN.glob("*/group_vars/**/*")}
-    missing = {path.name for path in LOCAL.iterdir() if path.resolve() not in shared} - ABOUT_LOCAL
-    assert not missing, f"link them in {KOREN}/central/group_vars, or name them in ABOUT_LOCAL: {missing}"
-    assert not [path for path in KOREN.rglob("*") if path.is_symlink() and not path.exists()]
+def test_what_sites_have_in_common_is_in_each_of_them() -> None:
+    links = {site: [path for path in site.rglob("*") if path.is_symlink()] for site in (LOCAL, KOREN)}
+    for site, found in links.items():
+        led_to = {path.resolve() for path in found}
+        missing = {path.name for path in COMMON.iterdir()} - {path.name for path in led_to if path.parent == COMMON}
+        assert not missing, f"link them in {site}: {missing}"
+        assert not [path for path in found if not path.exists() or COMMON not in path.resolve().parents]
