@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleError
-from ansible_collections.koren.faas.plugins.module_utils.preflight import REGION_VARIABLES
+from ansible_collections.koren.faas.plugins.module_utils.preflight import CAMERA_LOGIN, REGION_VARIABLES
 from jinja2.exceptions import UndefinedError
 
 # The annotation of a node that is drained and whose host is being removed.
@@ -26,21 +26,51 @@ def region_network(host: Mapping[str, Any]) -> dict[str, str]:
     return {"name": str(host["region_name"]), "cidr": str(host["region_lan_cidr"])}
 
 
-def preflight_host(host: Mapping[str, Any]) -> dict[str, Any]:
-    """What the preflight looks at of a host; a variable without a value is kept with the reason."""
+def preflight_host(host: Mapping[str, Any], logins: bool = True) -> dict[str, Any]:
+    """What the preflight looks at of a host; a variable without a value is kept with the reason.
+
+    ``logins`` says whether the login of cameras is looked at: where the run makes it, to read it would make it.
+    """
+    shown: dict[str, Callable[[Any], str]] = dict.fromkeys(
+        ("ansible_host", "backbone_address", "host_base_package_set", "region_name", *REGION_VARIABLES), str
+    )
+    shown["host_base_ntp_servers"] = lambda value: ", ".join(map(str, value))
     variables, failed = {}, {}
-    for name in ("ansible_host", "backbone_address", "host_base_package_set", "region_name", *REGION_VARIABLES):
+    # The cameras may be made of other hosts' variables, which can't be read from here.
+    if logins and "detector_cameras" in host:
+        variables["detector_cameras"] = "set"
+        # Of a login only whether it is there: what modules are told can be in logs.
+        shown |= dict.fromkeys(CAMERA_LOGIN, lambda value: "set" if str(value) else "")
+    for name, show in shown.items():
         if name not in host:
             continue
         try:
-            variables[name] = str(host[name])
+            variables[name] = show(host[name])
         except (AnsibleError, UndefinedError) as error:
-            failed[name] = str(error).splitlines()[0].rstrip(".")
+            reason = str(error).splitlines()[0].partition(" Use -vvvvv")[0]
+            failed[name] = reason.removeprefix("A captured exception marker was tripped: ").rstrip(".")
     return {
         "name": str(host["inventory_hostname"]),
         "groups": [str(group) for group in host["group_names"]],
         "variables": variables,
         "failed": failed,
+    }
+
+
+def preflight_function(function: Mapping[str, Any]) -> dict[str, Any]:
+    """What the preflight looks at of an entry of the list of functions: nothing of what its secrets contain."""
+    secrets = function.get("secrets") or {}
+    files = function.get("secret_files") or {}
+    reports = str(function["source"]).rstrip("/").rpartition("/")[2] == "report-incident"
+    return {
+        "name": str(function["name"]),
+        "regions": [str(region) for region in function.get("regions") or []],
+        "keys": {
+            str(name): [str(key) for part in (secrets, files) for key in part.get(name) or {}]
+            for name in {**secrets, **files}
+        },
+        "files": {str(name): {str(key): str(path) for key, path in one.items()} for name, one in files.items()},
+        "provider": {str(name): str(one["provider"]) for name, one in secrets.items() if reports and "provider" in one},
     }
 
 
@@ -139,6 +169,7 @@ class FilterModule:
             "merge_kubeconfig": merge_kubeconfig,
             "nodes_that_left": nodes_that_left,
             "older_versions": older_versions,
+            "preflight_function": preflight_function,
             "preflight_host": preflight_host,
             "region_network": region_network,
             "region_route": region_route,

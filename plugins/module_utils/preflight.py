@@ -9,10 +9,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 CENTRE = "central"
 REGION_CIDRS = ("region_lan_cidr", "region_pod_cidr", "region_service_cidr")
 REGION_VARIABLES = (*REGION_CIDRS, "region_lan_gateway")
+CAMERA_LOGIN = ("detector_rtsp_user", "detector_rtsp_password")
+# What the function that reports incidents needs to know of an account, by the network that it is on.
+ACCOUNT_KEYS = {
+    "bluesky": ("url", "handle", "password"),
+    "mastodon": ("url", "access_token"),
+    "twitter": ("consumer_key", "consumer_secret", "access_token", "access_token_secret"),
+}
+# Folders of the site's state whose files the run makes itself. What people put there is in others.
+MADE_FOLDERS = ("pki", "secrets")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # What hosts and clusters use of the kernel, by the option that a kernel's configuration has for it.
 _KERNEL_OPTIONS = {
@@ -40,6 +50,21 @@ class Host:
     def region(self) -> str:
         """Name of its region; empty for a host on the backbone."""
         return self.variables.get("region_name", "")
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of the inventory's list: what its secrets are made of, without their contents.
+
+    ``keys`` has the names of each secret's files, ``files`` those that are on the controller with their paths, and
+    ``provider`` the social network of each secret that is an account of the function that reports incidents.
+    """
+
+    name: str
+    regions: Sequence[str]
+    keys: Mapping[str, Sequence[str]]
+    files: Mapping[str, Mapping[str, str]]
+    provider: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -77,7 +102,78 @@ def check_inventory(
                 f"host_base_package_set of {name}: the bundle has no packages {chosen!r}; "
                 f"use one of: {', '.join(sorted(package_sets))}, or add bundle/apt/{chosen}.txt"
             )
+    # Containers have the machine's clock.
+    if driver != "podman" and not any(host.variables.get("host_base_ntp_servers") for host in hosts):
+        errors.append(
+            "host_base_ntp_servers is set for no host: the site's clock would run free, and social networks refuse "
+            "what is signed with a wrong time; name NTP servers that the centre's gateway host reaches"
+        )
+    return errors + _check_camera_logins(hosts)
+
+
+def _check_camera_logins(hosts: Sequence[Host]) -> list[str]:
+    """Hosts that follow cameras without a login, or with half of one; with an empty user name cameras ask for none."""
+    errors = []
+    for host in hosts:
+        user, password = CAMERA_LOGIN
+        if "detector_cameras" not in host.variables or user in host.failed or password in host.failed:
+            continue
+        if user not in host.variables:
+            errors.append(
+                f"{user} of {host.name} is not set; set it and {password} to the cameras' login, "
+                "or set it to '' where cameras ask for none"
+            )
+        elif host.variables[user] and not host.variables.get(password):
+            errors.append(f"{password} of {host.name} is not set, {user} is; set it to the cameras' password")
     return errors
+
+
+def check_functions(functions: Iterable[Function], hosts: Sequence[Host], folder: Path) -> list[str]:
+    """Accounts that are not described in full, and files of secrets that people put below ``folder`` and that miss."""
+    edges = sorted({host.region for host in hosts if host.region} - {CENTRE})
+    errors = []
+    for function in functions:
+        for secret, provider in function.provider.items():
+            if provider not in ACCOUNT_KEYS:
+                errors.append(
+                    f"functions_list: {function.name}: provider of secret {secret} is {provider!r}; "
+                    f"use one of: {', '.join(sorted(ACCOUNT_KEYS))}"
+                )
+                continue
+            missing = [key for key in ACCOUNT_KEYS[provider] if key not in function.keys[secret]]
+            if missing:
+                errors.append(
+                    f"functions_list: {function.name}: secret {secret} is an account of {provider} "
+                    f"and has no {', '.join(missing)}; add what misses to secret_files"
+                )
+        for region in function.regions or edges:
+            missing = [
+                f"{path} ({reason})"
+                for files in function.files.values()
+                for path in (_given(folder, file.replace("{region}", region)) for file in files.values())
+                if path and (reason := _unreadable(path))
+            ]
+            if missing:
+                errors.append(
+                    f"functions_list: {function.name} needs secret_files for {region}: {', '.join(missing)}; "
+                    "put the key of the region's account into each"
+                )
+    return errors
+
+
+def _given(folder: Path, file: str) -> Path | None:
+    """The path of a file that people put there; None for one that the run makes."""
+    return None if Path(file).parts[:1] in [(name,) for name in MADE_FOLDERS] else folder / file
+
+
+def _unreadable(path: Path) -> str:
+    """Why a file tells nothing; empty when it does."""
+    try:
+        return "" if path.read_bytes().strip() else "it is empty"
+    except FileNotFoundError:
+        return "it is not there"
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def _values(hosts: Iterable[Host], variable: str) -> dict[str, str]:
@@ -111,7 +207,8 @@ def _check_variables(hosts: Sequence[Host]) -> list[str]:
             if name not in host.variables and name not in host.failed:
                 missing[name, "is not set; set it in the region's or the host's variables"].append(host.name)
         for name, reason in host.failed.items():
-            missing[name, f"has no value: {reason}; set what it is made of"].append(host.name)
+            remedy = "put the cameras' login there" if name in CAMERA_LOGIN else "set what it is made of"
+            missing[name, f"has no value: {reason}; {remedy}"].append(host.name)
     return [f"{name} of {', '.join(names)} {what}" for (name, what), names in missing.items()]
 
 

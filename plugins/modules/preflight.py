@@ -50,6 +50,37 @@ options:
         description: Variables that are set and have no value, with the reason.
         type: dict
         required: true
+  functions:
+    description: The site's functions, as the filter P(koren.faas.preflight_function#filter) reads them.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the function.
+        type: str
+        required: true
+      regions:
+        description: Regions that it runs in; every edge when there are none.
+        type: list
+        elements: str
+        required: true
+      keys:
+        description: Names of the files of each secret.
+        type: dict
+        required: true
+      files:
+        description: Paths of the files of each secret that are on the controller, by their names.
+        type: dict
+        required: true
+      provider:
+        description: The social network of each secret that is an account.
+        type: dict
+        required: true
+  site_dir:
+    description: Folder of the site's state, where relative paths of files begin.
+    type: path
+    required: true
   own_prefix:
     description: How the names of the site's own podman networks begin.
     type: str
@@ -88,6 +119,8 @@ EXAMPLES = r"""
     repo: "{{ playbook_dir }}/.."
     backbone_cidr: 10.90.0.0/24
     hosts: "{{ groups['site'] | map('extract', hostvars) | map('koren.faas.preflight_host') }}"
+    functions: "{{ functions_list | map('koren.faas.preflight_function') }}"
+    site_dir: "{{ site_dir }}"
     own_prefix: koren-local-
     memory_mb: 10000
     disk_gb: 25
@@ -112,8 +145,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.koren.faas.plugins.module_utils.preflight import (
+    Function,
     Host,
     check_addresses_free,
+    check_functions,
     check_inventory,
     check_machine,
     site_networks,
@@ -190,6 +225,20 @@ def main() -> None:
                     "failed": {"type": "dict", "required": True},
                 },
             },
+            "functions": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "regions": {"type": "list", "elements": "str", "required": True},
+                    # They hold names of files, no contents; "keys" looks like a secret to Ansible.
+                    "keys": {"type": "dict", "required": True, "no_log": False},
+                    "files": {"type": "dict", "required": True},
+                    "provider": {"type": "dict", "required": True},
+                },
+            },
+            "site_dir": {"type": "path", "required": True},
             "own_prefix": {"type": "str", "required": True},
             "memory_mb": {"type": "int", "required": True},
             "disk_gb": {"type": "int", "required": True},
@@ -209,6 +258,8 @@ def main() -> None:
         hosts=hosts,
         package_sets=[path.stem for path in (repo / "bundle" / "apt").glob("*.txt")],
     )
+    functions = [Function(**function) for function in params["functions"]]
+    errors += check_functions(functions, hosts, Path(params["site_dir"]))
     if params["driver"] == "podman":
         errors += _machine_errors(params, hosts)
     if errors:

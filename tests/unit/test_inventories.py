@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,15 @@ import pytest
 import yaml
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 
 REPO = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 KOREN = REPO / "inventories" / "koren"
 LOCAL = REPO / "inventories" / "local" / "group_vars"
+COMMON = REPO / "inventories" / "common" / "group_vars"
 EDGES = sorted(path.name for path in KOREN.iterdir() if path.name != "central")
 NUMBERS = {"central": 10, "seoul": 11, "busan": 12, "suwon": 13, "daejeon": 14, "daegu": 15, "gwangju": 16, "jeju": 17}
-# What is about the local site: its cameras, its social server and the accounts there, its detector.
-ABOUT_LOCAL = {"cctv.yml", "edges.yml", "hpc.yml", "sns.yml"}
 
 
 def run(program: str, *arguments: str, regions: list[str], ok: bool = True) -> str:
@@ -61,21 +62,32 @@ def templated(
 FLOWS = "nfv_gateway_flows | koren.faas.nfv_flows(groups | koren.faas.nfv_inventory(hostvars),"
 FLOWS += " nfv_gateway_places, ['events', 'bulk', 'rest'])"
 FLOWS += " | koren.faas.nfv_gateway_flows(region_lan_cidr, [ansible_host, backbone_address])"
-FLOWS = f"{{'flows': {FLOWS}, 'routes': host_base_routes}}"
+CLOCK = f"lookup('ansible.builtin.template', '{REPO}/roles/host_base/templates/chrony.conf.j2')"
+FLOWS = f"{{'flows': {FLOWS}, 'routes': host_base_routes, 'clock': {CLOCK}}}"
 
 
 @pytest.fixture(scope="module")
 def two_edges(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What hosts of a site of the centre, Seoul and Jeju know, by group."""
     known = "{'names': host_base_names, 'bridges': mosquitto_bridges | map(attribute='name'),"
-    known += " 'own_disk': kubernetes_control_plane_image_collection}"
+    known += " 'own_disk': kubernetes_control_plane_image_collection,"
+    known += " 'cameras': console_cameras | map(attribute='id')}"
     cameras = "detector_cameras | map(attribute='id')"
     expressions = {"control_planes": known, "hpc": cameras, "nfv_gateways": FLOWS}
     return templated(expressions, ["central", "seoul", "jeju"], tmp_path_factory.mktemp("two"))
 
 
+def given(state: Path, edges: list[str]) -> None:
+    """What people put into the site's state: the accounts of the regions and the login of the cameras."""
+    keys = ("consumer_key", "consumer_secret", "access_token", "access_token_secret")
+    files = [f"twitter-{edge}/{key}" for edge in edges for key in keys]
+    for file in [*files, "cameras/user", "cameras/password"]:
+        (state / "given" / file).parent.mkdir(parents=True, exist_ok=True)
+        (state / "given" / file).write_text("known\n")
+
+
 @pytest.mark.parametrize("edges", [EDGES, *([edge] for edge in EDGES)], ids=",".join)
-def test_the_centre_and_edges_are_a_site_that_the_preflight_passes(edges: list[str]) -> None:
+def test_the_centre_and_edges_are_a_site_that_the_preflight_passes(edges: list[str], tmp_path: Path) -> None:
     regions = ["central", *edges]
     inventory = InventoryManager(loader=DataLoader(), sources=[str(KOREN / region) for region in regions])
 
@@ -92,9 +104,40 @@ def test_the_centre_and_edges_are_a_site_that_the_preflight_passes(edges: list[s
     assert members("workers") == {f"{region}-w1" for region in edges}
     assert members("kubernetes_nodes") == members("control_planes") | members("workers")
 
-    machine = ["-e", "preflight_memory_mb=1", "-e", "preflight_disk_gb=0"]
+    given(tmp_path, edges)
+    machine = ["-e", "preflight_memory_mb=1", "-e", "preflight_disk_gb=0", "-e", f"site_dir={tmp_path}"]
     # The strictest look: with hosts on this machine, each address is compared with its network too.
     run("ansible-playbook", "playbooks/preflight.yml", "-e", "site_driver=podman", *machine, regions=regions)
+
+
+def test_accounts_and_logins_that_miss_are_told_before_anything_is_changed(tmp_path: Path) -> None:
+    edges = ["seoul", "jeju"]
+    given(tmp_path, edges)
+    run("ansible-playbook", "playbooks/preflight.yml", "-e", f"site_dir={tmp_path}", regions=["central", *edges])
+    (tmp_path / "given/twitter-jeju/access_token").unlink()
+    (tmp_path / "given/cameras/password").unlink()
+    told = run(*("ansible-playbook", "site.yml", "-e", f"site_dir={tmp_path}"), regions=["central", *edges], ok=False)
+    told = " ".join(told.split())
+    assert f"report-incident needs secret_files for jeju: {tmp_path}/given/twitter-jeju/access_token (it is" in told
+    assert "detector_rtsp_password of hpc-1 has no value:" in told and f"{tmp_path}/given/cameras/password" in told
+    assert "for seoul" not in told and "detector_rtsp_user" not in told
+    assert "changed=0" in told and [path.name for path in tmp_path.iterdir()] == ["given"]
+
+
+def test_a_reset_keeps_what_was_given(tmp_path: Path) -> None:
+    reset = ["playbooks/reset.yml", "-e", "reset_confirm=yes", "-e", "site_driver=existing"]
+    reset += ["-e", f"site_dir={tmp_path}"]
+    given(tmp_path, ["seoul"])
+    before = sorted((tmp_path / "given").rglob("*"))
+    (tmp_path / "secrets").mkdir()
+    for name in ("kubeconfig", ".hidden", "secrets/cctv"):
+        (tmp_path / name).touch()
+    assert "given" in run("ansible-playbook", *reset, regions=["central", "seoul"])
+    assert [path.name for path in tmp_path.iterdir()] == ["given"]
+    assert sorted((tmp_path / "given").rglob("*")) == before
+    (tmp_path / "given").rename(tmp_path.with_name("aside"))
+    run("ansible-playbook", *reset, regions=["central", "seoul"])
+    assert not tmp_path.exists()
 
 
 def test_each_region_has_its_own_ranges_and_nothing_of_the_local_site(tmp_path: Path) -> None:
@@ -123,7 +166,18 @@ def test_what_hosts_know_of_each_other_follows_the_regions(two_edges: dict[str, 
     assert shown["central-cp"]["bridges"] == ["jeju", "seoul"]
     assert shown["jeju-cp"]["bridges"] == ["central"]
     assert all(host["own_disk"] for host in shown.values())
-    assert two_edges["hpc"]["hpc-1"] == ["cctv-jeju-01", "cctv-seoul-01"]
+    assert shown["central-cp"]["cameras"] == two_edges["hpc"]["hpc-1"] == ["cctv-jeju-01", "cctv-seoul-01"]
+
+
+def test_the_centres_gateway_asks_the_world_for_the_time_and_all_others_ask_it(
+    two_edges: dict[str, dict[str, Any]],
+) -> None:
+    asked = {
+        host: [line.split()[1] for line in shown["clock"].splitlines() if line.startswith("server ")]
+        for host, shown in two_edges["nfv_gateways"].items()
+    }
+    assert asked["seoul-gw"] == asked["jeju-gw"] == ["10.80.0.10"]
+    assert asked["central-gw"] and "10.80.0.10" not in asked["central-gw"]
 
 
 def test_what_passes_a_gateway_follows_the_regions(two_edges: dict[str, dict[str, Any]], tmp_path: Path) -> None:
@@ -159,8 +213,34 @@ def test_the_way_to_the_world_is_the_gateway_host_and_its_router(tmp_path: Path)
     assert beyond(node["pods"]) == beyond(gateway["flows"]) == {("tcp", "443"), ("udp", "53")}
 
 
-def test_what_is_not_about_the_local_site_is_shared() -> None:
-    shared = {path.resolve() for path in KOREN.glob("*/group_vars/**/*")}
-    missing = {path.name for path in LOCAL.iterdir() if path.resolve() not in shared} - ABOUT_LOCAL
-    assert not missing, f"link them in {KOREN}/central/group_vars, or name them in ABOUT_LOCAL: {missing}"
-    assert not [path for path in KOREN.rglob("*") if path.is_symlink() and not path.exists()]
+@pytest.mark.parametrize("folder", ["/root/koren/.state/local", "/srv" * 19, "/srv" * 25, "/" + "나" * 30])
+def test_sockets_of_open_connections_have_paths_that_the_system_allows(folder: str) -> None:
+    said = yaml.safe_load((COMMON / "all/site.yml").read_text(encoding="utf-8"))["ansible_control_path_dir"]
+    shown = Templar(loader=DataLoader(), variables={"site_dir": folder}).template(trust_as_template(said))
+    # Ansible adds 11 bytes, SSH 17 while it makes one, and 107 is the most.
+    assert len(shown.encode()) + 11 + 17 <= 107
+    assert shown == f"{folder}/ssh" or (len(folder.encode()) > 75 and shown.startswith("~/.ssh/koren-"))
+
+
+def test_open_connections_of_a_site_are_in_its_own_folder(tmp_path: Path) -> None:
+    playbook = tmp_path / "state.yml"
+    playbook.write_text("[{hosts: localhost, gather_facts: false, roles: [koren.faas.site_state]}]")
+    # Folders of pytest may be too deep for a socket.
+    with tempfile.TemporaryDirectory(dir="/tmp") as state:
+        run("ansible-playbook", str(playbook), "-e", f"site_dir={state}", regions=["central", "seoul"])
+        paths = []
+        for host in ("central-cp", "seoul-cp"):
+            ssh = ["ssh", "-F", f"{state}/ssh_config", "-G", host]
+            told = subprocess.run(ssh, capture_output=True, text=True, check=True).stdout.splitlines()
+            paths += [line.split()[1] for line in told if line.startswith("controlpath ")]
+        assert len(set(paths)) == 2 and {str(Path(path).parent) for path in paths} == {f"{state}/ssh"}
+        assert Path(state, "ssh").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_sites_have_in_common_is_in_each_of_them() -> None:
+    links = {site: [path for path in site.rglob("*") if path.is_symlink()] for site in (LOCAL, KOREN)}
+    for site, found in links.items():
+        led_to = {path.resolve() for path in found}
+        missing = {path.name for path in COMMON.iterdir()} - {path.name for path in led_to if path.parent == COMMON}
+        assert not missing, f"link them in {site}: {missing}"
+        assert not [path for path in found if not path.exists() or COMMON not in path.resolve().parents]

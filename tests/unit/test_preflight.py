@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.koren.faas.plugins.module_utils.preflight import (
+    ACCOUNT_KEYS,
+    Function,
     Host,
     Used,
     check_addresses_free,
+    check_functions,
     check_inventory,
     check_machine,
     site_networks,
@@ -50,6 +53,15 @@ INVENTORY: dict[str, Any] = {
     "hosts": CENTRAL + SEOUL,
     "package_sets": ["base"],
 }
+# Hosts that are no containers on this machine.
+CLOUD: dict[str, Any] = {
+    "driver": "cloud",
+    "drivers": ["cloud"],
+    "hosts": [
+        host("central-gw", "central", 2, "nfv_gateways", host_base_ntp_servers="ntp.example"),
+        *(CENTRAL[1], *SEOUL),
+    ],
+}
 MACHINE: dict[str, Any] = {
     "uid": 0,
     "become": False,
@@ -74,7 +86,7 @@ def test_a_good_inventory_and_machine_pass() -> None:
     [
         ({"site_name": "My Site"}, ["site_name", "'My Site'", "lower case"]),
         ({"site_name": "local-two"}, ["site_name", "'local-two'", "letters and digits"]),
-        ({"driver": "vmware"}, ["site_driver", "'vmware'", "podman"]),
+        (CLOUD | {"driver": "vmware", "drivers": ["podman"]}, ["site_driver", "'vmware'", "podman"]),
         ({"hosts": SEOUL}, ["region_name", "'central'", "another -i"]),
         ({"hosts": [*CENTRAL, SEOUL_GATEWAY]}, ["'seoul'", "control_planes", "add one"]),
         ({"hosts": [*CENTRAL, SEOUL[1]]}, ["'seoul'", "nfv_gateways", "add one"]),
@@ -102,7 +114,7 @@ def test_a_good_inventory_and_machine_pass() -> None:
         ),
         ({"hosts": [*CENTRAL, *SEOUL, host("Seoul_W", "seoul", 12)]}, ["host", "'Seoul_W'", "DNS label"]),
         (
-            {"backbone_cidr": "10.90.10.128/25", "driver": "cloud", "drivers": ["cloud"]},
+            {"backbone_cidr": "10.90.10.128/25", **CLOUD},
             ["site_backbone_cidr (10.90.10.128/25) overlaps region_lan_cidr of central (10.90.10.0/24)"],
         ),
         ({"backbone_cidr": "10.90.0.1/24"}, ["site_backbone_cidr", "'10.90.0.1/24'", "no CIDR"]),
@@ -114,6 +126,14 @@ def test_a_good_inventory_and_machine_pass() -> None:
         (
             {"hosts": [*CENTRAL, *SEOUL, host("hpc", "seoul", 20, host_base_package_set="gpu")]},
             ["host_base_package_set of hpc", "'gpu'", "base", "bundle/apt/gpu.txt"],
+        ),
+        (
+            {"hosts": [*CENTRAL, *SEOUL, host("hpc", "seoul", 20, detector_cameras="set")]},
+            ["detector_rtsp_user of hpc is not set", "detector_rtsp_password", "''"],
+        ),
+        (
+            {"hosts": [*CENTRAL, *SEOUL, host("hpc", "seoul", 20, detector_cameras="set", detector_rtsp_user="set")]},
+            ["detector_rtsp_password of hpc is not set", "detector_rtsp_user is"],
         ),
         (
             {"hosts": [*CENTRAL, *SEOUL, Host("sns", ["site"], {}, {})]},
@@ -130,10 +150,54 @@ def test_a_mistake_in_the_inventory_is_named(change: dict[str, Any], words: list
     assert all(word in error for word in words), error
 
 
+def test_cameras_that_ask_for_no_login_need_none() -> None:
+    open_ones = host("hpc", "seoul", 20, detector_cameras="set", detector_rtsp_user="")
+    assert check_inventory(**(INVENTORY | {"hosts": [*CENTRAL, *SEOUL, open_ones]})) == []
+
+
+@pytest.mark.parametrize("provider", sorted(ACCOUNT_KEYS))
+def test_an_account_that_is_not_described_in_full_is_named(provider: str, tmp_path: Path) -> None:
+    *keys, last = ACCOUNT_KEYS[provider]
+    function = Function("report", [], {"sns": ["provider", *keys]}, {}, {"sns": provider})
+    (error,) = check_functions([function], INVENTORY["hosts"], tmp_path)
+    assert all(word in error for word in ("functions_list", "report", provider, f"no {last};", "secret_files"))
+    whole = Function("report", [], {"sns": ["provider", *keys, last]}, {}, {"sns": provider})
+    assert check_functions([whole], INVENTORY["hosts"], tmp_path) == []
+    (error,) = check_functions([Function("report", [], {"sns": []}, {}, {"sns": "twiter"})], [], tmp_path)
+    assert "'twiter'" in error and "mastodon" in error
+
+
+def test_the_keys_of_accounts_are_those_that_the_function_reads() -> None:
+    code = (REPO / "apps/report-incident/handler.py").read_text()
+    for provider, keys in ACCOUNT_KEYS.items():
+        branch = code.partition(f'if provider == "{provider}":')[2].partition("    if provider")[0]
+        assert all(f'"{key}"' in branch for key in keys), provider
+
+
+def test_files_that_people_put_there_are_looked_for_and_others_are_not(tmp_path: Path) -> None:
+    files = {"sns": {"key": "given/{region}/key", "ca.crt": "pki/ca.crt", "password": "secrets/sns-{region}"}}
+    function = Function("report", [], {"sns": list(files["sns"])}, files, {})
+    (error,) = check_functions([function], INVENTORY["hosts"], tmp_path)
+    assert f"report needs secret_files for seoul: {tmp_path}/given/seoul/key (it is not there); put" in error
+    (tmp_path / "given/seoul").mkdir(parents=True)
+    (tmp_path / "given/seoul/key").write_text("\n")
+    (error,) = check_functions([function], INVENTORY["hosts"], tmp_path)
+    assert "it is empty" in error
+    (tmp_path / "given/seoul/key").write_text("key\n")
+    assert check_functions([function], INVENTORY["hosts"], tmp_path) == []
+    elsewhere = Function("report", ["central"], {"sns": ["key"]}, {"sns": {"key": "/nowhere/key"}}, {})
+    (error,) = check_functions([elsewhere], INVENTORY["hosts"], tmp_path)
+    assert "for central: /nowhere/key" in error
+
+
 def test_where_a_cloud_gives_addresses_they_are_not_compared_with_the_networks() -> None:
     elsewhere = host("seoul-w", "seoul", 9, ansible_host="seoul-w.example.net")
-    change = {"hosts": [*CENTRAL, *SEOUL, elsewhere], "driver": "cloud", "drivers": ["cloud"]}
-    assert check_inventory(**(INVENTORY | change)) == []
+    assert check_inventory(**(INVENTORY | CLOUD | {"hosts": [*CLOUD["hosts"], elsewhere]})) == []
+
+
+def test_where_hosts_have_clocks_of_their_own_somebody_must_tell_the_time() -> None:
+    (error,) = check_inventory(**(INVENTORY | CLOUD | {"hosts": [*CENTRAL, *SEOUL]}))
+    assert all(word in error for word in ("host_base_ntp_servers", "signed with a wrong time", "name NTP servers"))
 
 
 @pytest.mark.parametrize(
