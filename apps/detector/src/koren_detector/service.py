@@ -53,7 +53,10 @@ def run(settings: Settings, ending: threading.Event) -> bool:
         cert=broker.cert, key=broker.key, client_id="detector", health_part="detector", telemetry=telemetry,
         on_receipt=clips.on_receipt if clips else None,
     ) as publisher:  # fmt: skip
-        streams = [Stream(camera.camera.id, settings.stream_url(camera), settings.fps) for camera in settings.cameras]
+        streams = [
+            Stream(camera.camera.id, settings.stream_url(camera), settings.fps, camera.transport)
+            for camera in settings.cameras
+        ]
         workers = [
             Worker(
                 camera, stream, finder, weights, Rules(score=threshold),
@@ -71,6 +74,8 @@ def run(settings: Settings, ending: threading.Event) -> bool:
         well = True
         while well and not ending.wait(_CHECK_S):
             well = all(worker.alive for worker in workers)
+        for stream in streams:
+            stream.end()
         for worker, stream in zip(workers, streams, strict=True):
             worker.stop()
             stream.stop()

@@ -20,6 +20,7 @@ from .incidents import Cleared, Decision, Incident, Opened, Rules, Wreck
 from .picture import Stillness, alike, patch, snapshot
 from .recorder import Recorder
 from .reports import Reports
+from .resized import Size, resized_ground, resized_incident
 from .settings import CameraSettings
 from .sight import Sight
 from .stream import Frame, Stream
@@ -99,6 +100,8 @@ class Worker:
         self._people: list[tuple[float, Array]] = []
         self._connection = 0
         self._top: int | None = None
+        self._size: Size | None = None
+        self._ground_size = settings.ground_size
         self._times: list[float] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"camera {self._id}", daemon=True)
@@ -147,7 +150,7 @@ class Worker:
             return
         sight = self._sights.get(self._verdict.view)
         if sight is None:
-            sight = self._begin_sight(frame.picture)
+            sight = self._begin_sight()
         if sight is not self._sight:
             self._sight = sight
         elif frame.connection != self._connection:
@@ -161,14 +164,14 @@ class Worker:
         self._remember_looks(frame.picture)
         self._follow_reports(frame)
 
-    def _begin_sight(self, picture: Picture) -> Sight:
+    def _begin_sight(self) -> Sight:
         """The tracks and incidents of the view that the camera shows now."""
         view = self._verdict.view
         # What earlier runs left open is of the view that the camera was set up for.
         known = [] if view else [record.incident for record in self._reports.open]
         # Of other views only those that have an incident left are kept.
         self._sights = {number: sight for number, sight in self._sights.items() if number == 0 or sight.log.open}
-        self._sights[view] = Sight(self._ground(picture), self._weights, self._rules, known)
+        self._sights[view] = Sight(self._ground(view), self._weights, self._rules, known)
         return self._sights[view]
 
     def _follow_reports(self, frame: Frame) -> None:
@@ -196,6 +199,7 @@ class Worker:
 
     def look(self, frame: Frame) -> Found:
         """What a frame shows; what the last one did where nothing has moved since; nothing where it is suspended."""
+        self._watch_size(frame.picture)
         self._watch_view(frame)
         if self._verdict.reason is not None:
             return Found(Detections.none(), np.zeros((0, 4)))
@@ -203,7 +207,7 @@ class Worker:
         if self._found is None or not still:
             if self._top is None:
                 height, width = frame.picture.shape[:2]
-                self._top = self._ground(frame.picture).top(width, height, _FAR_M)
+                self._top = self._ground(self._verdict.view).top(width, height, _FAR_M)
             with metrics.FIND.time():
                 self._found = self._finder.network.find(frame.picture, self._top)
         else:
@@ -212,11 +216,30 @@ class Worker:
         self._people.append((frame.time_s, self._found.people))
         return self._found
 
-    def _ground(self, picture: Picture) -> Ground:
-        height, width = picture.shape[:2]
+    def _ground(self, view: int) -> Ground:
+        assert self._size is not None and self._ground_size is not None
         # The camera's ground is that of the view which it was set up for.
-        known = self._settings.ground if self._verdict.view == 0 else None
-        return known or Ground.typical(width, height)
+        known = self._settings.ground if view == 0 else None
+        return Ground.typical(*self._size) if known is None else resized_ground(known, self._ground_size, self._size)
+
+    def _watch_size(self, picture: Picture) -> None:
+        """Where pictures change their size, tracks begin anew; incidents and the views that are known stay."""
+        height, width = picture.shape[:2]
+        before, now = self._size, (width, height)
+        if before == now:
+            return
+        self._size = now
+        self._ground_size = self._ground_size or now
+        if before is None:
+            return
+        _log.warning("camera %s: its pictures are %d x %d now, they were %d x %d", self._id, *now, *before)
+        self._found = self._top = self._sight = None
+        self._still, self._people = Stillness(), []
+        for record in self._reports.open:
+            record.incident = resized_incident(record.incident, before, now)
+        for view, sight in self._sights.items():
+            known = [resized_incident(incident, before, now) for incident in sight.log.open]
+            self._sights[view] = Sight(self._ground(view), self._weights, self._rules, known)
 
     def _looks_the_same(self, picture: Picture, wreck: Wreck) -> bool:
         for record in self._reports.open:
