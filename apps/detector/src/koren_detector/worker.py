@@ -27,6 +27,7 @@ from .stream import Frame, Stream
 from .tracking import Detections
 from .vehicles import Found
 from .view import REASONS, Verdict, ViewWatch
+from .view_store import ViewStore
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class Worker:
         rules: Rules,
         reports: Reports,
         recorder: Recorder | None = None,
+        views: ViewStore | None = None,
     ) -> None:
         self._settings = settings
         self._id = settings.camera.id
@@ -93,7 +95,8 @@ class Worker:
         self._recorder = recorder
         self._sight: Sight | None = None
         self._sights: dict[int, Sight] = {}
-        self._views = ViewWatch()
+        self._view_store = views
+        self._views: ViewWatch | None = None
         self._verdict = Verdict(None, 0)
         self._still = Stillness()
         self._found: Found | None = None
@@ -145,6 +148,8 @@ class Worker:
         """Take in what a frame shows, and report what that decides."""
         if self._recorder is not None:
             self._recorder.add(frame.picture, frame.time_s)
+        if self._view_store is not None and self._views is not None:
+            self._view_store.keep(self._views, frame.time_s)
         if self._verdict.reason is not None:
             self._follow_reports(frame)
             return
@@ -181,6 +186,8 @@ class Worker:
         self._measure(frame)
 
     def _watch_view(self, frame: Frame) -> None:
+        if self._views is None:
+            self._views = self._view_store.load(frame.time_s) if self._view_store is not None else ViewWatch()
         before, self._verdict = self._verdict, self._views.update(frame.picture, frame.time_s)
         reason, view = self._verdict.reason, self._verdict.view
         for known in REASONS:
