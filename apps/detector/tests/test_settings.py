@@ -7,6 +7,13 @@ import pytest
 
 from koren_detector.settings import SettingsError, load_settings
 
+ARM = {
+    "polygon": [[0, 0], [400, 0], [400, 300]],
+    "road": {"ko": "강남대로", "en": "Gangnam-daero"},
+    "direction": {"ko": "북쪽", "en": "northbound"},
+    "link": "1220012300",
+}
+
 
 def values(tmp_path: Path) -> dict[str, Any]:
     secret = tmp_path / "password"
@@ -104,6 +111,14 @@ def test_a_camera_may_have_no_ground(tmp_path: Path) -> None:
     assert load(tmp_path, changed).cameras[0].ground is None
 
 
+def test_a_camera_may_know_the_arms_of_its_junction(tmp_path: Path) -> None:
+    changed = values(tmp_path)
+    changed["cameras"][0]["arms"] = [ARM]
+
+    (arm,) = load(tmp_path, changed).cameras[0].arms
+    assert (arm.link, arm.direction.en, arm.polygon.tolist()) == ("1220012300", "northbound", ARM["polygon"])
+
+
 def test_incidents_wait_for_a_person_unless_the_camera_says_otherwise(tmp_path: Path) -> None:
     changed = values(tmp_path)
     assert load(tmp_path, changed).cameras[0].post == "confirm"
@@ -131,6 +146,9 @@ def test_clips_are_kept_only_where_the_settings_say_so(tmp_path: Path) -> None:
         (("cameras", 0, "ground"), [[0, 0, 0]] * 3, r"cameras\[0\].ground: the ground homography"),
         (("cameras", 0, "url"), "rtsp://u:secret@h/x", "url must not hold a password"),
         (("cameras", 0, "url"), "rtmp://h/x", "url must begin with rtsp://, http://, https://"),
+        (("cameras", 0, "arms"), [{"polygon": [[1, 2]]}], r"arms\[0\]\.road must be dict|road is missing"),
+        (("cameras", 0, "arms"), [ARM | {"polygon": [[1, 2], [3, 4]]}], r"arms\[0\]\.polygon: a polygon is a list"),
+        (("cameras", 0, "arms"), [ARM | {"link": 1220012300}], "link must be a text; put it into quotation marks"),
         (("cameras", 0, "transport"), "sctp", "transport: 'sctp' must be one of tcp, udp"),
         (("cameras", 0, "ground_size"), [1920], "ground_size must be the picture's width and height"),
         (

@@ -14,6 +14,7 @@ import numpy as np
 
 from koren_events import Camera, ConfigurationError, Telemetry, Text
 
+from .arms import Arm
 from .ground import Ground
 from .stream import Transport
 
@@ -35,7 +36,7 @@ class CameraSettings:
     """One camera: where its stream is, and what its events say of it.
 
     `url` holds no credentials. `ground` maps its ground to pixels, None when not known; to those of a picture of
-    `ground_size` (width, height), None for whatever size the stream has at first.
+    `ground_size` (width, height), None for whatever size the stream has at first. `arms` are in pixels of the same.
     """
 
     camera: Camera
@@ -45,6 +46,7 @@ class CameraSettings:
     post: Post = "confirm"
     ground_size: tuple[int, int] | None = None
     transport: Transport = "tcp"
+    arms: tuple[Arm, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,30 @@ def _camera(entry: Any, at: str) -> CameraSettings:
         post=post,
         ground_size=_size(_get(entry, "ground_size", list | None, prefix), f"{prefix}ground_size"),
         transport=transport,
+        arms=tuple(
+            _arm(arm, f"{prefix}arms[{number}]")
+            for number, arm in enumerate(_get(entry, "arms", list | None, prefix) or [])
+        ),
     )
+
+
+def _arm(entry: Any, at: str) -> Arm:
+    if not isinstance(entry, dict):
+        raise SettingsError(f"{at} must be an object")
+    prefix = f"{at}."
+    link = entry.get("link")
+    # A link id of digits alone is a number to YAML, unless it is quoted.
+    if link is not None and (not isinstance(link, str) or not link):
+        raise SettingsError(f"{prefix}link must be a text; put it into quotation marks")
+    try:
+        return Arm(
+            polygon=np.array(_get(entry, "polygon", list, prefix), float),
+            road=_text(entry, "road", prefix),
+            direction=_text(entry, "direction", prefix),
+            link=link,
+        )
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"{prefix}polygon: {error}") from error
 
 
 def _size(entry: list[Any] | None, at: str) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from koren_events import SeenObject
 
 from . import metrics
 from .accident import Weights
+from .arms import Arm, arm_of
 from .boxes import KINDS, Array, Picture
 from .ground import Ground
 from .incidents import Cleared, Decision, Incident, Opened, Rules, Wreck
@@ -273,14 +274,15 @@ class Worker:
         now_s = time.time()
         incident = decision.incident
         if isinstance(decision, Opened):
+            arm = self._arm(incident)
             event = self._reports.opened(
                 incident, self._objects(incident),
                 snapshot(frame.picture, [wreck.box for wreck in incident.wrecks], self._people_in(frame.picture)),
-                [patch(frame.picture, wreck.box) for wreck in incident.wrecks],
+                [patch(frame.picture, wreck.box) for wreck in incident.wrecks], arm,
             )  # fmt: skip
             if self._recorder is not None:
                 self._recorder.opened(incident, event)
-            name, more = "detected", {"post": self._settings.post}
+            name, more = "detected", {"post": self._settings.post, "link": arm.link if arm else None}
         else:
             assert isinstance(decision, Cleared)
             event = self._reports.cleared(incident, decision.since_s, now_s)
@@ -301,6 +303,12 @@ class Worker:
             **more,
         }
         _log.info("incident %s", name, extra=line)
+
+    def _arm(self, incident: Incident) -> Arm | None:
+        """The arm that an incident is in; a camera that is turned away shows none of them."""
+        if self._verdict.view != 0 or self._size is None or self._ground_size is None:
+            return None
+        return arm_of(incident, self._settings.arms, self._ground_size, self._size)
 
     def _objects(self, incident: Incident) -> list[SeenObject]:
         assert self._sight is not None and self._sight.motion is not None
