@@ -1,10 +1,18 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from koren_detector.settings import SettingsError, load_settings
+
+ARM = {
+    "polygon": [[0, 0], [400, 0], [400, 300]],
+    "road": {"ko": "강남대로", "en": "Gangnam-daero"},
+    "direction": {"ko": "북쪽", "en": "northbound"},
+    "link": "1220012300",
+}
 
 
 def values(tmp_path: Path) -> dict[str, Any]:
@@ -50,6 +58,46 @@ def test_credentials_are_in_the_stream_address_and_nowhere_else(tmp_path: Path) 
     assert settings.cameras[0].url == "rtsp://cctv:8554/seoul"
 
 
+def test_a_login_of_a_cameras_own_is_for_that_camera(tmp_path: Path) -> None:
+    changed = values(tmp_path)
+    second = dict(changed["cameras"][0], id="cctv-seoul-02", url="https://its/live.m3u8")
+    changed["cameras"] += [second, dict(second, id="cctv-seoul-03")]
+    changed["logins_file"] = logins(tmp_path, {"cctv-seoul-02": {"user": "뷰어@1", "password": "p/:@?#% 비밀"}})
+
+    settings = load(tmp_path, changed)
+
+    urls = [settings.stream_url(camera) for camera in settings.cameras]
+    assert urls[0].startswith("rtsp://detector:")
+    assert urlsplit(urls[1]).hostname == "its"
+    assert unquote(urlsplit(urls[1]).password or "") == "p/:@?#% 비밀"
+    assert unquote(urlsplit(urls[1]).username or "") == "뷰어@1"
+    assert urls[2] == "https://its/live.m3u8", "what RTSP cameras ask for is nobody else's"
+    assert "비밀" not in repr(settings)
+
+
+def logins(tmp_path: Path, entries: Any) -> str:
+    (tmp_path / "logins.json").write_text(json.dumps(entries))
+    return str(tmp_path / "logins.json")
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"cctv-seoul-09": {"user": "u", "password": "secret"}}, "there is no camera cctv-seoul-09"),
+        ({"cctv-seoul-01": {"user": "u"}}, "cctv-seoul-01 must have user and password"),
+        ({"cctv-seoul-01": {"user": "a:b", "password": "secret"}}, "may not be empty nor hold a colon"),
+        ({"cctv-seoul-01": {"user": "u", "password": "secret\n"}}, "line breaks"),
+        ({"cctv-seoul-01": {"user": "u", "password": "secret" * 30}}, "more than 127 characters"),
+        (["secret"], "must hold an object"),
+    ],
+)
+def test_a_login_that_can_not_be_sent_is_refused_and_not_shown(tmp_path: Path, entries: Any, message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as refusal:
+        load(tmp_path, values(tmp_path) | {"logins_file": logins(tmp_path, entries)})
+
+    assert "secret" not in str(refusal.value)
+
+
 def test_systemd_says_where_state_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/private/koren-detector")
 
@@ -61,6 +109,14 @@ def test_a_camera_may_have_no_ground(tmp_path: Path) -> None:
     del changed["cameras"][0]["ground"]
 
     assert load(tmp_path, changed).cameras[0].ground is None
+
+
+def test_a_camera_may_know_the_arms_of_its_junction(tmp_path: Path) -> None:
+    changed = values(tmp_path)
+    changed["cameras"][0]["arms"] = [ARM]
+
+    (arm,) = load(tmp_path, changed).cameras[0].arms
+    assert (arm.link, arm.direction.en, arm.polygon.tolist()) == ("1220012300", "northbound", ARM["polygon"])
 
 
 def test_incidents_wait_for_a_person_unless_the_camera_says_otherwise(tmp_path: Path) -> None:
@@ -89,6 +145,12 @@ def test_clips_are_kept_only_where_the_settings_say_so(tmp_path: Path) -> None:
         (("cameras", 0, "name"), {"ko": "이름"}, r"cameras\[0\].name.en is missing"),
         (("cameras", 0, "ground"), [[0, 0, 0]] * 3, r"cameras\[0\].ground: the ground homography"),
         (("cameras", 0, "url"), "rtsp://u:secret@h/x", "url must not hold a password"),
+        (("cameras", 0, "url"), "rtmp://h/x", "url must begin with rtsp://, http://, https://"),
+        (("cameras", 0, "arms"), [{"polygon": [[1, 2]]}], r"arms\[0\]\.road must be dict|road is missing"),
+        (("cameras", 0, "arms"), [ARM | {"polygon": [[1, 2], [3, 4]]}], r"arms\[0\]\.polygon: a polygon is a list"),
+        (("cameras", 0, "arms"), [ARM | {"link": 1220012300}], "link must be a text; put it into quotation marks"),
+        (("cameras", 0, "transport"), "sctp", "transport: 'sctp' must be one of tcp, udp"),
+        (("cameras", 0, "ground_size"), [1920], "ground_size must be the picture's width and height"),
         (
             ("cameras", 0, "post"),
             "auto",

@@ -1,7 +1,23 @@
 import threading
 import time
+from pathlib import Path
 
-from koren_detector.worker import Turns
+import cv2
+import numpy as np
+import pytest
+from scenes import GROUND, seen
+
+from koren_detector.accident import load_weights
+from koren_detector.boxes import Picture
+from koren_detector.ground import Ground
+from koren_detector.incidents import Incident, Rules, Wreck
+from koren_detector.reports import Reports
+from koren_detector.resized import resized_ground
+from koren_detector.settings import CameraSettings
+from koren_detector.stream import Frame, Stream
+from koren_detector.vehicles import Found
+from koren_detector.worker import Finder, Turns, Worker
+from koren_events import Camera, Event, Image, Text
 
 
 def test_turns_go_round_though_one_asks_again_at_once() -> None:
@@ -23,3 +39,53 @@ def test_turns_go_round_though_one_asks_again_at_once() -> None:
     counts = [served.count(name) for name in "abc"]
     # On a busy machine one may come late to a turn; who asks again at once would have nearly all.
     assert min(counts) >= 5
+
+
+NAME = Text("이름", "name")
+JPEG = Image(jpeg=b"\xff\xd8\xff", width=960, height=544)
+
+
+class Road:
+    """Stands for the network: two cars that stand still, in pictures of any size."""
+
+    def find(self, frame: Picture, top: int = 0) -> Found:
+        there = seen([(-3.0, 20.0), (4.0, 30.0)])
+        there.boxes[:] *= frame.shape[1] / 960
+        return Found(there, np.zeros((0, 4)))
+
+
+def noisy(number: int, width: int, height: int) -> Picture:
+    scene = np.random.default_rng(1).integers(0, 255, (34, 60, 3), np.uint8)
+    picture = cv2.resize(scene, (width, height), interpolation=cv2.INTER_CUBIC)
+    noise = np.random.default_rng(number).integers(0, 5, picture.shape, np.uint8)
+    return cv2.add(picture, noise)
+
+
+def test_pictures_that_change_their_size_change_neither_places_nor_incidents(tmp_path: Path) -> None:
+    camera = Camera(id="cctv-01", name=NAME, latitude=37.5, longitude=127.0, road=NAME, direction=NAME)
+    settings = CameraSettings(camera, "seoul", "", GROUND, "automatic", ground_size=(960, 544))
+    events: list[Event] = []
+    reports = Reports(settings, tmp_path, events.append)
+    places = GROUND.places(seen([(-3.0, 20.0)]).boxes)[0]
+    wreck = Wreck(1, float(places[0]), float(places[1]), tuple(seen([(-3.0, 20.0)]).boxes[0]))
+    incident = Incident(wreck.x, wreck.y, 1.7e9 - 9, 1.7e9 - 5, 0.97, "unknown", "minor", (wreck,))
+    reports.opened(incident, [], JPEG, [None])
+    worker = Worker(settings, Stream("cctv-01", "", 4), Finder(Road(), Turns()), load_weights(), Rules(0.95), reports)
+
+    for number in range(80):
+        size = (960, 544) if number < 24 else (1920, 1088) if number < 48 else (480, 272)
+        frame = Frame(noisy(number, *size), 1.7e9 + number / 4, 0)
+        worker.decide(frame, worker.look(frame))
+
+    assert [event.type.split(".")[-1] for event in events] == ["detected"]
+    (record,) = reports.open
+    assert (record.incident.wrecks[0].x, record.incident.wrecks[0].y) == pytest.approx(places, abs=0.3)
+    assert record.incident.wrecks[0].box == pytest.approx(np.array(wreck.box) / 2, abs=1)
+
+
+def test_ground_is_the_same_in_pictures_of_another_size() -> None:
+    twice = resized_ground(GROUND, (960, 544), (1920, 1088))
+
+    pixels = np.array([[300.0, 400.0], [700.0, 500.0]])
+    assert twice.metres(2 * pixels) == pytest.approx(GROUND.metres(pixels))
+    assert isinstance(twice, Ground)

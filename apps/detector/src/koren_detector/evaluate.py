@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -71,8 +70,7 @@ class Video:
 
     def __iter__(self) -> Iterator[Shot]:
         """The frames. Raises ClipsError when there is none."""
-        with _for_files():
-            capture = cv2.VideoCapture(str(self.path))
+        capture = cv2.VideoCapture(str(self.path))
         rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
         due_s = first_s = 0.0
         try:
@@ -103,17 +101,6 @@ class Video:
     def seconds(self) -> float:
         """How long the video is."""
         return self.times[-1] + (self.times[-1] / max(len(self.times) - 1, 1) if len(self.times) > 1 else 0.0)
-
-
-@contextmanager
-def _for_files() -> Iterator[None]:
-    """What OpenCV is told of live streams does not hold: it would pass over the first frames, and numbers be wrong."""
-    options = os.environ.pop("OPENCV_FFMPEG_CAPTURE_OPTIONS", None)
-    try:
-        yield
-    finally:
-        if options is not None:
-            os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = options
 
 
 @dataclass

@@ -6,8 +6,11 @@ depend on brightness or contrast, only on where the light comes from, so a part 
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import cv2
 import numpy as np
@@ -100,6 +103,43 @@ class Landmarks:
         self._turn = False
         self._last_s = self._renewed_s = time_s
         self._renew(gray, time_s)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that the view is known by, for JSON."""
+        return {
+            "behind": _coded(self._behind.astype(np.uint8)),
+            "frames": self._frames,
+            "offset": self._offset.tolist(),
+            "last_s": self._last_s,
+            "marks": [
+                [*cell, mark.x, mark.y, _coded(mark.patch), mark.contrast, mark.first_s, mark.seen_s, mark.seen_frames]
+                for cell, known in self._cells.items() for mark in known
+            ],
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], later_s: float) -> Landmarks:
+        """A view as `to_dict` gave it, as if the `later_s` since then had not passed.
+
+        Raises ValueError, KeyError or TypeError where it did not.
+        """
+        view = cls.__new__(cls)
+        view._behind = _decoded(values["behind"], (HEIGHT, WIDTH)).astype(np.float32)
+        view._frames, view._turn = int(values["frames"]), False
+        view._offset = np.array(values["offset"], np.int64).reshape(2)
+        view._last_s = view._renewed_s = float(values["last_s"]) + later_s
+        view._cells = {}
+        side, cells = 2 * _PATCH + 1, set(_all_cells())
+        for cell_x, cell_y, x, y, patch, contrast, first_s, seen_s, seen_frames in values["marks"]:
+            known = view._cells.setdefault((int(cell_x), int(cell_y)), [])
+            inside = _PATCH <= x < WIDTH - _PATCH and _PATCH <= y < HEIGHT - _PATCH
+            if (cell_x, cell_y) not in cells or not inside or len(known) >= _SPARE:
+                raise ValueError(f"a landmark at {x}, {y} of cell {cell_x}, {cell_y} can't be")
+            gray = _decoded(patch, (side, side))
+            known.append(_Landmark(
+                int(x), int(y), gray, float(contrast), first_s + later_s, seen_s + later_s, int(seen_frames)
+            ))  # fmt: skip
+        return view
 
     @property
     def enough(self) -> bool:
@@ -263,6 +303,18 @@ class Landmarks:
             strength[max(y - _PATCH, 0) : y + _PATCH + 1, max(x - _PATCH, 0) : x + _PATCH + 1] = 0
         if tried and (now is None or _locate(now, tried[0], 1)[0] >= _ALIKE):
             self._cells[cell] = [tried[0], *self._cells.get(cell, [])]
+
+
+def _coded(gray: Gray) -> str:
+    return base64.b64encode(cv2.imencode(".png", gray)[1].tobytes()).decode()
+
+
+def _decoded(text: str, shape: tuple[int, int]) -> Gray:
+    coded = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
+    gray: Gray | None = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE) if len(coded) else None
+    if gray is None or gray.shape != shape:
+        raise ValueError(f"no gray picture of {shape[1]} x {shape[0]}")
+    return gray
 
 
 def _keep_s(mark: _Landmark) -> float:

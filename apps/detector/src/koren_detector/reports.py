@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from koren_events import (
 )
 
 from . import metrics
+from .arms import Arm
 from .durable import write_json
 from .incidents import Incident, Wreck
 from .picture import Gray, decode_patch, encode_patch
@@ -63,12 +64,23 @@ class Reports:
         self.open: list[Open] = []
         self._load()
 
-    def opened(self, incident: Incident, objects: list[SeenObject], image: Image, patches: list[Gray | None]) -> Event:
-        """Report a new incident; returns its event, which is not published where the camera's `post` is "never"."""
+    def opened(
+        self,
+        incident: Incident,
+        objects: list[SeenObject],
+        image: Image,
+        patches: list[Gray | None],
+        arm: Arm | None = None,
+    ) -> Event:
+        """Report a new incident; returns its event, which is not published where the camera's `post` is "never".
+
+        Its road and direction are those of its `arm`, where that is known.
+        """
+        camera = self._settings.camera
         post = self._settings.post
         event = accident_detected(
             region=self._settings.region,
-            camera=self._settings.camera,
+            camera=camera if arm is None else replace(camera, road=arm.road, direction=arm.direction),
             severity=incident.severity,
             confidence=incident.confidence,
             what=incident.what,

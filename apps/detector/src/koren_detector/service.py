@@ -27,6 +27,7 @@ from .reports import Reports
 from .settings import Settings, SettingsError, load_settings
 from .stream import Stream
 from .vehicles import VehicleFinder
+from .view_store import ViewStore
 from .worker import Finder, Turns, Worker
 
 _log = logging.getLogger("koren_detector")
@@ -43,8 +44,9 @@ def run(settings: Settings, ending: threading.Event) -> bool:
     threshold = float(weights["threshold"])
     network = VehicleFinder(settings.model, settings.network_width)
     finder = Finder(network, Turns())
-    incidents = settings.state / "incidents"
-    incidents.mkdir(parents=True, exist_ok=True)
+    incidents, views = settings.state / "incidents", settings.state / "views"
+    for folder in (incidents, views):
+        folder.mkdir(parents=True, exist_ok=True)
     broker = settings.broker
     clips = settings.clips and ClipStore(settings.state / "clips", **asdict(settings.clips))
     telemetry = settings.telemetry and replace(settings.telemetry, on_drop=SPANS_DROPPED.inc)
@@ -53,12 +55,16 @@ def run(settings: Settings, ending: threading.Event) -> bool:
         cert=broker.cert, key=broker.key, client_id="detector", health_part="detector", telemetry=telemetry,
         on_receipt=clips.on_receipt if clips else None,
     ) as publisher:  # fmt: skip
-        streams = [Stream(camera.camera.id, settings.stream_url(camera), settings.fps) for camera in settings.cameras]
+        streams = [
+            Stream(camera.camera.id, settings.stream_url(camera), settings.fps, camera.transport)
+            for camera in settings.cameras
+        ]
         workers = [
             Worker(
                 camera, stream, finder, weights, Rules(score=threshold),
                 Reports(camera, incidents, publisher.publish),
                 Recorder(camera, clips) if clips and camera.post == "confirm" else None,
+                ViewStore(camera, views),
             )
             for camera, stream in zip(settings.cameras, streams, strict=True)
         ]  # fmt: skip
@@ -71,6 +77,8 @@ def run(settings: Settings, ending: threading.Event) -> bool:
         well = True
         while well and not ending.wait(_CHECK_S):
             well = all(worker.alive for worker in workers)
+        for stream in streams:
+            stream.end()
         for worker, stream in zip(workers, streams, strict=True):
             worker.stop()
             stream.stop()

@@ -14,10 +14,17 @@ import numpy as np
 
 from koren_events import Camera, ConfigurationError, Telemetry, Text
 
+from .arms import Arm
 from .ground import Ground
+from .stream import Transport
 
 Post = Literal["confirm", "automatic", "never"]
 """What becomes of a camera's incidents: they wait for a person, start functions at once, or are not published."""
+
+
+_SCHEMES = ("rtsp", "http", "https")
+_MOST_QUOTED = 127
+"""FFmpeg cuts off what of a login is longer, percent signs included."""
 
 
 class SettingsError(Exception):
@@ -28,7 +35,8 @@ class SettingsError(Exception):
 class CameraSettings:
     """One camera: where its stream is, and what its events say of it.
 
-    `url` holds no credentials. `ground` maps its ground to pixels, None when not known.
+    `url` holds no credentials. `ground` maps its ground to pixels, None when not known; to those of a picture of
+    `ground_size` (width, height), None for whatever size the stream has at first. `arms` are in pixels of the same.
     """
 
     camera: Camera
@@ -36,6 +44,17 @@ class CameraSettings:
     url: str
     ground: Ground | None
     post: Post = "confirm"
+    ground_size: tuple[int, int] | None = None
+    transport: Transport = "tcp"
+    arms: tuple[Arm, ...] = ()
+
+
+@dataclass(frozen=True)
+class Login:
+    """A user and a password at a camera."""
+
+    user: str
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -75,16 +94,22 @@ class Settings:
     metrics_port: int
     telemetry: Telemetry | None
     clips: ClipsSettings | None
-    rtsp_user: str | None
-    rtsp_password: str | None = field(repr=False)
+    rtsp_login: Login | None
+    """For the RTSP cameras that have no login of their own."""
+    logins: Mapping[str, Login]
+    """Logins of cameras, by their ids."""
 
     def stream_url(self, camera: CameraSettings) -> str:
         """The stream's address with the credentials in it: for opening it, never for a log."""
-        if self.rtsp_user is None or self.rtsp_password is None:
-            return camera.url
         parts = urlsplit(camera.url)
-        login = f"{quote(self.rtsp_user, safe='')}:{quote(self.rtsp_password, safe='')}"
-        return urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc}"))
+        login = self.logins.get(camera.camera.id) or (self.rtsp_login if parts.scheme == "rtsp" else None)
+        if login is None:
+            return camera.url
+        return urlunsplit(parts._replace(netloc=f"{_quoted(login)}@{parts.netloc}"))
+
+
+def _quoted(login: Login) -> str:
+    return f"{quote(login.user, safe='')}:{quote(login.password, safe='')}"
 
 
 def load_settings(path: Path) -> Settings:
@@ -126,8 +151,8 @@ def load_settings(path: Path) -> Settings:
         metrics_port=_get(values, "metrics_port", int),
         telemetry=_telemetry(_get(values, "telemetry", dict | None)),
         clips=_clips(_get(values, "clips", dict | None)),
-        rtsp_user=_get(values, "rtsp_user", str | None),
-        rtsp_password=_secret("rtsp_password_file", _get(values, "rtsp_password_file", str | None)),
+        rtsp_login=_rtsp_login(values),
+        logins=_logins(_get(values, "logins_file", str | None), ids),
     )
 
 
@@ -148,7 +173,12 @@ def _camera(entry: Any, at: str) -> CameraSettings:
     prefix = f"{at}."
     url = _get(entry, "url", str, prefix)
     if urlsplit(url).password is not None:
-        raise SettingsError(f"{prefix}url must not hold a password; use rtsp_password_file")
+        raise SettingsError(f"{prefix}url must not hold a password; use logins_file")
+    if urlsplit(url).scheme not in _SCHEMES:
+        raise SettingsError(f"{prefix}url must begin with {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
+    transport = entry.get("transport", "tcp")
+    if transport not in get_args(Transport):
+        raise SettingsError(f"{prefix}transport: {transport!r} must be one of {', '.join(get_args(Transport))}")
     ground = _get(entry, "ground", list | None, prefix)
     try:
         plane = None if ground is None else Ground(np.array(ground, float))
@@ -171,7 +201,79 @@ def _camera(entry: Any, at: str) -> CameraSettings:
         url=url,
         ground=plane,
         post=post,
+        ground_size=_size(_get(entry, "ground_size", list | None, prefix), f"{prefix}ground_size"),
+        transport=transport,
+        arms=tuple(
+            _arm(arm, f"{prefix}arms[{number}]")
+            for number, arm in enumerate(_get(entry, "arms", list | None, prefix) or [])
+        ),
     )
+
+
+def _arm(entry: Any, at: str) -> Arm:
+    if not isinstance(entry, dict):
+        raise SettingsError(f"{at} must be an object")
+    prefix = f"{at}."
+    link = entry.get("link")
+    # A link id of digits alone is a number to YAML, unless it is quoted.
+    if link is not None and (not isinstance(link, str) or not link):
+        raise SettingsError(f"{prefix}link must be a text; put it into quotation marks")
+    try:
+        return Arm(
+            polygon=np.array(_get(entry, "polygon", list, prefix), float),
+            road=_text(entry, "road", prefix),
+            direction=_text(entry, "direction", prefix),
+            link=link,
+        )
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"{prefix}polygon: {error}") from error
+
+
+def _size(entry: list[Any] | None, at: str) -> tuple[int, int] | None:
+    if entry is None:
+        return None
+    if len(entry) != 2 or not all(type(side) is int and side > 0 for side in entry):
+        raise SettingsError(f"{at} must be the picture's width and height in pixels, such as [1920, 1080]")
+    return entry[0], entry[1]
+
+
+def _rtsp_login(values: Mapping[str, Any]) -> Login | None:
+    user = _get(values, "rtsp_user", str | None)
+    password = _secret("rtsp_password_file", _get(values, "rtsp_password_file", str | None))
+    return None if user is None or password is None else _login(user, password, "rtsp_user")
+
+
+def _logins(path: str | None, ids: list[str]) -> dict[str, Login]:
+    """Logins of cameras from their file: a JSON object of `user` and `password` by the camera's id."""
+    try:
+        entries = json.loads(_secret("logins_file", path) or "{}")
+    except ValueError:
+        # Not even a part of it goes into a message.
+        raise SettingsError("logins_file must hold JSON") from None
+    if not isinstance(entries, dict):
+        raise SettingsError("logins_file must hold an object of logins by camera")
+    unknown = sorted(set(entries) - set(ids))
+    if unknown:
+        raise SettingsError(f"logins_file: there is no camera {', '.join(unknown)}")
+    logins = {}
+    for name, entry in entries.items():
+        at = f"logins_file: {name}"
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("user", "password")):
+            raise SettingsError(f"{at} must have user and password as texts")
+        logins[name] = _login(entry["user"], entry["password"], at)
+    return logins
+
+
+def _login(user: str, password: str, at: str) -> Login:
+    if not user or set(user) & set(':"\\') or not (user + password).isprintable():
+        raise SettingsError(
+            f"{at}: a user name may not be empty nor hold a colon, a quotation mark or a backslash, and neither it"
+            " nor the password line breaks or the like; such a login can't be sent"
+        )
+    login = Login(user, password)
+    if len(_quoted(login)) > _MOST_QUOTED:
+        raise SettingsError(f"{at}: user and password take more than {_MOST_QUOTED} characters in an address; shorten")
+    return login
 
 
 def _text(entry: Mapping[str, Any], key: str, prefix: str) -> Text:

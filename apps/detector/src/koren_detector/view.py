@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -71,6 +72,43 @@ class ViewWatch:
         self._motion = _Motion()
         self._other_light_s = -np.inf
         self._dirty_since_s: float | None = None
+
+    def to_dict(self, time_s: float) -> dict[str, Any]:
+        """The views that are settled at `time_s`, for JSON."""
+        settled = self.settled
+        return {
+            "saved_s": time_s,
+            "numbered": self._numbered,
+            "views": [
+                {"number": v.number, "since_s": v.since_s, "last_s": v.last_s, "marks": v.marks.to_dict()}
+                for v in self._views if v.number in settled
+            ],
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], time_s: float) -> ViewWatch:
+        """A watch that knows views from an earlier run, and trusts the first frame only if it shows one of them.
+
+        Raises ValueError, KeyError or TypeError for values that `to_dict` did not give.
+        """
+        watch = cls()
+        later_s = time_s - float(values["saved_s"])
+        for entry in values["views"]:
+            marks = Landmarks.from_dict(entry["marks"], later_s)
+            view = _View(int(entry["number"]), marks, entry["since_s"] + later_s, entry["last_s"] + later_s)
+            watch._views.append(view)
+        watch._views.sort(key=lambda view: view.number)
+        numbers = [view.number for view in watch._views]
+        if len(numbers) > _MOST_VIEWS or len(set(numbers)) < len(numbers) or numbers[:1] not in ([], [0]):
+            raise ValueError(f"views {numbers} can't be")
+        watch._numbered = max([int(values["numbered"]), *(number + 1 for number in numbers)])
+        watch._reason = "moved" if numbers else None
+        return watch
+
+    @property
+    def settled(self) -> frozenset[int]:
+        """The numbers of the views that are known well enough to be kept."""
+        return frozenset(v.number for v in self._views if v.last_s - v.since_s >= _STABLE_S and v.marks.enough)
 
     def update(self, picture: Picture, time_s: float) -> Verdict:
         """Take in the frame of `time_s` (seconds that never go backwards)."""

@@ -14,18 +14,21 @@ from koren_events import SeenObject
 
 from . import metrics
 from .accident import Weights
+from .arms import Arm, arm_of
 from .boxes import KINDS, Array, Picture
 from .ground import Ground
 from .incidents import Cleared, Decision, Incident, Opened, Rules, Wreck
 from .picture import Stillness, alike, patch, snapshot
 from .recorder import Recorder
 from .reports import Reports
+from .resized import Size, resized_ground, resized_incident
 from .settings import CameraSettings
 from .sight import Sight
 from .stream import Frame, Stream
 from .tracking import Detections
 from .vehicles import Found
 from .view import REASONS, Verdict, ViewWatch
+from .view_store import ViewStore
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +83,7 @@ class Worker:
         rules: Rules,
         reports: Reports,
         recorder: Recorder | None = None,
+        views: ViewStore | None = None,
     ) -> None:
         self._settings = settings
         self._id = settings.camera.id
@@ -92,13 +96,16 @@ class Worker:
         self._recorder = recorder
         self._sight: Sight | None = None
         self._sights: dict[int, Sight] = {}
-        self._views = ViewWatch()
+        self._view_store = views
+        self._views: ViewWatch | None = None
         self._verdict = Verdict(None, 0)
         self._still = Stillness()
         self._found: Found | None = None
         self._people: list[tuple[float, Array]] = []
         self._connection = 0
         self._top: int | None = None
+        self._size: Size | None = None
+        self._ground_size = settings.ground_size
         self._times: list[float] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"camera {self._id}", daemon=True)
@@ -142,12 +149,14 @@ class Worker:
         """Take in what a frame shows, and report what that decides."""
         if self._recorder is not None:
             self._recorder.add(frame.picture, frame.time_s)
+        if self._view_store is not None and self._views is not None:
+            self._view_store.keep(self._views, frame.time_s)
         if self._verdict.reason is not None:
             self._follow_reports(frame)
             return
         sight = self._sights.get(self._verdict.view)
         if sight is None:
-            sight = self._begin_sight(frame.picture)
+            sight = self._begin_sight()
         if sight is not self._sight:
             self._sight = sight
         elif frame.connection != self._connection:
@@ -161,14 +170,14 @@ class Worker:
         self._remember_looks(frame.picture)
         self._follow_reports(frame)
 
-    def _begin_sight(self, picture: Picture) -> Sight:
+    def _begin_sight(self) -> Sight:
         """The tracks and incidents of the view that the camera shows now."""
         view = self._verdict.view
         # What earlier runs left open is of the view that the camera was set up for.
         known = [] if view else [record.incident for record in self._reports.open]
         # Of other views only those that have an incident left are kept.
         self._sights = {number: sight for number, sight in self._sights.items() if number == 0 or sight.log.open}
-        self._sights[view] = Sight(self._ground(picture), self._weights, self._rules, known)
+        self._sights[view] = Sight(self._ground(view), self._weights, self._rules, known)
         return self._sights[view]
 
     def _follow_reports(self, frame: Frame) -> None:
@@ -178,6 +187,8 @@ class Worker:
         self._measure(frame)
 
     def _watch_view(self, frame: Frame) -> None:
+        if self._views is None:
+            self._views = self._view_store.load(frame.time_s) if self._view_store is not None else ViewWatch()
         before, self._verdict = self._verdict, self._views.update(frame.picture, frame.time_s)
         reason, view = self._verdict.reason, self._verdict.view
         for known in REASONS:
@@ -196,6 +207,7 @@ class Worker:
 
     def look(self, frame: Frame) -> Found:
         """What a frame shows; what the last one did where nothing has moved since; nothing where it is suspended."""
+        self._watch_size(frame.picture)
         self._watch_view(frame)
         if self._verdict.reason is not None:
             return Found(Detections.none(), np.zeros((0, 4)))
@@ -203,7 +215,7 @@ class Worker:
         if self._found is None or not still:
             if self._top is None:
                 height, width = frame.picture.shape[:2]
-                self._top = self._ground(frame.picture).top(width, height, _FAR_M)
+                self._top = self._ground(self._verdict.view).top(width, height, _FAR_M)
             with metrics.FIND.time():
                 self._found = self._finder.network.find(frame.picture, self._top)
         else:
@@ -212,11 +224,30 @@ class Worker:
         self._people.append((frame.time_s, self._found.people))
         return self._found
 
-    def _ground(self, picture: Picture) -> Ground:
-        height, width = picture.shape[:2]
+    def _ground(self, view: int) -> Ground:
+        assert self._size is not None and self._ground_size is not None
         # The camera's ground is that of the view which it was set up for.
-        known = self._settings.ground if self._verdict.view == 0 else None
-        return known or Ground.typical(width, height)
+        known = self._settings.ground if view == 0 else None
+        return Ground.typical(*self._size) if known is None else resized_ground(known, self._ground_size, self._size)
+
+    def _watch_size(self, picture: Picture) -> None:
+        """Where pictures change their size, tracks begin anew; incidents and the views that are known stay."""
+        height, width = picture.shape[:2]
+        before, now = self._size, (width, height)
+        if before == now:
+            return
+        self._size = now
+        self._ground_size = self._ground_size or now
+        if before is None:
+            return
+        _log.warning("camera %s: its pictures are %d x %d now, they were %d x %d", self._id, *now, *before)
+        self._found = self._top = self._sight = None
+        self._still, self._people = Stillness(), []
+        for record in self._reports.open:
+            record.incident = resized_incident(record.incident, before, now)
+        for view, sight in self._sights.items():
+            known = [resized_incident(incident, before, now) for incident in sight.log.open]
+            self._sights[view] = Sight(self._ground(view), self._weights, self._rules, known)
 
     def _looks_the_same(self, picture: Picture, wreck: Wreck) -> bool:
         for record in self._reports.open:
@@ -243,14 +274,15 @@ class Worker:
         now_s = time.time()
         incident = decision.incident
         if isinstance(decision, Opened):
+            arm = self._arm(incident)
             event = self._reports.opened(
                 incident, self._objects(incident),
                 snapshot(frame.picture, [wreck.box for wreck in incident.wrecks], self._people_in(frame.picture)),
-                [patch(frame.picture, wreck.box) for wreck in incident.wrecks],
+                [patch(frame.picture, wreck.box) for wreck in incident.wrecks], arm,
             )  # fmt: skip
             if self._recorder is not None:
                 self._recorder.opened(incident, event)
-            name, more = "detected", {"post": self._settings.post}
+            name, more = "detected", {"post": self._settings.post, "link": arm.link if arm else None}
         else:
             assert isinstance(decision, Cleared)
             event = self._reports.cleared(incident, decision.since_s, now_s)
@@ -271,6 +303,12 @@ class Worker:
             **more,
         }
         _log.info("incident %s", name, extra=line)
+
+    def _arm(self, incident: Incident) -> Arm | None:
+        """The arm that an incident is in; a camera that is turned away shows none of them."""
+        if self._verdict.view != 0 or self._size is None or self._ground_size is None:
+            return None
+        return arm_of(incident, self._settings.arms, self._ground_size, self._size)
 
     def _objects(self, incident: Incident) -> list[SeenObject]:
         assert self._sight is not None and self._sight.motion is not None

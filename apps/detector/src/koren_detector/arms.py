@@ -1,0 +1,47 @@
+"""Arms of a junction that a camera sees: which road an accident is on, and in which direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from koren_events import Text
+
+from .boxes import Array
+from .incidents import Incident
+from .resized import Size
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A part of the picture where vehicles are on one road and go in one direction.
+
+    `polygon` is in pixels of a picture of the camera's `ground_size`, shape (n, 2). `link` is the road network's own
+    name of it, such as a standard link id. Raises ValueError for a polygon that has no inside.
+    """
+
+    polygon: Array
+    road: Text
+    direction: Text
+    link: str | None = None
+
+    def __post_init__(self) -> None:
+        corners = np.asarray(self.polygon, float)
+        if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3 or not np.isfinite(corners).all():
+            raise ValueError("a polygon is a list of three or more corners, each two numbers")
+        if cv2.contourArea(corners.astype(np.float32)) < 1:
+            raise ValueError("the polygon's corners lie on one line")
+        object.__setattr__(self, "polygon", corners)
+
+
+def arm_of(incident: Incident, arms: tuple[Arm, ...], arms_size: Size, size: Size) -> Arm | None:
+    """The arm that all wrecks of an incident stand in, None where there is none or more than one."""
+    found = []
+    for arm in arms:
+        corners = (arm.polygon * np.divide(size, arms_size)).astype(np.float32)
+        feet = [((wreck.box[0] + wreck.box[2]) / 2, wreck.box[3]) for wreck in incident.wrecks]
+        if all(cv2.pointPolygonTest(corners, foot, False) >= 0 for foot in feet):
+            found.append(arm)
+    return found[0] if len(found) == 1 else None
