@@ -46,8 +46,7 @@ def _contents(function: Mapping[str, Any], region: str, folder: str) -> dict[str
     contents: dict[str, dict[str, str]] = {}
     for secret, files in (function.get("secrets") or {}).items():
         contents[secret] = {
-            name: _base64(str(text).replace("{region}", region).encode())
-            for name, text in files.items()
+            name: _base64(str(text).replace("{region}", region).encode()) for name, text in files.items()
         }
     for secret, files in (function.get("secret_files") or {}).items():
         for name, path in files.items():

@@ -82,9 +82,7 @@ def nfv_flows(
     return found
 
 
-def nfv_gateway_flows(
-    flows: Iterable[Mapping[str, Any]], lan: str, own: Sequence[str]
-) -> list[dict[str, Any]]:
+def nfv_gateway_flows(flows: Iterable[Mapping[str, Any]], lan: str, own: Sequence[str]) -> list[dict[str, Any]]:
     """What of the flows concerns one gateway.
 
     Args:

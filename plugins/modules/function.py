@@ -252,9 +252,7 @@ def main() -> None:
         module.exit_json(changed=params["state"] == "present", regions=[], steps=[str(error)])
     except faas.FaasError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(
-        changed=result.changed, diff=as_diff(result), regions=list(result.regions), steps=steps
-    )
+    module.exit_json(changed=result.changed, diff=as_diff(result), regions=list(result.regions), steps=steps)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,115 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Check that a Redis that others run can be a region's queue, and claim it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: redis_check
+short_description: Check that a Redis that others run can be a region's queue, and claim it
+description:
+  - Fails with all that is missing, each with its remedy. Needed are Redis 7.0 or newer as a single writable server with
+    TLS, an append-only file that is synced at each write, no eviction, and the rights that the gateway's commands need.
+  - Claims the data for one region, so that no two regions or sites share a queue.
+  - Runs on the host whose gateway is to use it. Needs nothing there but Python.
+options:
+  host:
+    description: Name or address, for which its certificate is.
+    type: str
+    required: true
+  port:
+    description: Port, with TLS.
+    type: int
+    default: 6379
+  user:
+    description: User.
+    type: str
+    required: true
+  password:
+    description: The user's password.
+    type: str
+    required: true
+  ca:
+    description: Authority that signs the server's certificate, as PEM.
+    type: str
+    required: true
+  owner:
+    description: Whose queue it is, such as C(site/region).
+    type: str
+    required: true
+attributes:
+  check_mode:
+    support: full
+    description: Claims nothing.
+  diff_mode:
+    support: full
+author: the koren.faas authors
+"""
+
+EXAMPLES = r"""
+- name: Check Seoul's queue
+  koren.faas.redis_check:
+    host: redis.example.kr
+    user: koren
+    password: "{{ vault_redis_seoul }}"
+    ca: "{{ lookup('ansible.builtin.file', 'redis-ca.crt') }}"
+    owner: local/seoul
+"""
+
+RETURN = r"""
+version:
+  description: Redis' version.
+  returned: success
+  type: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.koren.faas.plugins.module_utils.redis_check import (
+    OWNER,
+    Client,
+    RedisProblem,
+    Refused,
+    problems,
+)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "host": {"type": "str", "required": True},
+            "port": {"type": "int", "default": 6379},
+            "user": {"type": "str", "required": True},
+            "password": {"type": "str", "required": True, "no_log": True},
+            "ca": {"type": "str", "required": True},
+            "owner": {"type": "str", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    try:
+        client = Client(*(params[name] for name in ("host", "port", "user", "password", "ca")))
+        found = list(problems(client))
+        if found:
+            place = f"{params['host']}:{params['port']}"
+            module.fail_json(msg=f"Redis at {place} can't be the queue of {params['owner']}: {'; '.join(found)}.")
+        owner = client.ask("GET", OWNER)
+        if owner not in (None, params["owner"]):
+            module.fail_json(
+                msg=f"Redis at {params['host']}:{params['port']} has the queue of {owner}."
+                f" Give {params['owner']} a server of its own, or delete all keys 'koren:*' there,"
+                f" {OWNER} too, if that queue may go."
+            )
+        if owner is None and not module.check_mode:
+            client.ask("SET", OWNER, params["owner"])
+        version = next(
+            line.split(":")[1] for line in client.ask("INFO", "server").splitlines() if "redis_version" in line
+        )
+    except (RedisProblem, Refused) as error:
+        module.fail_json(msg=str(error))
+    change = {"before": f"{owner or ''}\n", "after": f"{params['owner']}\n"}
+    module.exit_json(changed=owner is None, version=version, diff=change if owner is None else [])
+
+
+if __name__ == "__main__":
+    main()
