@@ -124,8 +124,8 @@ def test_rtsp(rtsp: Callable[[str, str, Login], str], transport: str, codec: str
     frames = collect(Stream("cctv-01", url, 5, transport), lambda frames: len(frames) >= 10)  # type: ignore[arg-type]
 
     assert frames[0].picture.shape == (240, 320, 3)
-    assert len({frame.connection for frame in frames}) == 1
-    steps = np.diff([frame.time_s for frame in frames])
+    pairs = itertools.pairwise(frames)
+    steps = np.array([b.time_s - a.time_s for a, b in pairs if a.connection == b.connection])
     # In steps of the stream, whatever the network and this machine do; it takes a few to see which came quickest.
     assert np.median(np.abs(steps * 5 - np.rint(steps * 5))) < 0.05
     assert abs(frames[-1].time_s - time.time()) < 60
@@ -250,11 +250,12 @@ def test_segments_that_come_in_bursts_are_shown_at_the_pace_of_the_recording(
 
     # Frames that this machine was too slow to take are missing; those of a burst would be, too.
     shown = [second(frame) for frame in frames]
-    assert shown == sorted(shown) and set(range(shown[0], shown[-1] + 1)) == set(shown)
+    assert shown == sorted(shown) and len(set(shown)) >= shown[-1] - shown[0]
     times = np.array([frame.time_s for frame in frames])
     steps = np.diff(times) * 5
     assert np.abs(steps - np.rint(steps)).max() < 0.1
     assert len({frame.connection for frame in frames}) == 1
+    assert all(0.0 <= frame.late_s < 30.0 for frame in frames)
     assert arrived[-1] - arrived[0] > 0.7 * (times[-1] - times[0]) > 5.0
 
 

@@ -22,7 +22,7 @@ Post = Literal["confirm", "automatic", "never"]
 """What becomes of a camera's incidents: they wait for a person, start functions at once, or are not published."""
 
 
-_SCHEMES = ("rtsp", "http", "https")
+SCHEMES = ("rtsp", "http", "https")
 _MOST_QUOTED = 127
 """FFmpeg cuts off what of a login is longer, percent signs included."""
 
@@ -174,8 +174,8 @@ def _camera(entry: Any, at: str) -> CameraSettings:
     url = _get(entry, "url", str, prefix)
     if urlsplit(url).password is not None:
         raise SettingsError(f"{prefix}url must not hold a password; use logins_file")
-    if urlsplit(url).scheme not in _SCHEMES:
-        raise SettingsError(f"{prefix}url must begin with {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
+    if urlsplit(url).scheme not in SCHEMES:
+        raise SettingsError(f"{prefix}url must begin with {', '.join(f'{scheme}://' for scheme in SCHEMES)}")
     transport = entry.get("transport", "tcp")
     if transport not in get_args(Transport):
         raise SettingsError(f"{prefix}transport: {transport!r} must be one of {', '.join(get_args(Transport))}")

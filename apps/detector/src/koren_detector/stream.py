@@ -50,11 +50,12 @@ _DEFAULT_PORTS = {"rtsp": 554, "http": 80, "https": 443}
 @dataclass(frozen=True)
 class Frame:
     """A frame: when it was taken (unix seconds, as the stream's own clock has it), and the connection it came by,
-    a new number after each interruption."""
+    a new number after each interruption. `late_s` is how much later a paced stream had it, as its segment came late."""
 
     picture: Picture
     time_s: float
     connection: int
+    late_s: float = 0.0
 
 
 class _Opening:
@@ -199,7 +200,8 @@ class Stream:
                 self._stale_s = min(2 * self._stale_s, _STALE_MOST_S)
                 break
             with self._changed:
-                self._newest = Frame(picture, time_s, self._connection)
+                late_s = max(time.time() - time_s, 0.0) if self._paced else 0.0
+                self._newest = Frame(picture, time_s, self._connection, late_s)
                 self._changed.notify()
         return count
 

@@ -7,7 +7,7 @@ _WRAP_S = 2**33 / 90_000
 """MPEG-TS counts 90 kHz in 33 bits: after 26.5 hours it begins at 0."""
 
 _SLEW, _QUICK_SLEW = 1e-4, 5e-3
-_LAGGING_S, _LOST_S = 2.0, 30.0
+_LAGGING_S, _LOST_S = 0.5, 30.0
 _SET_BACK_S = 1.0
 _SMALLEST_STEP_S = 0.001
 

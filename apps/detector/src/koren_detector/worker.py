@@ -338,7 +338,7 @@ class Worker:
         self._times = [t for t in self._times if now_s - t < _FPS_OVER_S] + [now_s]
         metrics.FRAMES.labels(*self._labels).inc()
         metrics.FPS.labels(*self._labels).set(len(self._times) / _FPS_OVER_S)
-        metrics.LAG.labels(*self._labels).set(now_s - frame.time_s)
+        metrics.LAG.labels(*self._labels).set(now_s - frame.time_s - frame.late_s)
         if self._sight is not None and self._sight.scores is not None:
             metrics.TRACKS.labels(*self._labels).set(len(self._sight.scores))
             metrics.SCORE.labels(*self._labels).set(float(self._sight.scores.max(initial=0.0)))
