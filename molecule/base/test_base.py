@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 
@@ -84,3 +85,28 @@ def test_a_container_runs(site: Site) -> None:
     image = site.run("seoul-cp", "ctr -n k8s.io images list -q | grep /coredns:").strip()
     said = site.run("seoul-cp", f"ctr -n k8s.io run --rm {image} molecule coredns -version")
     assert "CoreDNS" in said
+
+
+def test_what_the_site_overwrote_is_put_back_when_it_is_taken_off(site: Site) -> None:
+    host, routes = "sns-1", "ip route show | grep ' via '"
+    files = "tail -n +1 /etc/hosts /etc/chrony/chrony.conf"
+    ours, ways = site.run(host, files), site.run(host, routes)
+    assert ours.count("Ansible managed") == 2 and ways
+    # The image has no names of hosts, and its chrony is as Debian has it.
+    site.playbook("molecule/base/reset.yml")
+    assert site.run(host, "ls /etc/hosts /opt/koren /etc/apt/sources.list.d/koren.list", check=False) == ""
+    assert "pool 2.debian.pool.ntp.org" in site.run(host, "cat /etc/chrony/chrony.conf")
+    assert site.run(host, routes, check=False) == ""
+    assert site.run(host, "systemctl --failed --no-legend --plain") == ""
+    assert not re.search("changed=[1-9]", site.playbook("molecule/base/reset.yml"))
+    # What is there when the site comes back is what the next reset puts back.
+    gateway = site.run(host, "ip -4 -brief address show | awk '$1 != \"lo\" {print $3}'").split(".")[:3]
+    site.run(host, f"echo '192.0.2.1 theirs' >/etc/hosts && ip route add 198.51.100.0/24 via {'.'.join(gateway)}.10")
+    site.playbook("molecule/base/converge.yml", f"--limit={host}")
+    assert site.run(host, files) == ours
+    site.playbook("molecule/base/reset.yml")
+    assert site.run(host, "cat /etc/hosts") == "192.0.2.1 theirs\n"
+    assert site.run(host, routes).split()[0] == "198.51.100.0/24"
+    site.run(host, "rm /etc/hosts && ip route delete 198.51.100.0/24")
+    site.playbook("molecule/base/converge.yml", f"--limit={host}")
+    assert site.run(host, files) == ours and site.run(host, routes) == ways

@@ -544,7 +544,9 @@ def test_a_worker_goes_with_its_server_and_nothing_else(back: None, site: Site, 
         seoul.block_storage.delete_volume(theirs.id)
 
 
-def test_hosts_that_are_there_are_taken_as_they_are(site: Site, tmp_path: Path) -> None:
+def test_hosts_that_are_there_are_taken_as_they_are(
+    site: Site, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
     state = tmp_path / "state"
     existing: dict[str, Any] = {
         "site_driver": "existing",
@@ -552,30 +554,51 @@ def test_hosts_that_are_there_are_taken_as_they_are(site: Site, tmp_path: Path) 
         "ansible_ssh_private_key_file": str(site.folder / "ssh/id_ed25519"),
         "provision_existing_timeout_s": 15,
     }
+    here = "--limit=seoul-cp,localhost"
 
     def take(**variables: Any) -> Run:
-        arguments = ("--tags=provision", "--limit=seoul-cp,localhost")
-        return play(PROVISION, *arguments, **(existing | variables))
+        return play(PROVISION, "--tags=provision", here, **(existing | variables))
+
+    def reset(**variables: Any) -> Run:
+        return play(ROOT / "playbooks/reset.yml", reset_confirm=True, **(existing | variables))
 
     unknown = take()
     assert unknown.code != 0
     assert f"no SSH key is known of seoul-cp ({site.hosts['seoul-cp']})" in unknown.error
     assert "provision_existing_host_key" in unknown.error
-    # Taken once from the host, when that is asked for; then it must be that one.
+    # Another site's, of which this one knows nothing: it is refused, and nothing has changed.
+    other = take(provision_existing_scan_host_keys=True)
+    assert other.code != 0
+    assert "seoul-cp (" in other.error and "is in another site" in other.error and "playbooks/reset.yml" in other.error
+    assert cluster_is_ready(site.folder)
+
+    # A reset takes the site off the hosts, which stay.
+    run = good(reset(provision_existing_scan_host_keys=True))
+    shown = run.results["Show what is to be removed"]["localhost"]["msg"]
+    assert "what the site put on the host seoul-cp, which itself stays" in shown
+    assert not state.exists()
+    for host in site.hosts:
+        assert site.run(host, "hostname").strip() == host
+        # The image has no names of hosts.
+        assert "Ansible managed" not in site.run(host, "cat /etc/hosts /etc/chrony/chrony.conf", check=False)
+        assert site.run(host, "systemctl --failed --no-legend --plain") == ""
+        assert site.run(host, "ls -d /opt/koren /etc/koren* /etc/kubernetes /var/lib/koren*", check=False) == ""
+        assert site.run(host, "ls -A /var/lib/etcd /var/lib/kubelet | grep -v :", check=False).strip() == ""
+
+    # Then they are as good as new.
     assert good(take(provision_existing_scan_host_keys=True)).changed["seoul-cp"] == 1
     assert set(good(take()).changed.values()) == {0}
+    for playbook in (PROVISION, CLUSTERS):
+        good(play(playbook, here, **existing))
+    eventually(lambda: cluster_is_ready(state), 120)
     keys = {host: site.run(host, "cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub").strip() for host in site.hosts}
     assert set(good(take(provision_existing_host_key=keys["seoul-cp"])).changed.values()) == {0}
     wrong = take(provision_existing_host_key=keys["seoul-gw"])
     assert wrong.code != 0
     assert "is not reached as root" in wrong.error
-    other = take(provision_existing_host_key=keys["seoul-cp"], provision_existing_debian_release="13")
-    assert other.code != 0
-    assert "it must be Debian 13" in other.error
-    # Its reset leaves the host.
-    good(play(ROOT / "playbooks/reset.yml", reset_confirm=True, **existing))
-    assert not state.exists()
-    assert site.run("seoul-cp", "hostname").strip() == "seoul-cp"
+    release = take(provision_existing_host_key=keys["seoul-cp"], provision_existing_debian_release="13")
+    assert release.code != 0
+    assert "it must be Debian 13" in release.error
 
 
 # The end

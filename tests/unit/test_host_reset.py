@@ -13,6 +13,8 @@ ROLES = Path(__file__).parents[2] / "roles"
 KNOWN = yaml.safe_load((ROLES / "host_reset/vars/main.yml").read_text(encoding="utf-8"))
 UNITS = set(KNOWN["__host_reset_units"])
 PACKAGED = set(KNOWN["__host_reset_packaged"])
+REMOVED = [*KNOWN["__host_reset_settings"], *KNOWN["__host_reset_data"]]
+KEPT = yaml.safe_load((ROLES / "host_base/vars/main.yml").read_text(encoding="utf-8"))["__host_base_overwritten"]
 
 
 def written() -> Iterator[str]:
@@ -31,3 +33,13 @@ def test_every_unit_is_stopped_and_removed() -> None:
     own.remove("koren-routes.service")
     assert own | {"koren-watchdog.service", "koren-watchdog.timer"} == UNITS
     assert {name.partition(".")[0] for name in units if name.endswith(".service.d/koren.conf")} == PACKAGED
+
+
+def test_every_file_is_removed_or_put_back() -> None:
+    left = {
+        name
+        for name in written()
+        if not name.startswith(("/etc/systemd/system/", "/usr/local/bin/*", "/etc/apt/*"))
+        and not any(name == one or name.startswith(f"{one}/") for one in [*REMOVED, *KEPT])
+    }
+    assert left == set()
