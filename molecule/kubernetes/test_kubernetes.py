@@ -75,6 +75,23 @@ def test_kubelet_answers_to_names_only(site: Site, host: str) -> None:
         socket.create_connection((site.hosts[host], 10255), 5)
 
 
+@pytest.mark.parametrize("host", [CONTROL_PLANE, WORKER])
+def test_kubelet_serves_with_a_certificate_of_the_site(site: Site, host: str) -> None:
+    context = ssl.create_default_context(cafile=str(site.folder / "pki/ca.crt"))
+    with socket.create_connection((site.hosts[host], 10250), 5) as plain:
+        # The name, too, is checked.
+        context.wrap_socket(plain, server_hostname=site.hosts[host]).close()
+
+
+def test_nobody_takes_kubelets_certificate_unseen(site: Site, eventually: Wait) -> None:
+    running = site.run(CONTROL_PLANE, "tr '\\0' ' ' </proc/$(pgrep --full 'kube-apiserver --' | head -n 1)/cmdline")
+    assert "--kubelet-certificate-authority=" in running
+    told = site.run(CONTROL_PLANE, f"{KUBECTL} -n kube-system get deploy metrics-server --output=yaml")
+    assert "--kubelet-certificate-authority=" in told and "insecure" not in told
+    measured = f"{KUBECTL} top nodes --no-headers"
+    eventually(lambda: site.run(CONTROL_PLANE, measured, check=False).count("%") >= 4, 120)
+
+
 def test_profiling_is_off(site: Site) -> None:
     told = site.run(CONTROL_PLANE, f"{KUBECTL} get --raw /debug/pprof/ 2>&1", check=False)
     assert "NotFound" in told
