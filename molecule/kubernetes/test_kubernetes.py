@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import socket
 import ssl
 import subprocess
@@ -20,6 +21,21 @@ from conftest import REPO, Site
 CONTROL_PLANE, WORKER = "seoul-cp", "seoul-w1"
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
 Wait = Callable[[Callable[[], bool], float], None]
+# Writes down with what arguments kubeadm runs: everyone on a host can read them.
+WATCH = """
+import pathlib, time
+seen = set()
+while True:
+    for one in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = one.read_text().replace(chr(0), " ")
+        except (OSError, ValueError):
+            continue
+        if arguments.partition(" ")[0].endswith("kubeadm") and arguments not in seen:
+            seen.add(arguments)
+            pathlib.Path("/run/watched").write_text(chr(10).join(seen))
+    time.sleep(0.02)
+"""
 
 
 def _stranger(site: Site, host: str, port: int, path: str) -> int:
@@ -59,6 +75,23 @@ def test_kubelet_answers_to_names_only(site: Site, host: str) -> None:
         assert _stranger(site, host, 10250, path) == 401
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((site.hosts[host], 10255), 5)
+
+
+@pytest.mark.parametrize("host", [CONTROL_PLANE, WORKER])
+def test_kubelet_serves_with_a_certificate_of_the_site(site: Site, host: str) -> None:
+    context = ssl.create_default_context(cafile=str(site.folder / "pki/ca.crt"))
+    with socket.create_connection((site.hosts[host], 10250), 5) as plain:
+        # The name, too, is checked.
+        context.wrap_socket(plain, server_hostname=site.hosts[host]).close()
+
+
+def test_nobody_takes_kubelets_certificate_unseen(site: Site, eventually: Wait) -> None:
+    running = site.run(CONTROL_PLANE, "tr '\\0' ' ' </proc/$(pgrep --full 'kube-apiserver --' | head -n 1)/cmdline")
+    assert "--kubelet-certificate-authority=" in running
+    told = site.run(CONTROL_PLANE, f"{KUBECTL} -n kube-system get deploy metrics-server --output=yaml")
+    assert "--kubelet-certificate-authority=" in told and "insecure" not in told
+    measured = f"{KUBECTL} top nodes --no-headers"
+    eventually(lambda: site.run(CONTROL_PLANE, measured, check=False).count("%") >= 4, 120)
 
 
 def test_profiling_is_off(site: Site) -> None:
@@ -117,7 +150,15 @@ def test_a_cluster_without_a_note_of_who_made_it_is_not_touched(site: Site, host
 
 def test_a_join_that_was_cut_is_finished(site: Site, eventually: Wait) -> None:
     site.run(WORKER, "cd /etc/kubernetes && mv koren-joined koren-begun; systemctl stop kubelet")
-    site.playbook("molecule/kubernetes/converge.yml")
+    for host in (CONTROL_PLANE, WORKER):
+        site.run(host, f"systemd-run --quiet --collect --unit=watch python3 -c {shlex.quote(WATCH)}")
+    try:
+        site.playbook("molecule/kubernetes/converge.yml")
+    finally:
+        take = "systemctl stop watch; cat /run/watched; rm /run/watched"
+        watched = [site.run(host, take) for host in (CONTROL_PLANE, WORKER)]
+    assert " token create " in watched[0] and " join " in watched[1]
+    assert not re.search(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b", "".join(watched))
     eventually(lambda: _ready(site) == {CONTROL_PLANE: "Ready", WORKER: "Ready"}, 60)
     test_no_token_is_left_that_lets_a_node_in(site)
 
@@ -149,6 +190,14 @@ def test_a_process_that_takes_too_much_memory_ends_alone(site: Site, eventually:
 
     eventually(asked, 30)
     assert json.loads(told[-1])["kubeletconfig"]["singleProcessOOMKill"] is True
+
+
+@pytest.mark.parametrize("host", [CONTROL_PLANE, WORKER])
+def test_systemd_manages_the_cgroups_of_version_2(site: Site, host: str) -> None:
+    version_2 = site.run(host, "stat --file-system --format=%T /sys/fs/cgroup").strip() == "cgroup2fs"
+    assert ("SystemdCgroup = true" in site.run(host, "cat /etc/containerd/config.toml")) is version_2
+    taken = site.run(host, "journalctl --unit=kubelet --grep='received from the CRI runtime' --output=cat")
+    assert f'cgroupDriver="{"systemd" if version_2 else "cgroupfs"}"' in taken
 
 
 def _kept(site: Site, host: str) -> set[str]:

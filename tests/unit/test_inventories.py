@@ -70,7 +70,7 @@ FLOWS = f"{{'flows': {FLOWS}, 'routes': host_base_routes, 'clock': {CLOCK}}}"
 def two_edges(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What hosts of a site of the centre, Seoul and Jeju know, by group."""
     known = "{'names': host_base_names, 'bridges': mosquitto_bridges | map(attribute='name'),"
-    known += " 'own_disk': kubernetes_control_plane_image_collection,"
+    known += " 'shared': kubernetes_node_shared_machine | default(false),"
     known += " 'cameras': console_cameras | map(attribute='id')}"
     cameras = "detector_cameras | map(attribute='id')"
     expressions = {"control_planes": known, "hpc": cameras, "nfv_gateways": FLOWS}
@@ -165,7 +165,7 @@ def test_what_hosts_know_of_each_other_follows_the_regions(two_edges: dict[str, 
     assert not [name for name in shown["jeju-cp"]["names"] if "seoul" in name]
     assert shown["central-cp"]["bridges"] == ["jeju", "seoul"]
     assert shown["jeju-cp"]["bridges"] == ["central"]
-    assert all(host["own_disk"] for host in shown.values())
+    assert not any(host["shared"] for host in shown.values())
     assert shown["central-cp"]["cameras"] == two_edges["hpc"]["hpc-1"] == ["cctv-jeju-01", "cctv-seoul-01"]
 
 

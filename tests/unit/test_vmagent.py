@@ -95,11 +95,12 @@ def test_every_job_says_what_of_it_is_used(settings: Path) -> None:
         assert re.compile(keep[0]["regex"])
 
 
-def test_only_figures_are_shown_what_a_kubelet_could_steal(settings: Path) -> None:
+def test_a_kubelet_is_known_by_its_certificate_and_shown_a_token_for_figures_only(settings: Path) -> None:
     jobs = _jobs(settings, "seoul-cp")
-    careless = {name for name, job in jobs.items() if (job.get("tls_config") or {}).get("insecure_skip_verify")}
-    assert careless == {"kubelet", "containers"}
-    assert {jobs[name]["bearer_token_file"] for name in careless} == {"/etc/vmagent/cluster/kubelet-token"}
+    assert not [name for name, job in jobs.items() if (job.get("tls_config") or {}).get("insecure_skip_verify")]
+    for name in ("kubelet", "containers"):
+        assert jobs[name]["tls_config"] == {"ca_file": "/etc/koren/pki/ca.crt"}
+        assert jobs[name]["bearer_token_file"] == "/etc/vmagent/cluster/kubelet-token"
     # The API server itself is known by the cluster's authority.
     for job in jobs.values():
         for discovery in job.get("kubernetes_sd_configs", []):

@@ -283,7 +283,7 @@ def test_nothing_to_see_until_it_is_there_again(change: Change, reason: str) -> 
 def test_night_without_light_is_dark_and_a_dull_evening_is_not() -> None:
     pictures = clip("vtest", CALM + 100)
 
-    night = watch([(p * (0.1 if n >= CALM else 1)).astype(np.uint8) for n, p in enumerate(pictures)])
+    night = watch([(p * (0.12 if n >= CALM else 1)).astype(np.uint8) for n, p in enumerate(pictures)])
     evening = watch([(p * np.interp(n, [CALM, CALM + 50], [1, 0.35])).astype(np.uint8) for n, p in enumerate(pictures)])
 
     assert night[-1][0] == "dark"
