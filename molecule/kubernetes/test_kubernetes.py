@@ -258,11 +258,11 @@ def test_a_changed_setting_reaches_the_kubelets_and_the_marks_of_the_control_pla
     site.run(CONTROL_PLANE, f"{KUBECTL} label node {CONTROL_PLANE} {label}-")
     change = (
         "molecule/kubernetes/converge.yml",
-        "--extra-vars={kubernetes_control_plane_image_collection: true, kubernetes_control_plane_schedulable: false}",
+        "--extra-vars={kubernetes_control_plane_kubelet: {maxPods: 99}, kubernetes_control_plane_schedulable: false}",
     )
     site.playbook(*change)
     for host in (CONTROL_PLANE, WORKER):
-        eventually(lambda h=host: _configured(site, h).get("imageGCHighThresholdPercent") == 85, 60)  # type: ignore[misc]
+        eventually(lambda h=host: _configured(site, h).get("maxPods") == 99, 60)  # type: ignore[misc]
     assert running == pods()
     assert taints() == label
     assert label in site.run(CONTROL_PLANE, f"{KUBECTL} get node {CONTROL_PLANE} --show-labels")
@@ -277,7 +277,7 @@ def test_a_changed_setting_reaches_the_kubelets_and_the_marks_of_the_control_pla
     site.playbook("molecule/kubernetes/converge.yml")
     assert taints() == ""
     for host in (CONTROL_PLANE, WORKER):
-        eventually(lambda h=host: _configured(site, h).get("imageGCHighThresholdPercent") == 100, 60)  # type: ignore[misc]
+        eventually(lambda h=host: _configured(site, h).get("maxPods") == 110, 60)  # type: ignore[misc]
 
 
 def _leave(site: Site, folder: Path, *args: str) -> str:
