@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -124,8 +125,14 @@ def test_accounts_and_logins_that_miss_are_told_before_anything_is_changed(tmp_p
     assert "changed=0" in told and [path.name for path in tmp_path.iterdir()] == ["given"]
 
 
-def test_a_reset_keeps_what_was_given(tmp_path: Path) -> None:
-    reset = ["playbooks/reset.yml", "-e", "reset_confirm=yes", "-e", "site_driver=existing"]
+def test_a_reset_keeps_what_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A driver that has made nothing.
+    programs = tmp_path.with_name("bin")
+    programs.mkdir()
+    (programs / "podman").write_text("#!/bin/sh\n")
+    (programs / "podman").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    reset = ["playbooks/reset.yml", "-e", "reset_confirm=yes", "-e", "site_driver=podman"]
     reset += ["-e", f"site_dir={tmp_path}"]
     given(tmp_path, ["seoul"])
     before = sorted((tmp_path / "given").rglob("*"))
