@@ -50,8 +50,9 @@ class Run:
     @property
     def error(self) -> str:
         """What the failed tasks said."""
-        messages = [r["msg"] for task in self.results.values() for r in task.values() if r.get("failed")]
-        return " ".join(str(message) for message in messages)
+        failed = [r for task in self.results.values() for r in task.values() if r.get("failed")]
+        items = [item for result in failed for item in result.get("results", ()) if item.get("failed")]
+        return " ".join(str(result["msg"]) for result in failed + items)
 
 
 def play(playbook: Path, *arguments: str, more: tuple[Path, ...] = (), **variables: Any) -> Run:
