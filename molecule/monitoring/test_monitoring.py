@@ -92,9 +92,10 @@ def test_one_query_at_the_centre_tells_the_state_of_every_host(site: Site, event
     eventually(lambda: _query(site, QUERY) == dict.fromkeys(_all(site), 1.0), 40)
 
 
-def test_the_centre_answers_to_certificates_only(site: Site) -> None:
-    with pytest.raises((urllib.error.URLError, ssl.SSLError, ConnectionError)):
-        _query(site, QUERY, certificate=None)
+def test_the_centre_answers_to_those_alone_who_have_to_do_with_metrics(site: Site) -> None:
+    for certificate in (None, "detector", "gateway.seoul"):
+        with pytest.raises((urllib.error.URLError, ssl.SSLError, ConnectionError)):
+            _query(site, QUERY, certificate=certificate)
 
 
 def test_a_host_that_does_not_answer_is_down(site: Site, eventually: Wait) -> None:

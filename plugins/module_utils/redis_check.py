@@ -6,7 +6,7 @@ from __future__ import annotations
 import secrets
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 OWNER = "koren:owner"
@@ -96,9 +96,13 @@ class Client:
         return text
 
 
-def problems(client: Client) -> Iterator[str]:
-    """What the queue needs and this Redis has not, each with the remedy."""
-    facts = dict(line.split(":", 1) for line in client.ask("INFO").splitlines() if ":" in line)
+def facts_of(client: Client) -> dict[str, str]:
+    """What Redis tells of itself."""
+    return dict(line.split(":", 1) for line in client.ask("INFO").splitlines() if ":" in line)
+
+
+def problems(client: Client, facts: Mapping[str, str]) -> Iterator[str]:
+    """What the queue needs and this Redis, which told ``facts``, has not; each with the remedy."""
     version = facts.get("redis_version", "0")
     if tuple(int(part) for part in version.split(".")[:2]) < LEAST_VERSION:
         yield f"it is Redis {version}; the queue's scripts need 7.0 or newer"

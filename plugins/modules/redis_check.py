@@ -69,6 +69,7 @@ from ansible_collections.koren.faas.plugins.module_utils.redis_check import (
     Client,
     RedisProblem,
     Refused,
+    facts_of,
     problems,
 )
 
@@ -89,26 +90,24 @@ def main() -> None:
     params = module.params
     try:
         client = Client(*(params[name] for name in ("host", "port", "user", "password", "ca")))
-        found = list(problems(client))
+        facts = facts_of(client)
+        found = list(problems(client, facts))
+        place = f"{params['host']}:{params['port']}"
         if found:
-            place = f"{params['host']}:{params['port']}"
             module.fail_json(msg=f"Redis at {place} can't be the queue of {params['owner']}: {'; '.join(found)}.")
         owner = client.ask("GET", OWNER)
         if owner not in (None, params["owner"]):
             module.fail_json(
-                msg=f"Redis at {params['host']}:{params['port']} has the queue of {owner}."
+                msg=f"Redis at {place} has the queue of {owner}."
                 f" Give {params['owner']} a server of its own, or delete all keys 'koren:*' there,"
                 f" {OWNER} too, if that queue may go."
             )
         if owner is None and not module.check_mode:
             client.ask("SET", OWNER, params["owner"])
-        version = next(
-            line.split(":")[1] for line in client.ask("INFO", "server").splitlines() if "redis_version" in line
-        )
     except (RedisProblem, Refused) as error:
         module.fail_json(msg=str(error))
     change = {"before": f"{owner or ''}\n", "after": f"{params['owner']}\n"}
-    module.exit_json(changed=owner is None, version=version, diff=change if owner is None else [])
+    module.exit_json(changed=owner is None, version=facts["redis_version"], diff=change if owner is None else [])
 
 
 if __name__ == "__main__":

@@ -86,6 +86,7 @@ def run(folder: Path, **variables: object) -> subprocess.CompletedProcess[str]:
         "problem": "",
         "marks": str(marks),
         "site_dir": str(folder),
+        "ansible_control_path_dir": str(folder),
     } | variables
     return subprocess.run(
         ["ansible-playbook", "-i", folder / "hosts.yml", folder / "site.yml", "-e", json.dumps(given)],

@@ -105,3 +105,32 @@ def test_no_word_of_an_event_takes_a_page_away_or_runs_in_it(words: dict[str, An
 def test_a_time_that_an_event_makes_up_is_not_its_beginning() -> None:
     for time in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"):
         assert abs(told(time=time).began - NOW) < timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/login?error=limited&wait=%C2%B2",
+        "/events?until=0001-01-01T00:00:00%2B00:00",
+        "/events?until=9999-12-31T23:59:59-23:59",
+        "/events?until=0001-01-01T00:00:00%2B14:00",
+    ],
+)
+def test_no_word_of_an_address_takes_a_page_away(path: str) -> None:
+    with TestClient(application(Hostile(told()), Anybody())) as client:
+        assert client.get(path).status_code == 200
+
+
+def test_a_letter_that_is_nested_deeper_than_python_follows_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    nested: Any = "the end"
+    for _ in range(900):
+        nested = {"a": [nested]}
+
+    async def letter(self: Hostile, region: str, id: str) -> dict[str, Any]:
+        return {"message": {"first": "the beginning", "data": nested}}
+
+    monkeypatch.setattr(Hostile, "dead_letter", letter)
+    with TestClient(application(Hostile(told()), Anybody())) as client:
+        answer = client.get("/dead-letters/seoul/1-0")
+        assert answer.status_code == 200 and "the beginning" in answer.text
+        assert client.get("/dead-letters/seoul/1-0/picture").status_code == 404

@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.constants
+import asyncio.sslproto
 import contextlib
+import ssl
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 import uvicorn
-from gateway_lab import free_port, until
+from gateway_lab import Pki, free_port, until
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -95,3 +100,41 @@ async def test_an_address_with_many_connections_keeps_no_other_out(port: int, mo
         return False
 
     await until(room, "there is room for one again", 10)
+
+
+@pytest.mark.asyncio
+async def test_a_connection_without_a_handshake_costs_little_and_ends_soon(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for module, name in ((asyncio.constants, "SSL_HANDSHAKE_TIMEOUT"), (asyncio.sslproto.SSLProtocol, "max_size")):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    monkeypatch.setattr(listener, "HANDSHAKE_S", 1.0)
+    listener.bound_handshakes()
+    certificate, key = Pki(tmp_path).issue("console")
+    app = Starlette(routes=[Route("/healthz", alive, methods=["POST"])])
+    port = free_port()
+    tls = {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=port, http=listener.Connection, ws="none", log_config=None, **tls)  # type: ignore[arg-type]
+    )
+    running = asyncio.create_task(server.serve())
+    await until(lambda: server.started, "it listens", 10)
+    tracemalloc.start()
+    silent = [await opened(port) for _ in range(50)]
+    await asyncio.sleep(0)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Without the bound it is 256 KiB for each.
+    assert held < 50 * 128 * 1024
+    assert [await rest(one) for one in silent] == [b""] * 50
+    # A body of many records comes whole.
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+    writer.write(
+        b"POST /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 200000\r\n\r\n" + b"a" * 200_000
+    )
+    assert (await asyncio.wait_for(reader.read(-1), 10)).endswith(b"200000")
+    writer.close()
+    server.should_exit = True
+    await running

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -32,7 +32,10 @@ FPS = 4.0
 CALM = 48
 """Frames in place before anything happens."""
 
-pytestmark = pytest.mark.skipif(not CLIPS, reason="KOREN_CLIPS must name the folder of the clips")
+pytestmark = [
+    pytest.mark.skipif(not CLIPS, reason="KOREN_CLIPS must name the folder of the clips"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 NAMES = ["seoul-normal", "busan-normal", "vtest"]
 Shown = list[tuple[str | None, int]]
@@ -52,14 +55,6 @@ def load(name: str) -> list[Picture]:
         assert pictures, f"{name} can't be read"
         _loaded[name] = pictures
     return _loaded[name]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    yield
-    cv2.setNumThreads(threads)
 
 
 def clip(name: str, count: int) -> list[Picture]:

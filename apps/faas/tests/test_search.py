@@ -131,9 +131,7 @@ def _texts(folder: Path, *arguments: str) -> list[str]:
 
 def test_a_line_says_when_and_where(store: Path) -> None:
     time = (NOW - timedelta(seconds=300)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    assert _out(store, "--incident", "crash-1").splitlines()[0] == (
-        f"{time} seoul seoul-cp/gateway-1 event taken in"
-    )
+    assert _out(store, "--incident", "crash-1").splitlines()[0] == (f"{time} seoul seoul-cp/gateway-1 event taken in")
     assert _out(store, "--host", "busan-gw").endswith(" busan busan-gw/koren-nfv unit speaks\n")
 
 
@@ -230,3 +228,12 @@ def test_a_time_without_a_zone_is_the_local_one() -> None:
     assert moment("2d", NOW) == NOW - timedelta(days=2)
     with pytest.raises(SearchError, match="too long ago"):
         moment("9999999999d", NOW)
+
+
+def test_what_others_wrote_neither_steers_a_terminal_nor_looks_like_a_line_of_its_own(store: Path) -> None:
+    said = {**LINES[0], "_msg": "odd \x1b]0;OWNED\x07", "unit": "u\x1b[2J\n2026 busan busan-cp sshd x", "odd": "1"}
+    _add(store, [said])
+    _until(lambda: "odd " in _out(store, "--since", "3h"))
+    shown = _out(store, "--since", "3h")
+    assert "\x1b" not in shown and "\x07" not in shown
+    assert not [line for line in shown.splitlines() if line.startswith("2026 busan")]

@@ -11,7 +11,7 @@ import uvicorn
 from koren_console.app import application
 from koren_console.auth.users import UsersBroken
 from koren_console.history import HistoryUnusable
-from koren_console.listener import Connection
+from koren_console.listener import Connection, bound_handshakes
 from koren_console.log import configure
 from koren_console.settings import Settings, SettingsBroken
 from koren_events.errors import ConfigurationError
@@ -27,6 +27,7 @@ def main() -> None:
         app = application(settings)
     except (SettingsBroken, UsersBroken, HistoryUnusable, ConfigurationError, OSError) as error:
         sys.exit(f"koren-console: {error}")
+    bound_handshakes()
     uvicorn.run(
         app,
         host=settings.address,

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.constants
+import asyncio.sslproto
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -15,6 +17,19 @@ MOST_OF_ONE = 400
 """Connections of one address: a stranger can't take them all."""
 REQUEST_S = 15.0
 """Within which a request must have come, whole, since its connection began or the answer before it ended."""
+HANDSHAKE_S = 5.0
+"""Within which the TLS handshake must be over. `Connection` begins after it."""
+HANDSHAKE_BYTES = 16 * 1024
+"""The most that is read at once of one connection: a TLS record."""
+
+
+def bound_handshakes() -> None:
+    """Have this process' TLS connections that say nothing cost little, and not for long.
+
+    asyncio reserves 256 KiB for each, for a minute, and has no argument for either.
+    """
+    asyncio.constants.SSL_HANDSHAKE_TIMEOUT = HANDSHAKE_S
+    asyncio.sslproto.SSLProtocol.max_size = HANDSHAKE_BYTES
 
 
 class Connection(H11Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from koren_faas.show import columns
+from koren_faas.show import columns, printable
 
 UNKNOWN = "-"
 
@@ -163,9 +163,8 @@ def _well(things: Sequence[Mapping[str, Any]] | None) -> str:
 
 
 def _text(value: Any) -> str:
-    """One line of a text of others. What they write may steer a terminal."""
-    line = " ".join(str(value if value is not None else "").split())
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line) or UNKNOWN
+    """One line of a text of others."""
+    return printable(str(value if value is not None else "")) or UNKNOWN
 
 
 def _words(words: Mapping[str, Any] | None) -> str:

@@ -238,8 +238,20 @@ def _short(reason: str) -> str:
     return first if len(first) <= _REASON_LENGTH else f"{first[: _REASON_LENGTH - 1]}…"
 
 
+def printable(text: str, *, lines: bool = False) -> str:
+    """A text of others as a terminal may have it, which what they write could steer.
+
+    Args:
+        lines: keep its lines and tabs; without, it is one line, which can't look like several.
+    """
+    kept = "\n\t" if lines else ""
+    text = text if lines else " ".join(text.split())
+    return "".join(c if c.isprintable() or c in kept else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Rows with their cells below each other."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from koren_faas import show
 from koren_faas.errors import FaasError
 from koren_faas.held import Decision
 
@@ -37,12 +38,12 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except FaasError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(show.printable(str(error), lines=True)) from error
 
 
 def say(line: str) -> None:
     """Tell people, not programs: it is no part of the output."""
-    click.echo(line, err=True)
+    click.echo(show.printable(line, lines=True), err=True)
 
 
 def tell_decisions(done: Sequence[Decision], what: str) -> None:

@@ -299,7 +299,7 @@ def show_logs(site_dir: Path, name: str, regions: tuple[str, ...], follow: bool)
     empty = True
     for line in logs(site, name, regions, follow=follow, on_progress=say):
         empty = False
-        click.echo(f"{line.region}/{line.pod}: {line.text}")
+        click.echo(f"{line.region}/{line.pod}: {show.printable(line.text, lines=True)}")
     if empty:
         say(f"{name} is idle, and no log of earlier pods is kept")
     for one in deployment.placed(site, name, regions):

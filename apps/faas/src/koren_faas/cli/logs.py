@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from koren_faas import show
 from koren_faas.cli.common import REGION, say
 from koren_faas.search import Entry, Search, Store, moment
 from koren_faas.site import Site
@@ -83,7 +84,6 @@ def _shown(entry: Entry, out: str | None) -> str:
             {"time": entry.time, "text": entry.text, **entry.fields}, ensure_ascii=False
         )
     time = datetime.fromisoformat(entry.time).isoformat(timespec="milliseconds")
-    text = entry.text.rstrip("\n").replace("\n", "\n  ")
-    # What programs write may steer a terminal.
-    text = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return f"{time.replace('+00:00', 'Z')} {entry.fields.get('region', '-')} {entry.origin} {text}"
+    text = show.printable(entry.text.rstrip("\n").replace("\n", "\n  "), lines=True)
+    place = show.printable(f"{entry.fields.get('region', '-')} {entry.origin}")
+    return f"{time.replace('+00:00', 'Z')} {place} {text}"

@@ -93,7 +93,7 @@ async def acting(view: View) -> tuple[User, dict[str, list[str]]]:
 async def form(view: View) -> dict[str, list[str]]:
     """The fields of a form. Raises `HTTPException` 413 for one that is too large."""
     length = view.request.headers.get("content-length", "")
-    if not length.isdigit() or int(length) > FORM_BYTES:
+    if not (length.isascii() and length.isdigit()) or int(length) > FORM_BYTES:
         raise HTTPException(413)
     fields: dict[str, list[str]] = {}
     async with view.request.form(max_files=0, max_fields=2000, max_part_size=FORM_BYTES) as sent:

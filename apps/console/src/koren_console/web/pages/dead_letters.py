@@ -30,6 +30,8 @@ COLUMNS: list[Column[DeadLetter]] = [
 ]
 SHOWN = 20_000
 """Letters of a payload that are shown."""
+DEPTH = 100
+"""What is nested deeper is not shown: Python would not follow."""
 PICTURES = {"image/jpeg", "image/png", "image/webp"}
 ACTS = ("redrive", "purge")
 
@@ -108,8 +110,10 @@ async def picture(view: View) -> Response:
     return Response(found[1], media_type=found[0], headers={"Cache-Control": "private, max-age=3600"})
 
 
-def _picture(value: Any) -> tuple[str, bytes] | None:
+def _picture(value: Any, depth: int = 0) -> tuple[str, bytes] | None:
     """The first embedded picture of a JSON value: an object with a media type and base64."""
+    if depth > DEPTH:
+        return None
     if isinstance(value, dict):
         media = next((one for one in value.values() if isinstance(one, str) and one in PICTURES), None)
         if media:
@@ -121,18 +125,20 @@ def _picture(value: Any) -> tuple[str, bytes] | None:
                         continue
     if isinstance(value, (dict, list)):
         for one in value.values() if isinstance(value, dict) else value:
-            found = _picture(one)
+            found = _picture(one, depth + 1)
             if found:
                 return found
     return None
 
 
-def _without_bytes(value: Any) -> Any:
-    """The value with each long text cut to its beginning and its length."""
+def _without_bytes(value: Any, depth: int = 0) -> Any:
+    """The value with each long text cut to its beginning and its length, and without what lies too deep."""
+    if isinstance(value, (dict, list)) and depth > DEPTH:
+        return "…"
     if isinstance(value, dict):
-        return {key: _without_bytes(one) for key, one in value.items()}
+        return {key: _without_bytes(one, depth + 1) for key, one in value.items()}
     if isinstance(value, list):
-        return [_without_bytes(one) for one in value]
+        return [_without_bytes(one, depth + 1) for one in value]
     if isinstance(value, str) and len(value) > 2000:
         return f"{value[:80]}… ({len(value):,})"
     return value

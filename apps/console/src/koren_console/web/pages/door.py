@@ -27,7 +27,7 @@ async def login(view: View) -> Response:
         "login.html",
         str(view.t("login.title")),
         error=error if error in ERRORS else "",
-        wait=int(wait) if wait.isdigit() and len(wait) < 6 else 0,
+        wait=int(wait) if wait.isascii() and wait.isdigit() and len(wait) < 6 else 0,
         after=after,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from starlette.responses import Response
 
@@ -62,6 +62,6 @@ async def events(view: View) -> Response:
 def _time(said: str) -> datetime | None:
     try:
         at = datetime.fromisoformat(said)
+        return at.astimezone(UTC) if at.tzinfo and 1 < at.year < 9999 else None
     except ValueError:
         return None
-    return at if at.tzinfo else None
