@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -235,10 +236,10 @@ def test_a_changed_setting_reaches_the_running_control_plane(site: Site) -> None
     assert not re.search("changed=[1-9]", site.playbook("molecule/kubernetes/converge.yml", change))
 
 
-def _configured(site: Site, host: str) -> dict[str, object]:
+def _configured(site: Site, host: str) -> dict[str, Any]:
     """The settings with which a node's kubelet runs."""
     told = site.run(CONTROL_PLANE, f"{KUBECTL} get --raw /api/v1/nodes/{host}/proxy/configz", check=False)
-    settings: dict[str, object] = json.loads(told)["kubeletconfig"] if told else {}
+    settings: dict[str, Any] = json.loads(told)["kubeletconfig"] if told else {}
     return settings
 
 
@@ -258,11 +259,15 @@ def test_a_changed_setting_reaches_the_kubelets_and_the_marks_of_the_control_pla
     site.run(CONTROL_PLANE, f"{KUBECTL} label node {CONTROL_PLANE} {label}-")
     change = (
         "molecule/kubernetes/converge.yml",
-        "--extra-vars={kubernetes_control_plane_kubelet: {maxPods: 99}, kubernetes_control_plane_schedulable: false}",
+        "--extra-vars={kubernetes_control_plane_schedulable: false,"
+        "kubernetes_control_plane_kubelet: {maxPods: 99, authentication: {webhook: {cacheTTL: 1m0s}}}}",
     )
     site.playbook(*change)
     for host in (CONTROL_PLANE, WORKER):
         eventually(lambda h=host: _configured(site, h).get("maxPods") == 99, 60)  # type: ignore[misc]
+        authentication = _configured(site, host)["authentication"]
+        assert authentication["webhook"] == {"enabled": True, "cacheTTL": "1m0s"}
+        assert authentication["anonymous"] == {"enabled": False}
     assert running == pods()
     assert taints() == label
     assert label in site.run(CONTROL_PLANE, f"{KUBECTL} get node {CONTROL_PLANE} --show-labels")

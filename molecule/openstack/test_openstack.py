@@ -573,7 +573,19 @@ def test_hosts_that_are_there_are_taken_as_they_are(
     assert "seoul-cp (" in other.error and "is in another site" in other.error and "playbooks/reset.yml" in other.error
     assert cluster_is_ready(site.folder)
 
-    # A reset takes the site off the hosts, which stay.
+    # Nobody would be asked, with a limit that leaves the controller out.
+    limited = play(ROOT / "playbooks/reset.yml", "--limit=seoul-cp", **existing)
+    assert limited.code != 0 and "run it without --limit" in limited.error
+    assert cluster_is_ready(site.folder)
+
+    # A reset takes the site off the hosts, which stay. One that does not answer is named, and is done once it does.
+    port = "{{ 1 if inventory_hostname == 'seoul-gw' else 22 }}"
+    run = reset(provision_existing_scan_host_keys=True, ansible_port=port)
+    assert run.code == 2
+    assert "the site is still on these hosts: seoul-gw." in run.error
+    assert "no SSH key is known of seoul-gw" in run.error
+    assert "Ansible managed" in site.run("seoul-gw", "cat /etc/hosts")
+    assert site.run("seoul-cp", "ls -d /opt/koren /etc/kubernetes", check=False) == ""
     run = good(reset(provision_existing_scan_host_keys=True))
     shown = run.results["Show what is to be removed"]["localhost"]["msg"]
     assert "what the site put on the host seoul-cp, which itself stays" in shown

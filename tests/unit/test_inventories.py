@@ -147,6 +147,22 @@ def test_a_reset_keeps_what_was_given(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not tmp_path.exists()
 
 
+def test_a_reset_keeps_the_state_of_a_site_whose_hosts_do_not_answer(tmp_path: Path) -> None:
+    (tmp_path / "key").touch()
+    # Nothing listens on that port of this machine.
+    silent = {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_ssh_private_key_file": f"{tmp_path}/key"}
+    site = {"site_driver": "existing", "site_dir": str(tmp_path), "provision_existing_scan_host_keys": True}
+    reset = ["playbooks/reset.yml", "-e", json.dumps(silent | site)]
+    told = run("ansible-playbook", *reset, "-e", "reset_confirm=yes", regions=["central", "seoul"], ok=False)
+    assert "on these hosts: central-cp, central-gw, hpc-1, seoul-cp, seoul-gw, seoul-w1." in " ".join(told.split())
+    assert "seoul-w1 failed at 'koren.faas.provision_existing : Stop unless it can be known who answers'" in told
+    assert "no SSH key is known of seoul-w1 (127.0.0.1)" in told and "it shows none" in told
+    assert (tmp_path / "key").exists()
+    # With a limit that leaves the controller out, nobody would be asked.
+    told = run("ansible-playbook", *reset, "--limit=seoul-w1", regions=["central", "seoul"], ok=False)
+    assert "run it without --limit" in told and "who answers" not in told
+
+
 def test_each_region_has_its_own_ranges_and_nothing_of_the_local_site(tmp_path: Path) -> None:
     names = "{'name': region_name, 'title': region_title.en, 'site': [site_name, site_domain, site_driver],"
     names += " 'dir': site_dir, 'gateway': region_lan_gateway,"
