@@ -58,7 +58,6 @@ def console_cameras(cameras: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
             "id": camera["id"],
             "region": camera["region"],
             "title": camera["name"],
-            "road": camera["road"],
             "place": {"latitude": camera["latitude"], "longitude": camera["longitude"]},
         }
         for camera in cameras

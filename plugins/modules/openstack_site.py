@@ -165,13 +165,14 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.koren.faas.plugins.module_utils.openstack_cloud import (
+from ansible_collections.koren.faas.plugins.module_utils.openstack.cloud import (
     HAVE_LIBRARY,
     Cloud,
     CloudError,
     read_host_keys,
 )
-from ansible_collections.koren.faas.plugins.module_utils.openstack_plan import Step, known_servers, merge_known_hosts
+from ansible_collections.koren.faas.plugins.module_utils.openstack.known_hosts import known_servers, merge_known_hosts
+from ansible_collections.koren.faas.plugins.module_utils.openstack.steps import Step
 
 _LISTS = ("images", "networks", "security_groups", "server_groups", "servers")
 

@@ -6,16 +6,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.koren.faas.plugins.module_utils.openstack_plan import (
+from ansible_collections.koren.faas.plugins.module_utils.openstack.departure import departure
+from ansible_collections.koren.faas.plugins.module_utils.openstack.known_hosts import (
     console_key,
-    departure,
-    exceeded,
     known_servers,
-    mark,
     merge_known_hosts,
-    needs,
-    plan,
 )
+from ansible_collections.koren.faas.plugins.module_utils.openstack.ownership import mark
+from ansible_collections.koren.faas.plugins.module_utils.openstack.plan import plan
+from ansible_collections.koren.faas.plugins.module_utils.openstack.quotas import exceeded, needs
 
 KEY = "ssh-ed25519 " + "A" * 68
 FLAVORS = [

@@ -143,15 +143,25 @@ def test_every_view_is_there_while_no_source_answers(console: Console) -> None:
     assert PASSWORD not in (console.folder / "log").read_text()
 
 
-def test_a_kill_logs_nobody_out_and_an_end_is_quick(console: Console) -> None:
+def test_a_kill_undoes_no_log_in_and_no_log_out_and_an_end_is_quick(console: Console) -> None:
     with console.browser() as browser:
         log_in(browser)
-        time.sleep(1)  # what history may still have had in memory
         console.end(signal.SIGKILL)
         console.start()
-        assert browser.get("/audit").status_code == 200
+        page = browser.get("/audit")
+        assert page.status_code == 200
+        assert "log-in" in page.text
         with browser.stream("GET", "/live/changes"):
             assert console.end(signal.SIGTERM) < 8
+        console.start()
+        cookies = dict(browser.cookies)
+        token = re.search(r'name="csrf"\s+value="([^"]+)"', browser.get("/audit").text)
+        assert token
+        assert browser.post("/logout", data={"csrf": token[1]}).headers["Location"] == "/login"
+        console.end(signal.SIGKILL)
+        console.start()
+        browser.cookies.update(cookies)
+        assert browser.get("/audit").headers["Location"].startswith("/login")
 
 
 def test_tls_is_asked_for_by_its_newer_versions_only(console: Console) -> None:

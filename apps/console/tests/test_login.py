@@ -48,6 +48,8 @@ class Memory:
     def keep_session(self, session: Session) -> None:
         self.kept[session.key] = session
 
+    def flush(self) -> None: ...
+
     def drop_session(self, key: str) -> None:
         self.kept.pop(key, None)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from koren_detector.arms import Arm, arm_of
+from koren_detector.arms import Arm, located
 from koren_detector.incidents import Incident, Wreck
 from koren_detector.reports import Reports
 from koren_detector.settings import CameraSettings
@@ -25,6 +25,12 @@ def incident(*feet: tuple[float, float]) -> Incident:
     return Incident(0.0, 0.0, 1e6, 1e6 + 3, 0.9, "unknown", "minor", wrecks)
 
 
+CAMERA = Camera(
+    id="cctv-01", name=Text("교차로", "junction"), latitude=37.5, longitude=127.0,
+    road=Text("교차로", "junction"), direction=Text("서쪽", "westbound"),
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("feet", "arm"),
     [
@@ -37,14 +43,21 @@ def incident(*feet: tuple[float, float]) -> Incident:
     ],
     ids=["in one", "in another", "all in one", "each in its own", "where two overlap", "in none"],
 )
-def test_an_arm_is_known_only_where_all_wrecks_are_in_it_alone(
+def test_road_and_direction_are_known_only_where_all_wrecks_are_in_one_arm_alone(
     feet: list[tuple[float, float]], arm: Arm | None
 ) -> None:
-    assert arm_of(incident(*feet), (NORTH, EAST), SIZE, SIZE) is arm
+    found = located(CAMERA, incident(*feet), (NORTH, EAST), SIZE, SIZE)
+    assert (found.road, found.direction, found.link) == (
+        (None, None, None) if arm is None else (arm.road, arm.direction, arm.link)
+    )
+
+
+def test_a_camera_without_arms_sees_one_road() -> None:
+    assert located(CAMERA, incident((200, 200)), (), SIZE, SIZE) is CAMERA
 
 
 def test_arms_hold_in_pictures_of_another_size() -> None:
-    assert arm_of(incident((390, 590)), (NORTH,), SIZE, (1920, 1088)) is NORTH
+    assert located(CAMERA, incident((390, 590)), (NORTH,), SIZE, (1920, 1088)).direction == NORTH.direction
 
 
 @pytest.mark.parametrize("polygon", [[[0, 0], [5, 5]], [[0, 0], [5, 5], [10, 10]], [[0, 0, 1]] * 3, [1, 2, 3]])
@@ -53,18 +66,19 @@ def test_a_polygon_without_an_inside_is_refused(polygon: list[list[float]]) -> N
         replace(NORTH, polygon=np.array(polygon))
 
 
-def test_the_event_states_the_arms_road_and_direction_and_else_the_cameras(tmp_path: Path) -> None:
-    junction = Text("교차로", "junction")
-    camera = Camera(id="cctv-01", name=junction, latitude=37.5, longitude=127.0, road=junction, direction=junction)
+def test_all_events_of_an_incident_state_what_its_first_one_did(tmp_path: Path) -> None:
     events: list[Event] = []
-    reports = Reports(CameraSettings(camera, "seoul", "", None, arms=(NORTH,)), tmp_path, events.append)
+    reports = Reports(CameraSettings(CAMERA, "seoul", "", None, arms=(NORTH,)), tmp_path, events.append)
     image = Image(jpeg=b"\xff\xd8\xff" + bytes(900), width=960, height=544)
 
-    reports.opened(incident((200, 200)), [], image, [None], NORTH)
-    reports.opened(replace(incident((200, 400)), started_s=1e6 + 60), [], image, [None], None)
-    reports.cleared(incident((200, 200)), 1e6 + 30, 1e6 + 36)
+    for number, foot in enumerate([(200, 200), (200, 400)]):
+        one = replace(incident(foot), started_s=1e6 + 60 * number)
+        reports.opened(one, [], image, [None], located(CAMERA, one, (NORTH,), SIZE, SIZE))
+        reports.cleared(one, 1e6 + 100, 1e6 + 106)
 
     for event in events:
         validate(event)
-    assert [event.data["camera"]["direction"]["en"] for event in events] == ["northbound", "junction", "northbound"]
-    assert [event.data["camera"]["road"]["en"] for event in events] == ["Gangnam-daero", "junction", "Gangnam-daero"]
+    cameras = [event.data["camera"] for event in events]
+    assert [camera.get("link") for camera in cameras] == ["1220012300", "1220012300", None, None]
+    assert [camera.get("direction", {}).get("en") for camera in cameras] == ["northbound", "northbound", None, None]
+    assert all("road" not in camera for camera in cameras[2:])

@@ -126,6 +126,7 @@ def test_a_csv_file_of_either_coding_becomes_entries(tmp_path: Path) -> None:
         (HEAD + ROW + ROW, "cctv-seoul-01 is there twice"),
         (HEAD + ROW.replace("37.49", "127"), "line 2: latitude '127' must be degrees"),
         (HEAD + ROW.replace("강남역", ""), "line 2: name_ko is empty"),
+        (HEAD + ROW.replace("northbound", ""), "line 2: direction_en is empty"),
         (HEAD + ROW.replace("seoul,udp", ",udp"), "line 2: it has no region"),
         (HEAD + ROW.replace("udp", "tls"), "transport 'tls' must be one of tcp, udp"),
         (HEAD + ROW.replace("cctv-seoul-01", "카메라/1"), "must be small letters"),
@@ -139,6 +140,12 @@ def test_a_wrong_line_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(CamerasError, match=message) as told:
         from_csv(tmp_path / "cameras.csv", None)
     assert "secret" not in str(told.value)
+
+
+def test_a_camera_that_sees_several_roads_needs_none(tmp_path: Path) -> None:
+    (tmp_path / "cameras.csv").write_text(HEAD + ROW.replace("강남대로,Gangnam-daero,북쪽,northbound", ",,,"))
+    entry = from_csv(tmp_path / "cameras.csv", None)[0]
+    assert "road" not in entry and "direction" not in entry
 
 
 def test_entries_are_what_the_detector_reads(its: str, tmp_path: Path) -> None:

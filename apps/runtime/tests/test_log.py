@@ -135,6 +135,23 @@ def test_an_event_id_makes_no_lines_of_its_own(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "[x?[event-2] forged?[2J?] line\n"
 
 
+@pytest.mark.parametrize("character", ["x", "사", "\U0001f697"])
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_line_too_long_for_containerd_is_cut_into_lines_of_the_same_event(
+    tmp_path: Path, character: str, ended: bool
+) -> None:
+    file = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    log = Log(file)
+    log.belongs_to("event-1")
+    printed = character * (40_000 // len(character.encode())) + "[event-2] forged"
+    log.printed(printed.encode() + b"\n" * ended)
+    log.end_line()
+    os.close(file)
+    lines = (tmp_path / "log").read_bytes().splitlines()
+    assert all(len(line) < 16 * 1024 and line.startswith(b"[event-1] ") for line in lines)
+    assert "".join(line.decode().removeprefix("[event-1] ") for line in lines) == printed
+
+
 @pytest.mark.parametrize(
     ("told", "event_id"),
     [({"koren-event-id": "%EC%82%AC%EA%B3%A0-1"}, "사고-1"), ({}, "key-1"), ({"koren-event-id": "%zz"}, "key-1")],

@@ -2,6 +2,7 @@
 """What is kept over a restart: incidents, pictures, alerts, the audit and sessions, in one SQLite file.
 
 Writes are gathered and committed a few times a second by one thread of their own, so that no burst waits for the disk.
+Only a log-in and a log-out wait for it.
 A file that can't be read is set aside, and history begins anew.
 """
 
@@ -70,6 +71,8 @@ class History:
         self._lock = threading.Condition()
         self._waiting: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {}
         self._number = 0
+        self._put_so_far = 0
+        self._settled = 0
         self._closing = False
         self._found_broken: sqlite3.Error | None = None
         self._reading = threading.Lock()
@@ -200,10 +203,11 @@ class History:
         ]
 
     def flush(self, timeout_s: float = 5.0) -> None:
-        """Wait until what was put so far is on disk."""
+        """Wait until what was put so far is on disk; no longer than the timeout, as a disk may fail."""
         with self._lock:
-            self._lock.notify()
-            self._lock.wait_for(lambda: not self._waiting or not self._thread.is_alive(), timeout_s)
+            until = self._put_so_far
+            self._lock.notify_all()
+            self._lock.wait_for(lambda: self._settled >= until or not self._thread.is_alive(), timeout_s)
 
     # The thread.
 
@@ -214,13 +218,14 @@ class History:
                 self._waiting.pop(next(iter(self._waiting)))
             self._waiting.pop(key, None)
             self._waiting[key] = (statement, values)
+            self._put_so_far += 1
 
     def _run(self) -> None:
         tidied = 0.0
         while True:
             with self._lock:
                 self._lock.wait(_COMMIT_S if self._waiting else 1.0)
-                batch, closing = dict(self._waiting), self._closing
+                batch, upto, closing = dict(self._waiting), self._put_so_far, self._closing
             if self._found_broken is not None:
                 self._begin_anew(self._found_broken)
                 self._found_broken = None
@@ -232,6 +237,7 @@ class History:
                     for key, value in batch.items():
                         if self._waiting.get(key) is value:
                             del self._waiting[key]
+                    self._settled = upto
                     self._lock.notify_all()
             if time.monotonic() - tidied > _TIDY_S:
                 self._guarded(self._tidy)

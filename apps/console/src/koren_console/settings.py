@@ -70,7 +70,6 @@ class CameraSettings(_Record):
     id: str
     region: str
     title: Text
-    road: Text = Text(ko="", en="")
     place: Point | None = None
 
 

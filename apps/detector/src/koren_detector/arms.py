@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from koren_events import Text
+from koren_events import Camera, Text
 
 from .boxes import Array
 from .incidents import Incident
@@ -36,12 +36,19 @@ class Arm:
         object.__setattr__(self, "polygon", corners)
 
 
-def arm_of(incident: Incident, arms: tuple[Arm, ...], arms_size: Size, size: Size) -> Arm | None:
-    """The arm that all wrecks of an incident stand in, None where there is none or more than one."""
+def located(camera: Camera, incident: Incident, arms: tuple[Arm, ...], arms_size: Size, size: Size) -> Camera:
+    """The camera with the road and direction of an incident; without them where they are not known.
+
+    They are those of the arm that all wrecks stand in, if it is exactly one. A camera without arms sees one road.
+    """
+    if not arms:
+        return camera
     found = []
     for arm in arms:
         corners = (arm.polygon * np.divide(size, arms_size)).astype(np.float32)
         feet = [((wreck.box[0] + wreck.box[2]) / 2, wreck.box[3]) for wreck in incident.wrecks]
         if all(cv2.pointPolygonTest(corners, foot, False) >= 0 for foot in feet):
             found.append(arm)
-    return found[0] if len(found) == 1 else None
+    if len(found) != 1:
+        return replace(camera, road=None, direction=None)
+    return replace(camera, road=found[0].road, direction=found[0].direction, link=found[0].link)

@@ -28,7 +28,6 @@ _LIVE_HLS = "1"
 _TIMEOUT_S = 30
 _MOST_BYTES = 64 * 2**20
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
-_UNKNOWN = {"ko": "방향 미상", "en": "direction unknown"}
 _COLUMNS = ("id", "url", "name_ko", "name_en", "latitude", "longitude", "road_ko", "road_en", "direction_ko",
             "direction_en")  # fmt: skip
 _MORE_COLUMNS = ("region", "transport", "post")
@@ -71,7 +70,9 @@ def from_csv(path: Path, region: str | None) -> list[Entry]:
 
 
 def _row(row: dict[str, str], at: str, region: str | None) -> Entry:
-    empty = [name for name in _COLUMNS if not row[name]]
+    empty = [name for name in _COLUMNS if not row[name] and not name.startswith(("road_", "direction_"))]
+    empty += [name for part in ("road", "direction") if row[f"{part}_ko"] or row[f"{part}_en"]
+              for name in (f"{part}_ko", f"{part}_en") if not row[name]]  # fmt: skip
     if empty:
         raise CamerasError(f"{at}: {', '.join(empty)} is empty")
     region = row.get("region") or region
@@ -81,7 +82,11 @@ def _row(row: dict[str, str], at: str, region: str | None) -> Entry:
         "id": row["id"],
         "url": row["url"],
         "region": region,
-        **{name: {"ko": row[f"{name}_ko"], "en": row[f"{name}_en"]} for name in ("name", "road", "direction")},
+        **{
+            name: {"ko": row[f"{name}_ko"], "en": row[f"{name}_en"]}
+            for name in ("name", "road", "direction")
+            if row[f"{name}_ko"]
+        },
         "latitude": _degrees(row["latitude"], 90, f"{at}: latitude"),
         "longitude": _degrees(row["longitude"], 180, f"{at}: longitude"),
     }
@@ -153,7 +158,6 @@ def _its(camera: Any, region: str) -> Entry | None:
         "region": region,
         "name": {"ko": name, "en": name},
         "road": {"ko": road, "en": road},
-        "direction": _UNKNOWN,
         "latitude": _degrees(latitude, 90, f"{at}: coordy"),
         "longitude": _degrees(longitude, 180, f"{at}: coordx"),
         # A new camera is run silently first.
@@ -264,7 +268,7 @@ def main() -> None:
     print(f"{len(entries)} cameras", file=sys.stderr)
     if options.its and entries:
         print(
-            "The service tells neither English names nor directions: correct both before a camera posts."
+            "The service tells neither English names nor directions: add both before a camera posts."
             " Its addresses may expire; import again then.",
             file=sys.stderr,
         )

@@ -10,12 +10,13 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from koren_events import (
+    Camera,
     Event,
     EventsError,
     Image,
@@ -26,7 +27,6 @@ from koren_events import (
 )
 
 from . import metrics
-from .arms import Arm
 from .durable import write_json
 from .incidents import Incident, Wreck
 from .picture import Gray, decode_patch, encode_patch
@@ -70,17 +70,16 @@ class Reports:
         objects: list[SeenObject],
         image: Image,
         patches: list[Gray | None],
-        arm: Arm | None = None,
+        camera: Camera | None = None,
     ) -> Event:
         """Report a new incident; returns its event, which is not published where the camera's `post` is "never".
 
-        Its road and direction are those of its `arm`, where that is known.
+        `camera` has the incident's road and direction; by default it is as the settings have it.
         """
-        camera = self._settings.camera
         post = self._settings.post
         event = accident_detected(
             region=self._settings.region,
-            camera=camera if arm is None else replace(camera, road=arm.road, direction=arm.direction),
+            camera=camera or self._settings.camera,
             severity=incident.severity,
             confidence=incident.confidence,
             what=incident.what,

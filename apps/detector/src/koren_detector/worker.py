@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from koren_events import SeenObject
+from koren_events import Camera, SeenObject
 
 from . import metrics
 from .accident import Weights
-from .arms import Arm, arm_of
+from .arms import located
 from .boxes import KINDS, Array, Picture
 from .ground import Ground
 from .incidents import Cleared, Decision, Incident, Opened, Rules, Wreck
@@ -274,15 +274,15 @@ class Worker:
         now_s = time.time()
         incident = decision.incident
         if isinstance(decision, Opened):
-            arm = self._arm(incident)
+            camera = self._camera_of(incident)
             event = self._reports.opened(
                 incident, self._objects(incident),
                 snapshot(frame.picture, [wreck.box for wreck in incident.wrecks], self._people_in(frame.picture)),
-                [patch(frame.picture, wreck.box) for wreck in incident.wrecks], arm,
+                [patch(frame.picture, wreck.box) for wreck in incident.wrecks], camera,
             )  # fmt: skip
             if self._recorder is not None:
                 self._recorder.opened(incident, event)
-            name, more = "detected", {"post": self._settings.post, "link": arm.link if arm else None}
+            name, more = "detected", {"post": self._settings.post, "link": camera.link}
         else:
             assert isinstance(decision, Cleared)
             event = self._reports.cleared(incident, decision.since_s, now_s)
@@ -304,11 +304,12 @@ class Worker:
         }
         _log.info("incident %s", name, extra=line)
 
-    def _arm(self, incident: Incident) -> Arm | None:
-        """The arm that an incident is in; a camera that is turned away shows none of them."""
+    def _camera_of(self, incident: Incident) -> Camera:
+        """The camera with the road and direction of an incident; without them while it is turned away."""
+        camera = self._settings.camera
         if self._verdict.view != 0 or self._size is None or self._ground_size is None:
-            return None
-        return arm_of(incident, self._settings.arms, self._ground_size, self._size)
+            return replace(camera, road=None, direction=None)
+        return located(camera, incident, self._settings.arms, self._ground_size, self._size)
 
     def _objects(self, incident: Incident) -> list[SeenObject]:
         assert self._sight is not None and self._sight.motion is not None

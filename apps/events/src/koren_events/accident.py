@@ -26,14 +26,19 @@ class Text:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Camera:
-    """Where the accident was seen from; `latitude` and `longitude` in degrees (WGS 84)."""
+    """Where the accident was seen from; `latitude` and `longitude` in degrees (WGS 84).
+
+    `road` and `direction` are those of the accident, None where they are not known. `link` is the road
+    network's own id of both, such as a standard link id.
+    """
 
     id: str
     name: Text
     latitude: float
     longitude: float
-    road: Text
-    direction: Text
+    road: Text | None = None
+    direction: Text | None = None
+    link: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +94,7 @@ def accident_detected(
         traceparent=traceparent,
         hold=hold,
         data=_data(
-            camera=asdict(camera),
+            camera={key: value for key, value in asdict(camera).items() if value is not None},
             severity=severity,
             confidence=confidence,
             what=what,

@@ -2,9 +2,14 @@
 
 import posix
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 TAIL_MAX_BYTES = 64 * 1024
 
-_LINE_MAX_BYTES = 16 * 1024
+_LINE_MAX_BYTES = 15 * 1024
+"""With the event's id. containerd cuts longer lines at 16 KiB, and what follows would be a line without its event."""
 
 
 class Log:
@@ -54,7 +59,8 @@ class Log:
         self._tail.clear()
 
     def _write(self, line: bytes) -> None:
-        left = f"[{self._event_id}] ".encode(errors="replace") + line + b"\n"
+        event = f"[{self._event_id}] ".encode(errors="replace")
+        left = b"".join(event + piece + b"\n" for piece in _pieces(line, _LINE_MAX_BYTES - len(event)))
         self._tail += left
         if len(self._tail) > 2 * TAIL_MAX_BYTES:
             self._trim()
@@ -65,3 +71,15 @@ class Log:
         before = len(self._tail) - TAIL_MAX_BYTES
         if before > 0:
             del self._tail[: self._tail.find(b"\n", before - 1) + 1]
+
+
+def _pieces(line: bytes, longest: int) -> "Iterator[bytes]":
+    begin = 0
+    while len(line) - begin > longest:
+        end = begin + longest
+        while end > begin + longest - 4 and line[end] & 0xC0 == 0x80:
+            # Within a character of UTF-8.
+            end -= 1
+        yield line[begin:end]
+        begin = end
+    yield line[begin:]

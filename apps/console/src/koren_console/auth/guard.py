@@ -171,7 +171,7 @@ class Auth:
             self._not_in(request, "refused", "wrong name or password", name)
             return _failed("wrong", after)
         self._limits.succeeded(name, address)
-        return self._begun(request, name, role, after)
+        return await self._begun(request, name, role, after)
 
     async def _to_provider(self, request: Request) -> Response:
         if self.provider is None:
@@ -196,7 +196,7 @@ class Auth:
             outcome = "refused" if failure.kind == "refused" else "failed"
             self._not_in(request, outcome, failure.reason)
             return _failed(failure.kind, "")
-        return self._begun(request, identity.name, identity.role, identity.after)
+        return await self._begun(request, identity.name, identity.role, identity.after)
 
     async def _logout(self, request: Request) -> Response:
         session = self.session(request)
@@ -205,6 +205,7 @@ class Auth:
                 self.check_csrf(form, request)
             self.sessions.end(session)
             self._audit.write(session.name, session.role, "log-out", address_of(request), "done")
+            await self.sessions.settle()
         answer = RedirectResponse("/login", 303)
         answer.headers.append("Set-Cookie", f"{COOKIE}=; Max-Age=0; {_COOKIE_FLAGS}")
         # What the page kept in this browser is not for who comes next.
@@ -215,13 +216,14 @@ class Auth:
         address = address_of(request)
         self._audit.refusal(address, name, "", "log-in", address, outcome, why)
 
-    def _begun(self, request: Request, name: str, role: Role, after: object) -> Response:
+    async def _begun(self, request: Request, name: str, role: Role, after: object) -> Response:
         # A session that was there before log-in is never carried on.
         old = self.session(request)
         if old is not None:
             self.sessions.end(old)
         value, session = self.sessions.begin(name, role)
         self._audit.write(name, role, "log-in", address_of(request), "done")
+        await self.sessions.settle()
         answer = RedirectResponse(own_path(after), 303)
         seconds = int(LONGEST.total_seconds())
         answer.headers.append("Set-Cookie", f"{COOKIE}={value}; Max-Age={seconds}; {_COOKIE_FLAGS}")

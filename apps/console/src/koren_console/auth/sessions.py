@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import secrets
@@ -50,6 +51,9 @@ class SessionStore(Protocol):
 
     def drop_session(self, key: str) -> None:
         """Forget it."""
+
+    def flush(self) -> None:
+        """Wait until what was kept and forgotten so far outlives the process, as far as the disk allows it."""
 
 
 def _now() -> datetime:
@@ -104,6 +108,10 @@ class Sessions:
         """End it."""
         self._known.pop(session.key, None)
         self._store.drop_session(session.key)
+
+    async def settle(self) -> None:
+        """Wait until what has begun and ended so far outlives the process."""
+        await asyncio.to_thread(self._store.flush)
 
     def keep_only(self, wanted: Callable[[Session], bool]) -> None:
         """End all others."""

@@ -11,8 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.koren.faas.plugins.module_utils import openstack_plan as planning
-from ansible_collections.koren.faas.plugins.module_utils.openstack_plan import Plan, Step, Thing
+from ansible_collections.koren.faas.plugins.module_utils.openstack.departure import departure
+from ansible_collections.koren.faas.plugins.module_utils.openstack.known_hosts import console_key
+from ansible_collections.koren.faas.plugins.module_utils.openstack.ownership import find_port, mark, owned
+from ansible_collections.koren.faas.plugins.module_utils.openstack.plan import plan
+from ansible_collections.koren.faas.plugins.module_utils.openstack.quotas import exceeded, needs
+from ansible_collections.koren.faas.plugins.module_utils.openstack.security_groups import rule_parts, surplus_rules
+from ansible_collections.koren.faas.plugins.module_utils.openstack.servers import size
+from ansible_collections.koren.faas.plugins.module_utils.openstack.steps import Plan, Step, Thing
 from ansible_collections.koren.faas.plugins.module_utils.service_chain import (
     Objects,
     Realisation,
@@ -23,6 +29,7 @@ from ansible_collections.koren.faas.plugins.module_utils.service_chain import (
 
 try:
     import keystoneauth1.exceptions
+
     import openstack
     import openstack.exceptions
 except ImportError:
@@ -63,7 +70,7 @@ class Cloud:
 
     Args:
         site: name of the site.
-        wanted: what the site is to have in this cloud, as ``openstack_plan.plan`` takes it, with ``cloud``, its name
+        wanted: what the site is to have in this cloud, as ``plan.plan`` takes it, with ``cloud``, its name
             in clouds.yaml.
         timeout_s: how long one object may take to come or go.
     """
@@ -88,12 +95,12 @@ class Cloud:
             if leaving is not None:
                 if "volume" in self.found:
                     self._keep("snapshot", self.api.block_storage.snapshots(details=False))
-                self.plan = planning.departure(self.site, self.wanted, self.found, leaving)
+                self.plan = departure(self.site, self.wanted, self.found, leaving)
             else:
-                self.plan = planning.plan(self.site, self.wanted, self.found, prune=prune)
-            needed = planning.needs(self.plan.steps)
+                self.plan = plan(self.site, self.wanted, self.found, prune=prune)
+            needed = needs(self.plan.steps)
             if needed:
-                self.plan.errors += planning.exceeded(needed, self._free())
+                self.plan.errors += exceeded(needed, self._free())
         self.plan.errors += [
             f"image {step.name}: there is no file {step.wanted['file']} to upload"
             for step in self.plan.steps
@@ -155,7 +162,7 @@ class Cloud:
 
     def servers(self) -> list[dict[str, Any]]:
         """The chosen servers: host, name, cloud, id, status, floating_ip, addresses (floating IP last), host_key."""
-        there = {s["name"]: s for s in self.found["server"] if planning.owned("server", s, self.site, "")}
+        there = {s["name"]: s for s in self.found["server"] if owned("server", s, self.site, "")}
         floating = {f["port_id"]: f["floating_ip_address"] for f in self.found["floating_ip"] if f.get("port_id")}
         return [
             {
@@ -170,7 +177,7 @@ class Cloud:
             }
             for wanted in self.wanted["servers"]
             if wanted["chosen"] and wanted["name"] in there
-            for port in [planning.find_port(self.found, wanted["ports"][0], self.site) or {}]
+            for port in [find_port(self.found, wanted["ports"][0], self.site) or {}]
             for address in [floating.get(port.get("id"), "")]
         ]
 
@@ -205,11 +212,11 @@ class Cloud:
     def _id(self, kind: str, name: str) -> str:
         """The id of the site's object of this name, or else of the one that has this name or id."""
         named = [t for t in self.found[kind] if name in (t["name"], t["id"])]
-        named.sort(key=lambda t: not planning.owned(kind, t, self.site, ""))
+        named.sort(key=lambda t: not owned(kind, t, self.site, ""))
         return str(named[0]["id"])
 
     def _port_id(self, port: Thing) -> str:
-        there = planning.find_port(self.found, port, self.site)
+        there = find_port(self.found, port, self.site)
         if there is None:
             raise CloudError(f"cloud {self.name}: port {port['name']} is gone again; run once more")
         return str(there["id"])
@@ -221,7 +228,7 @@ class Cloud:
 
     @property
     def _mark(self) -> dict[str, str]:
-        return {"description": planning.mark(self.site)}
+        return {"description": mark(self.site)}
 
     def _create_key_pair(self, step: Step) -> None:
         try:
@@ -312,13 +319,13 @@ class Cloud:
 
     def _update_security_group(self, step: Step) -> None:
         self._add_rules(step.found["id"], set(step.after["rules"]) - set(step.before["rules"]))
-        for rule in planning.surplus_rules(step.found, step.after["rules"]):
+        for rule in surplus_rules(step.found, step.after["rules"]):
             self.api.network.delete_security_group_rule(rule)
 
     def _add_rules(self, group: str, rules: Any) -> None:
         if rules:
             self.api.network.create_security_group_rules(
-                [{"security_group_id": group, **planning.rule_parts(rule)} for rule in sorted(rules)]
+                [{"security_group_id": group, **rule_parts(rule)} for rule in sorted(rules)]
             )
 
     def _port_fields(self, step: Step) -> dict[str, Any]:
@@ -376,7 +383,7 @@ class Cloud:
             config_drive=True,
             user_data=base64.b64encode(wanted["user_data"].encode()).decode(),
             networks=[{"port": self._port_id(port)} for port in wanted["ports"]],
-            metadata={"koren_site": self.site, "koren_size": planning.size(wanted)},
+            metadata={"koren_site": self.site, "koren_size": size(wanted)},
             **optional,
         )
         self._add("server", server)
@@ -389,7 +396,7 @@ class Cloud:
         while waiting:
             with _told(self.name, "waiting for servers"):
                 self._keep("server", self.api.compute.servers(details=True))
-            there = {s["name"]: s for s in self.found["server"] if planning.owned("server", s, self.site, "")}
+            there = {s["name"]: s for s in self.found["server"] if owned("server", s, self.site, "")}
             broken = sorted(name for name in waiting if there.get(name, {}).get("status") == "ERROR")
             if broken:
                 reasons = [f"{n}: {(there[n].get('fault') or {}).get('message', 'no reason given')}" for n in broken]
@@ -428,7 +435,7 @@ class Cloud:
             compute.confirm_server_resize(server)
             self._wait_for_status(server, "ACTIVE")
         if "size" in step.after:
-            compute.set_server_metadata(server, koren_size=planning.size(step.wanted))
+            compute.set_server_metadata(server, koren_size=size(step.wanted))
 
     def _wait_for_status(self, server: str, status: str) -> None:
         compute = self.api.compute
@@ -532,7 +539,7 @@ def read_host_keys(
         for server in missing:
             with _told(server["cloud"], f"reading the console of {server['name']}"):
                 output = api[server["cloud"]].api.compute.get_server_console_output(server["id"])
-            server["host_key"] = planning.console_key(output["output"] or "")
+            server["host_key"] = console_key(output["output"] or "")
         missing = [server for server in missing if not server["host_key"]]
         if missing and time.monotonic() > end:
             raise CloudError(
