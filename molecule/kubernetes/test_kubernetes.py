@@ -259,7 +259,7 @@ def test_a_changed_setting_reaches_the_kubelets_and_the_marks_of_the_control_pla
     site.run(CONTROL_PLANE, f"{KUBECTL} label node {CONTROL_PLANE} {label}-")
     change = (
         "molecule/kubernetes/converge.yml",
-        "--extra-vars={kubernetes_control_plane_schedulable: false,"
+        "--extra-vars={kubernetes_control_plane_schedulable: false, "
         "kubernetes_control_plane_kubelet: {maxPods: 99, authentication: {webhook: {cacheTTL: 1m0s}}}}",
     )
     site.playbook(*change)
