@@ -264,7 +264,7 @@ def test_a_changed_setting_reaches_the_kubelets_and_the_marks_of_the_control_pla
     )
     site.playbook(*change)
     for host in (CONTROL_PLANE, WORKER):
-        eventually(lambda h=host: _configured(site, h).get("maxPods") == 99, 60)  # type: ignore[misc]
+        eventually(lambda h=host: _configured(site, h).get("maxPods") == 99, 120)  # type: ignore[misc]
         authentication = _configured(site, host)["authentication"]
         assert authentication["webhook"] == {"enabled": True, "cacheTTL": "1m0s"}
         assert authentication["anonymous"] == {"enabled": False}
@@ -282,7 +282,7 @@ def test_a_changed_setting_reaches_the_kubelets_and_the_marks_of_the_control_pla
     site.playbook("molecule/kubernetes/converge.yml")
     assert taints() == ""
     for host in (CONTROL_PLANE, WORKER):
-        eventually(lambda h=host: _configured(site, h).get("maxPods") == 110, 60)  # type: ignore[misc]
+        eventually(lambda h=host: _configured(site, h).get("maxPods") == 110, 120)  # type: ignore[misc]
 
 
 def _leave(site: Site, folder: Path, *args: str) -> str:
