@@ -99,7 +99,7 @@ def test_a_database_is_copied_while_its_program_writes(backup: ModuleType, folde
         path.chmod(0o640)
         # Not yet written: it is in no backup.
         program.execute("INSERT INTO kept VALUES (2)")
-        (folder / "blob").write_bytes(b"picture")
+        (folder / "blob").write_bytes(b"picture" * 1000)
         backup.stage_files(folder, folder / ".koren-backup", [""])
     stage = folder / ".koren-backup"
     assert sorted(str(path.relative_to(stage)) for path in stage.rglob("*") if path.is_file()) == [
@@ -121,16 +121,18 @@ def test_what_is_named_comes_with_what_names_it(
         made.mkdir()
     (names / "first").write_text("1")
     (layers / "1").touch()
-    link = backup.link
+    take = backup.take
 
     def push(source: Path, target: Path) -> None:
         # An image that comes while the names are linked: first its layer, then its name.
         if source.parent == names and not (names / "second").exists():
             (layers / "2").touch()
             (names / "second").write_text("2")
-        link(source, target)
+        take(source, target)
+        # And another name for the first.
+        (names / "first").write_text("2")
 
-    monkeypatch.setattr(backup, "link", push)
+    monkeypatch.setattr(backup, "take", push)
     backup.stage_files(folder, folder / ".koren-backup", ["repositories", "blobs"])
     stage = folder / ".koren-backup"
     assert {path.read_text() for path in (stage / "repositories").iterdir()} == {"1"}
