@@ -28,10 +28,11 @@ def written() -> Iterator[str]:
 
 def test_every_unit_is_stopped_and_removed() -> None:
     units = {name.removeprefix("/etc/systemd/system/") for name in written() if name.startswith("/etc/systemd/system/")}
-    # The watchdog's two are written by one task. The routes are put back as they were.
+    # The watchdog's two are written by one task, and those of backups. The routes are put back as they were.
     own = {name for name in units if name.endswith((".service", ".timer"))}
     own.remove("koren-routes.service")
-    assert own | {"koren-watchdog.service", "koren-watchdog.timer"} == UNITS
+    pairs = {f"koren-{name}.{kind}" for name in ("watchdog", "backup") for kind in ("service", "timer")}
+    assert own | pairs == UNITS
     assert {name.partition(".")[0] for name in units if name.endswith(".service.d/koren.conf")} == PACKAGED
 
 

@@ -215,6 +215,31 @@ def test_what_passes_a_gateway_follows_the_regions(two_edges: dict[str, dict[str
     assert "posts-to-the-world" in {flow["name"] for flow in shown[2]["jeju-gw"]["flows"]}
 
 
+def test_backups_go_from_those_that_have_data_to_a_repository_of_their_region(tmp_path: Path) -> None:
+    (tmp_path / "known_hosts").write_text("10.80.10.20 ssh-ed25519 AAAA\n10.80.10.2 ssh-ed25519 BBBB\n")
+    shown = "{'repository': backup_repository | replace('{region}', backup_region), 'parts': backup_parts,"
+    shown += " 'server': backup_known_hosts, 'password': backup_password}"
+    flow = f"({FLOWS}).flows | selectattr('name', 'equalto', 'backups')"
+    for server, chosen in {"hpc-1": "sftp:koren-backup-{}@10.80.10.20:/backup", "": ""}.items():
+        (tmp_path / f"from-{server}").mkdir()
+        told = templated(
+            {"all": shown, "nfv_gateways": flow}, ["central", "seoul"], tmp_path / f"from-{server}",
+            "-e", f"backup_server={server}", "-e", f"site_dir={tmp_path}",
+        )  # fmt: skip
+        hosts, passing = told["all"], told["nfv_gateways"]
+        assert {name: host["parts"] for name, host in hosts.items() if host["parts"]} == {
+            "central-cp": ["etcd", "registry", "redis", "console"],
+            "seoul-cp": ["etcd", "registry", "redis"],
+            "localhost": ["site"],
+        }
+        assert hosts["seoul-cp"]["repository"] == chosen.format("seoul")
+        assert hosts["localhost"]["repository"] == chosen.format("controller")
+        assert hosts["seoul-cp"]["server"] == ("10.80.10.20 ssh-ed25519 AAAA" if server else "")
+        assert len({hosts[name]["password"] for name in ("central-cp", "seoul-cp", "localhost")}) == 3
+        ends = [{"from": ["10.80.10.10", "10.80.11.10"], "to": ["10.80.10.20"]}] if server else []
+        assert [pair["from"] for one in passing["seoul-gw"] for pair in one["out"]] == [["10.80.11.10"] for _ in ends]
+
+
 def test_the_way_to_the_world_is_the_gateway_host_and_its_router(tmp_path: Path) -> None:
     flows = "nfv_gateway_flows | koren.faas.nfv_flows(groups | koren.faas.nfv_inventory(hostvars), nfv_gateway_places)"
     pods = f"{flows} | koren.faas.nfv_gateway_flows(region_pod_cidr, [])"
