@@ -68,13 +68,14 @@ class Reports:
         self,
         incident: Incident,
         objects: list[SeenObject],
-        image: Image,
+        image: Image | None,
         patches: list[Gray | None],
         arm: Arm | None = None,
     ) -> Event:
         """Report a new incident; returns its event, which is not published where the camera's `post` is "never".
 
-        Its road and direction are those of its `arm`, where that is known.
+        Its road and direction are those of its `arm`, where that is known. `image` is None where it can't
+        leave this host.
         """
         camera = self._settings.camera
         post = self._settings.post
