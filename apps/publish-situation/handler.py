@@ -121,8 +121,10 @@ def handler(event: "Mapping[str, Any]", context: "Mapping[str, Any]") -> "dict[s
     name = f"{endpoint.url}\n{incident.id}".encode()
     key = "situation-" + hashlib.sha256(name).hexdigest()[:32]
     entry = state.get(key)
-    known = json.loads(entry.value) if entry else {"version": 0, "confirmed": False, "closed": False}
-    sent: bool = not known["closed"] and incident.version > known["version"]
+    known: dict[str, Any] = {"version": 0, "confirmed": False, "closed": False}
+    if entry:
+        known = json.loads(entry.value)
+    sent = not known["closed"] and incident.version > known["version"]
     if sent:
         # What a person has confirmed stays so.
         incident.confirmed = incident.confirmed or known["confirmed"]
