@@ -89,3 +89,13 @@ def test_who_is_too_small_for_the_whole_picture_is_found_in_a_part_of_it() -> No
 
     assert sorted(map(tuple, people)) == places
     assert vehicles.shape == (0, 4)
+
+
+def test_what_the_network_sees_in_a_cut_off_scene_does_not_hide_half_of_it() -> None:
+    def find(picture: Picture) -> Found:
+        height, width = picture.shape[:2]
+        return Found(seen([]), np.array([[0, 0, width, height]], float) if width < FRAME[1] else NOBODY)
+
+    people, _ = look_closely(find, np.zeros(FRAME, np.uint8))
+
+    assert people.shape == (0, 4)

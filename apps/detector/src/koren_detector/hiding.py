@@ -14,7 +14,6 @@ from .boxes import Array, Picture
 from .vehicles import Found
 
 _MARGIN = 0.15
-_PARTS = 2
 _PART_WIDTH = 0.55
 # Of a person, blocks are as wide as a head. Of a vehicle they are measured on the square root of its box's area: a car
 # has 1.65 m, so that blocks are 7 cm on the body, where a plate's letters are 8 cm high, and 14 cm on the windows.
@@ -32,13 +31,16 @@ def look_closely(find: Callable[[Picture], Found], picture: Picture) -> tuple[Ar
     The network sees a picture made small, and in a part of it what is small in the whole. Either look finds some that
     the other misses.
     """
-    width = picture.shape[1]
+    height, width = picture.shape[:2]
+    found = find(picture)
+    people, vehicles = [found.people], [found.vehicles.boxes]
     part = round(_PART_WIDTH * width)
-    people, vehicles = [], []
-    for left, right in ((0, width), (0, part), (width - part, width)):
-        found = find(picture[:, left:right])
-        people.append(found.people + [left, 0, left, 0])
-        vehicles.append(found.vehicles.boxes + [left, 0, left, 0])
+    for left in (0, width - part):
+        found = find(picture[:, left : left + part])
+        for boxes, seen in ((people, found.people), (vehicles, found.vehicles.boxes)):
+            # What is large was seen in the whole; the network takes scenes that are cut off for large things.
+            small = (seen[:, 2:] - seen[:, :2] < [part / 2, height / 2]).all(axis=1)
+            boxes.append(seen[small] + [left, 0, left, 0])
     return np.concatenate(people), np.concatenate(vehicles)
 
 
