@@ -7,6 +7,9 @@ changes nothing. The account is described by the files of a secret, one value a 
     bluesky:    url (https://…), handle, password, and ca.crt if the server's authority is private
     mastodon:   url (https://…), access_token, and ca.crt if the server's authority is private
     twitter:    consumer_key, consumer_secret, access_token, access_token_secret
+
+With a second secret, which vlm.py tells of, a vision language model adds to the text that stands
+for the photo.
 """
 
 import contextlib
@@ -16,7 +19,7 @@ from post_text.incident import Incident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any, Protocol
 
     class Account(Protocol):
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 
 SECRET = "/run/secrets/sns"
+VLM_SECRET = "/run/secrets/vlm"
 
 
 class Misconfigured(Exception):
@@ -46,10 +50,32 @@ def handler(event: "Mapping[str, Any]", context: "Mapping[str, Any]") -> "dict[s
     again: each step may be repeated.
     """
     incident = Incident(event)
+    vlm_secret = os.environ.get("VLM_SECRET", VLM_SECRET)
+    if os.path.isdir(vlm_secret):
+        incident.describe = described(vlm_secret, incident)
     result = account(os.environ.get("SNS_SECRET", SECRET)).report(incident)
     done = "posted" if result["created"] else "the post is"
     print(f"{incident.subject} {incident.sequence} {incident.kind}: {done} {result['uri']}")
     return result
+
+
+def described(folder: str, incident: Incident) -> "Callable[[], dict[str, str] | None]":
+    """What the model that the files of `folder` describe says of the incident's picture: it is
+    asked when that is needed, and only once."""
+    said: list[dict[str, str] | None] = []
+
+    def describe() -> "dict[str, str] | None":
+        if not said:
+            import vlm
+
+            try:
+                said.append(vlm.Describer(folder).describe(incident))
+            except ValueError as error:
+                print(f"no description of the picture: {error}")
+                said.append(None)
+        return said[0]
+
+    return describe
 
 
 def account(folder: str) -> "Account":

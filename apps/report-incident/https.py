@@ -1,4 +1,4 @@
-"""Requests to a social network's server, over one connection."""
+"""Requests to a server, over one connection."""
 
 import http.client
 import json
@@ -46,11 +46,12 @@ class Answer:
 
 class Server:
     """One connection to the server at `url`; `authority` is a PEM file, None for the system's.
+    `timeout_s` is how long it may say nothing.
 
     Raises ValueError for an address that can't be asked.
     """
 
-    def __init__(self, url: str, authority: str | None) -> None:
+    def __init__(self, url: str, authority: str | None, timeout_s: float = _TIMEOUT_S) -> None:
         parts = urlsplit(url)
         if parts.scheme != "https" or not parts.hostname or parts.path:
             raise ValueError(
@@ -60,7 +61,7 @@ class Server:
         self._connection = http.client.HTTPSConnection(
             parts.hostname,
             parts.port,
-            timeout=_TIMEOUT_S,
+            timeout=timeout_s,
             context=ssl.create_default_context(cafile=authority),
         )
 

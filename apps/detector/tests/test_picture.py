@@ -7,12 +7,12 @@ from koren_detector.picture import (
     alike,
     decode_patch,
     encode_patch,
-    hide_people,
     patch,
     snapshot,
 )
 
 NOISE = np.random.default_rng(1)
+NOBODY = np.zeros((0, 4))
 
 
 def street() -> np.ndarray:
@@ -69,24 +69,10 @@ def test_nothing_can_be_seen_outside_the_frame() -> None:
     assert patch(street(), (-50.0, 10.0, 2.0, 60.0)) is None
 
 
-def test_people_are_past_recognition_and_the_rest_is_as_it_was() -> None:
-    frame = NOISE.integers(0, 255, (544, 960, 3)).astype(np.uint8)
-    hidden = frame.copy()
-
-    hide_people(hidden, np.array([[100.0, 100.0, 160.0, 260.0], [940.0, 500.0, 990.0, 600.0]]))
-
-    person = hidden[110:250, 110:150].astype(float)
-    assert (
-        np.abs(np.diff(person, axis=0)).mean()
-        < 0.1 * np.abs(np.diff(frame[110:250, 110:150].astype(float), axis=0)).mean()
-    )
-    assert (hidden[300:, :900] == frame[300:, :900]).all()
-
-
 def test_the_picture_of_an_event_is_small_enough_whatever_it_shows() -> None:
     loud = NOISE.integers(0, 255, (1080, 1920, 3)).astype(np.uint8)
 
-    image = snapshot(loud, [(400.0, 300.0, 520.0, 380.0)], np.zeros((0, 4)))
+    image = snapshot(loud, [(400.0, 300.0, 520.0, 380.0)], NOBODY, NOBODY)
 
     assert len(image.jpeg) <= MOST_BYTES
     decoded = cv2.imdecode(np.frombuffer(image.jpeg, np.uint8), cv2.IMREAD_COLOR)
@@ -94,7 +80,7 @@ def test_the_picture_of_an_event_is_small_enough_whatever_it_shows() -> None:
 
 
 def test_involved_vehicles_are_framed_in_red() -> None:
-    image = snapshot(street(), [(400.0, 300.0, 520.0, 380.0)], np.zeros((0, 4)))
+    image = snapshot(street(), [(400.0, 300.0, 520.0, 380.0)], NOBODY, NOBODY)
 
     decoded = cv2.imdecode(np.frombuffer(image.jpeg, np.uint8), cv2.IMREAD_COLOR).astype(int)
     blue, green, red = decoded[300, 460]

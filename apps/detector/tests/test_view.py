@@ -124,7 +124,7 @@ class Replay:
         self.known: dict[int, Found] = {}
 
     def find(self, frame: Picture, top: int = 0) -> Found:
-        return self.known[id(frame)]
+        return self.known[id(frame if frame.base is None else frame.base)]
 
 
 def new_worker(replay: Replay, folder: Path, ground: Ground | None, events: list[Event]) -> Worker:

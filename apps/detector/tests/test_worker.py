@@ -10,7 +10,7 @@ from scenes import GROUND, seen
 from koren_detector.accident import load_weights
 from koren_detector.boxes import Picture
 from koren_detector.ground import Ground
-from koren_detector.incidents import Incident, Rules, Wreck
+from koren_detector.incidents import Incident, Opened, Rules, Wreck
 from koren_detector.reports import Reports
 from koren_detector.resized import resized_ground
 from koren_detector.settings import CameraSettings
@@ -89,3 +89,36 @@ def test_ground_is_the_same_in_pictures_of_another_size() -> None:
     pixels = np.array([[300.0, 400.0], [700.0, 500.0]])
     assert twice.metres(2 * pixels) == pytest.approx(GROUND.metres(pixels))
     assert isinstance(twice, Ground)
+
+
+class Blind(Road):
+    """Stands for a network that fails as soon as it is asked for whom to hide."""
+
+    fails = False
+
+    def find(self, frame: Picture, top: int = 0) -> Found:
+        if self.fails:
+            raise RuntimeError("out of memory")
+        return super().find(frame, top)
+
+
+def test_without_knowing_whom_to_hide_the_event_goes_without_its_picture(tmp_path: Path) -> None:
+    camera = Camera(id="cctv-01", name=NAME, latitude=37.5, longitude=127.0, road=NAME, direction=NAME)
+    settings = CameraSettings(camera, "seoul", "", GROUND, "automatic")
+    events: list[Event] = []
+    network = Blind()
+    worker = Worker(
+        settings, Stream("cctv-01", "", 4), Finder(network, Turns()), load_weights(), Rules(0.95),
+        Reports(settings, tmp_path, events.append),
+    )  # fmt: skip
+    for number in range(4):
+        frame = Frame(noisy(number, 960, 544), 1.7e9 + number / 4, 0)
+        worker.decide(frame, worker.look(frame))
+    wreck = Wreck(1, -3.0, 20.0, tuple(seen([(-3.0, 20.0)]).boxes[0]))
+    incident = Incident(wreck.x, wreck.y, 1.7e9 - 9, 1.7e9 - 5, 0.97, "unknown", "minor", (wreck,))
+
+    worker._report(Opened(incident), frame)
+    network.fails = True
+    worker._report(Opened(incident), frame)
+
+    assert ["image" in event.data for event in events] == [True, False]

@@ -8,7 +8,7 @@ from koren_runtime import Reject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
 LANGUAGES = ("ko", "en")
@@ -57,6 +57,8 @@ class Incident:
         what, severity: words of the event's contract.
         involved: class of object to how many of it are part of the accident.
         image: None when the event has none.
+        describe: what the image shows, language to text; None when nobody says it. Whoever has a
+            way to tell sets it: it is no part of the event.
 
     Texts are in Unicode's normal form C, each on one line.
 
@@ -84,6 +86,7 @@ class Incident:
         self.severity = _choice(data, "severity", _SEVERITIES, "data.")
         self.involved = _involved(data.get("objects") or [])
         self.image = _image(_mapping(data, "image", "data.")) if data.get("image") else None
+        self.describe: Callable[[], dict[str, str] | None] = lambda: None
 
     def check_image(self, most_bytes: int) -> None:
         """Raises Reject when the image has more bytes than a post may have."""
@@ -108,9 +111,7 @@ def _mapping(holder: "Mapping[str, Any]", name: str, where: str = "") -> "Mappin
     return value
 
 
-def _text(
-    holder: "Mapping[str, Any]", name: str, where: str = "", *, most: int = _TEXT_MAX
-) -> str:
+def _text(holder: "Mapping[str, Any]", name: str, where: str = "", *, most: int = _TEXT_MAX) -> str:
     value = _get(holder, name, where)
     if isinstance(value, str):
         if len(value) > most:

@@ -55,6 +55,7 @@ _CHECKED = {
     "ko": {False: "자동 감지, 아직 확인되지 않음", True: "담당자가 확인함"},
     "en": {False: "automatic detection, not yet confirmed", True: "confirmed by an operator"},
 }
+_BY_MACHINE = {"ko": "자동 생성 설명", "en": "Automatic description"}
 # Class to how one and several of it are called.
 _OBJECTS = {
     "ko": {
@@ -143,6 +144,9 @@ def gist(incident: "Incident") -> str:
 def alt(incident: "Incident") -> str:
     """What the image shows, in both languages, for who can't see it."""
     parts = [_text(_fill("alt", language, facts(incident, language))) for language in LANGUAGES]
+    said = incident.describe()
+    if said:
+        parts += [f"{_BY_MACHINE[language]}: {said[language]}" for language in LANGUAGES]
     text = "\n".join(parts)
     return text[: boundary(text, ALT_MAX)]
 

@@ -19,6 +19,9 @@ DECISIONS = Counter(
     "Decisions; post says what becomes of the incident: confirm, automatic or never",
     [*_CAMERA, "decision", "post"],
 )
+PICTURES_WITHHELD = Counter(
+    "koren_detector_pictures_withheld_total", "Events without a picture, since hiding people and plates failed", _CAMERA
+)
 OPEN = Gauge("koren_detector_open_incidents", "Incidents open now", _CAMERA)
 VIEW = Gauge("koren_detector_view", "Number of the view that the camera shows; 0 is its own", _CAMERA)
 VIEW_SUSPENDED = Gauge(

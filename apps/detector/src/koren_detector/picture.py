@@ -11,6 +11,7 @@ import numpy.typing as npt
 from koren_events import Image
 
 from .boxes import Array, Picture
+from .hiding import hide
 from .incidents import Box
 
 MOST_BYTES = 300_000
@@ -19,7 +20,6 @@ _MOVED_LEVELS = 9.0
 _PATCH = (32, 24)
 _ALIKE = 0.75
 _RED, _WHITE = (40, 40, 230), (255, 255, 255)
-_BLUR_MARGIN = 0.15
 
 Gray = npt.NDArray[np.uint8]
 
@@ -78,28 +78,13 @@ def decode_patch(text: str) -> Gray:
     return np.frombuffer(base64.b64decode(text), np.uint8).reshape(_PATCH[::-1])
 
 
-def hide_people(frame: Picture, people: Array) -> None:
-    """Blur everybody in `people` (n, 4) in place, past recognition."""
-    height, width = frame.shape[:2]
-    for x0, y0, x1, y1 in people:
-        dx, dy = _BLUR_MARGIN * (x1 - x0), _BLUR_MARGIN * (y1 - y0)
-        left, top = max(int(x0 - dx), 0), max(int(y0 - dy), 0)
-        right, bottom = min(int(x1 + dx) + 1, width), min(int(y1 + dy) + 1, height)
-        if right <= left or bottom <= top:
-            continue
-        region = frame[top:bottom, left:right]
-        # Blocks as wide as a head first: a blur alone can be undone.
-        block = max(round((y1 - y0) / 8), 4)
-        coarse = (max((right - left) // block, 1), max((bottom - top) // block, 1))
-        blocks = cv2.resize(region, coarse, interpolation=cv2.INTER_AREA)
-        wide = cv2.resize(blocks, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
-        frame[top:bottom, left:right] = cv2.GaussianBlur(wide, (0, 0), block / 2)
+def snapshot(frame: Picture, involved: list[Box], people: Array, vehicles: Array) -> Image:
+    """The event's picture: people and vehicles coarsened, the involved ones framed, at most MOST_BYTES.
 
-
-def snapshot(frame: Picture, involved: list[Box], people: Array) -> Image:
-    """The event's picture: people hidden, the involved vehicles framed, at most MOST_BYTES."""
+    `people` and `vehicles` are boxes (n, 4) px; the involved ones need not be among them.
+    """
     shown = frame.copy()
-    hide_people(shown, people)
+    hide(shown, people, np.concatenate([vehicles, np.reshape(involved, (-1, 4))]))
     for box in involved:
         corner, opposite = (round(box[0]), round(box[1])), (round(box[2]), round(box[3]))
         cv2.rectangle(shown, corner, opposite, _WHITE, 4, cv2.LINE_AA)

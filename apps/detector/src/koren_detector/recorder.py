@@ -23,7 +23,8 @@ _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
 class Recorder:
     """Keeps the last half minute of a camera's frames in memory, and gives `store` those around each incident.
 
-    The frames take at most 32 MiB. They are as the camera sent them: people in them are not hidden.
+    The frames take at most 32 MiB. They are as the camera sent them, with people and plates, and stay on this
+    host.
     """
 
     def __init__(self, settings: CameraSettings, store: ClipStore) -> None:

@@ -68,13 +68,14 @@ class Reports:
         self,
         incident: Incident,
         objects: list[SeenObject],
-        image: Image,
+        image: Image | None,
         patches: list[Gray | None],
         camera: Camera | None = None,
     ) -> Event:
         """Report a new incident; returns its event, which is not published where the camera's `post` is "never".
 
-        `camera` has the incident's road and direction; by default it is as the settings have it.
+        `camera` has the incident's road and direction; by default it is as the settings have it. `image` is None where
+        it can't leave this host.
         """
         post = self._settings.post
         event = accident_detected(

@@ -10,13 +10,14 @@ from typing import Protocol
 
 import numpy as np
 
-from koren_events import Camera, SeenObject
+from koren_events import Camera, Image, SeenObject
 
 from . import metrics
 from .accident import Weights
 from .arms import located
 from .boxes import KINDS, Array, Picture
 from .ground import Ground
+from .hiding import look_closely
 from .incidents import Cleared, Decision, Incident, Opened, Rules, Wreck
 from .picture import Stillness, alike, patch, snapshot
 from .recorder import Recorder
@@ -277,7 +278,7 @@ class Worker:
             camera = self._camera_of(incident)
             event = self._reports.opened(
                 incident, self._objects(incident),
-                snapshot(frame.picture, [wreck.box for wreck in incident.wrecks], self._people_in(frame.picture)),
+                self._snapshot(frame.picture, incident),
                 [patch(frame.picture, wreck.box) for wreck in incident.wrecks], camera,
             )  # fmt: skip
             if self._recorder is not None:
@@ -328,11 +329,23 @@ class Worker:
             )
         return objects
 
-    def _people_in(self, picture: Picture) -> Array:
-        """Everybody to hide: in the whole picture, and of the last moments, lest one is missed now."""
+    def _snapshot(self, picture: Picture, incident: Incident) -> Image | None:
+        """The event's picture; None where it can't be said whom and what to hide in it."""
+        try:
+            people, vehicles = look_closely(self._find_in_turn, picture)
+            # Those of the last moments too, lest one is missed now.
+            people = np.concatenate([people, *(boxes for _, boxes in self._people)])
+            if self._found is not None:
+                vehicles = np.concatenate([vehicles, self._found.vehicles.boxes])
+            return snapshot(picture, [wreck.box for wreck in incident.wrecks], people, vehicles)
+        except Exception:
+            metrics.PICTURES_WITHHELD.labels(*self._labels).inc()
+            _log.exception("camera %s: the event goes without a picture, whose people can't be hidden", self._id)
+            return None
+
+    def _find_in_turn(self, picture: Picture) -> Found:
         with self._finder.turns:
-            everywhere = self._finder.network.find(picture).people
-        return np.concatenate([everywhere, *(people for _, people in self._people)])
+            return self._finder.network.find(picture)
 
     def _measure(self, frame: Frame) -> None:
         now_s = time.time()
