@@ -107,6 +107,14 @@ options:
     description: Environment variables.
     type: dict
     default: {}
+  egress:
+    description:
+      - What the function's pods may connect to, beside the region's gateway and DNS.
+      - V(default) is every address of the world and no private one, V(none) is nothing more. Else an address or CIDR of
+        IP version 4, with C(:port) for one TCP port of it; V(default) can be among these.
+    type: list
+    elements: str
+    default: [default]
   opens:
     description: Event type that opens an incident. The function stays up until the incident closes.
     type: str
@@ -200,6 +208,7 @@ def description(params: dict[str, Any]) -> dict[str, Any]:
         "dependencies": as_path(params["dependencies"]),
         "packages": tuple(params["packages"]),
         "secrets": tuple(params["secrets"]),
+        "egress": tuple(params["egress"]),
         "env": {key: str(value) for key, value in params["env"].items()},
     }
 
@@ -227,6 +236,7 @@ def main() -> None:
             "max_attempts": {"type": "int", "default": 5},
             "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "env": {"type": "dict", "default": {}},
+            "egress": {"type": "list", "elements": "str", "default": ["default"]},
             "opens": {"type": "str"},
             "closes": {"type": "str"},
             "incident_limit_s": {"type": "int", "default": 3600},

@@ -76,6 +76,7 @@ functions:
     max_attempts: {description: Tries before an event becomes a dead letter., type: int}
     secrets: {description: Names of mounted Secrets., type: list, elements: str}
     env: {description: Environment variables., type: dict}
+    egress: {description: "What its pods may connect to, beside the gateway and DNS.", type: list, elements: str}
     opens: {description: Event type that opens an incident., type: str}
     closes: {description: Event type that closes an incident., type: str}
     incident_limit_s: {description: Seconds that an incident is open at most., type: int}

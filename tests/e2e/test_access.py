@@ -6,16 +6,20 @@ import json
 import socket
 import ssl
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DONE, OTHER, SITE_DIR, Connect, Heard, drill, faas, on_host, until
+from conftest import DONE, OTHER, SITE_DIR, Cluster, Connect, Heard, drill, faas, on_host, until
 
 from koren_events import Publisher, ReceiptState, receipt_topic
 
 GATEWAY = "gateway.koren-faas.svc.cluster.local"
 API_SERVER = "kubernetes.default.svc.cluster.local"
+# What a refused connection ends with.
+REFUSED = "No route to host"
 BEARER = "Authorization: Bearer TOKEN\r\n"
 
 
@@ -104,15 +108,16 @@ def test_a_function_has_neither_anothers_events_nor_its_state(probe: str, publis
     assert len(last.result["entries"]) == 1
 
 
-@pytest.mark.usefixtures("other_asks")
-def test_a_function_gets_nothing_from_what_runs_the_region(site: dict[str, Any]) -> None:
+def ask_what_runs_the_region(site: dict[str, Any]) -> dict[str, str]:
+    """What the other function hears from each part of its region."""
     node = site["regions"]["seoul"]["broker"]
     token = f"Koren-Token: TOKEN\r\n{BEARER}"
-    answers = call_other(
+    answers: dict[str, str] = call_other(
         do="ask",
         whom={
             "function API": _http(GATEWAY, 8443, "GET /v1/functions", headers=token, tls=True),
             "scaler": [GATEWAY, 9090, True, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"],
+            "metrics": _http(GATEWAY, 9100, "GET /metrics"),
             "redis": [node, 6379, True, "KEYS *\r\n"],
             "redis by a guess": [node, 6379, True, "AUTH gateway gateway\r\n"],
             "mosquitto": [node, 8883, True, "\x10\x10\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x03ABC"],
@@ -123,8 +128,41 @@ def test_a_function_gets_nothing_from_what_runs_the_region(site: dict[str, Any])
             "etcd": _http(node, 2379, "GET /v3/kv/range", tls=True),
         },
     )
+    return answers
+
+
+@pytest.mark.usefixtures("other_asks")
+def test_a_function_connects_to_nothing_that_runs_the_region(site: dict[str, Any]) -> None:
+    answers = ask_what_runs_the_region(site)
+    assert {name: answer for name, answer in answers.items() if REFUSED not in answer} == {}
+
+
+@pytest.mark.usefixtures("other_asks")
+def test_a_function_does_not_reach_another(probe: str, cluster: Callable[[str], Cluster]) -> None:
+    seoul = cluster("seoul")
+
+    def addresses() -> list[str]:
+        pods = seoul.items("pods", "-n", "functions", "-l", f"faas.koren.kr/function={probe}")
+        return [pod["status"]["podIP"] for pod in pods if pod["status"].get("podIP")]
+
+    faas("function", "call", probe, "--region", "seoul", "--no-wait", "--data", '{"do": "note", "work_s": 30}')
+    (address, *_) = until("the probe has a pod", addresses, 60)
+    assert REFUSED in call_other(do="ask", whom={"probe": _http(address, 8080, "GET /")})["probe"]
+
+
+def test_what_is_declared_is_reached_and_asks_who_it_is(other_asks: str, site: dict[str, Any]) -> None:
+    node = site["regions"]["seoul"]["broker"]
+    faas("function", "update", other_asks, "--egress", f"{node}:5000")
+    try:
+        answers = ask_what_runs_the_region(site)
+        assert "HTTP/1.1 401" in answers.pop("registry")
+        assert {name: answer for name, answer in answers.items() if REFUSED not in answer} == {}
+        # Were all of it declared, it would still get nothing.
+        faas("function", "update", other_asks, "--egress", "10.0.0.0/8")
+        answers = ask_what_runs_the_region(site)
+    finally:
+        faas("function", "update", other_asks, "--egress", "default")
     refusals = {
-        "function API": "HTTP/1.1 403",
         "redis": "-NOAUTH",
         "redis by a guess": "-WRONGPASS",
         "registry": "HTTP/1.1 401",
@@ -134,9 +172,33 @@ def test_a_function_gets_nothing_from_what_runs_the_region(site: dict[str, Any])
     }
     wrong = {name: answers[name] for name, refusal in refusals.items() if refusal not in answers[name]}
     assert wrong == {}
-    # These end the connection before a word is said.
-    for name in ("scaler", "mosquitto", "etcd"):
+    # These end the connection before a word is said, or the gateway's policy lets in none.
+    for name in ("function API", "scaler", "metrics", "mosquitto", "etcd"):
         assert "Error" in answers[name] or answers[name] == "", (name, answers[name])
+
+
+def test_pods_that_start_while_nobody_enforces_reach_nothing(
+    probe: str, publisher: Publisher, heard: Heard, cluster: Callable[[str], Cluster]
+) -> None:
+    until("the probe is at zero", lambda: not cluster("seoul").pods(probe), 120)
+    nodes = [node["metadata"]["name"] for node in cluster("seoul").items("nodes")]
+    event = drill("seoul", type=DONE, do="note")
+    for node in nodes:
+        on_host(node, "systemctl", "stop", "koren-network-policy")
+    try:
+        publisher.publish(event)
+        until("the probe has a pod that runs", lambda: _running(cluster("seoul"), probe), 60)
+        time.sleep(5)  # Its first question to the gateway takes a tenth of that.
+        assert heard.of(event, ReceiptState.STARTED) == []
+    finally:
+        for node in nodes:
+            on_host(node, "systemctl", "start", "koren-network-policy")
+    assert list(publisher.receipts(event, timeout_s=120))[-1].state is ReceiptState.SUCCEEDED
+
+
+def _running(cluster: Cluster, function: str) -> bool:
+    pods = cluster.items("pods", "-n", "functions", "-l", f"faas.koren.kr/function={function}")
+    return any(pod["status"].get("phase") == "Running" for pod in pods)
 
 
 def _http(host: str, port: int, line: str, *, headers: str = "", body: str = "", tls: bool = False) -> list[Any]:

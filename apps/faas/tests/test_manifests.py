@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import re
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -160,3 +161,65 @@ def test_callers_may_call_and_nothing_else_of_kubernetes() -> None:
     allowed = {resource: rule["verbs"] for rule in role["rules"] for resource in rule["resources"]}
     assert "logs" in allowed["functions"]
     assert allowed["heldevents"] == ["list", "get", "release", "dismiss"]
+
+
+def _egress(*egress: str) -> list[Any]:
+    function = Function(name="a", handler="a.b", egress=egress)
+    return list(_objects(function)["NetworkPolicy"]["spec"]["egress"])
+
+
+def test_every_function_reaches_dns_and_the_runtime_port_alone() -> None:
+    dns, gateway = _egress("none")
+    ports = {port["port"] for rule in (dns, gateway) for port in rule["ports"]}
+    assert ports == {53, 8080}
+    peers = [peer for rule in (dns, gateway) for peer in rule["to"]]
+    assert [peer["namespaceSelector"]["matchLabels"] for peer in peers] == [
+        {"kubernetes.io/metadata.name": "kube-system"},
+        {"kubernetes.io/metadata.name": "koren-faas"},
+    ]
+    assert all(peer["podSelector"]["matchLabels"] for peer in peers)
+
+
+@pytest.mark.parametrize(
+    ("address", "reached"),
+    [
+        *[("8.8.8.8", True), ("203.0.113.9", True), ("172.32.0.1", True)],
+        *[("10.10.0.1", False), ("172.31.255.255", False), ("192.168.1.1", False)],
+        *[("169.254.169.254", False), ("100.64.0.1", False), ("127.0.0.1", False), ("224.0.0.1", False)],
+    ],
+)
+def test_the_default_is_the_world_without_private_addresses(address: str, reached: bool) -> None:
+    assert _objects()["NetworkPolicy"]["spec"]["egress"] == _egress("default")
+    *_, world = _egress("default")
+    (block,) = (peer["ipBlock"] for peer in world["to"])
+    inside = [ip_network(cidr) for cidr in block["except"]]
+    assert ip_address(address) in ip_network(block["cidr"])
+    assert any(ip_address(address) in cidr for cidr in inside) is not reached
+
+
+def test_declared_destinations_are_the_only_ones() -> None:
+    *_, host, net = _egress("192.0.2.7:443", "198.51.100.0/24")
+    assert host == {
+        "to": [{"ipBlock": {"cidr": "192.0.2.7/32"}}],
+        "ports": [{"port": 443, "protocol": "TCP"}],
+    }
+    assert net == {"to": [{"ipBlock": {"cidr": "198.51.100.0/24"}}]}
+
+
+def test_egress_is_read_back_from_the_deployment() -> None:
+    for egress in (("none",), ("default", "192.0.2.7:443")):
+        function = Function(name="a", handler="a.b", egress=egress)
+        assert from_deployment(_objects(function)["Deployment"]) == function
+        template = _objects(function)["Deployment"]["spec"]["template"]
+        plain = _objects(Function(name="a", handler="a.b"))["Deployment"]["spec"]["template"]
+        # A change restarts no pod.
+        assert template == plain
+
+
+def test_a_pod_of_no_function_reaches_nothing() -> None:
+    policy = next(one for one in for_namespace() if one["kind"] == "NetworkPolicy")
+    (needed,) = policy["spec"]["podSelector"]["matchExpressions"]
+    label = next(iter(_objects()["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"]))
+    assert needed == {"key": label, "operator": "DoesNotExist"}
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert not {"ingress", "egress"} & set(policy["spec"])

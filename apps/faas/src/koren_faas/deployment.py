@@ -103,6 +103,7 @@ class Deployed:
             "max_attempts": function.max_attempts,
             "secrets": list(function.secrets),
             "env": dict(function.env),
+            "egress": list(function.egress),
             "opens": function.opens,
             "closes": function.closes,
             "incident_limit_s": function.incident_limit_s,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from koren_faas.debian import PACKAGE
+from koren_faas.egress import DEFAULT, problems_of
 from koren_faas.errors import FunctionError
 
 RUNTIMES = ("python3.11",)
@@ -16,7 +17,7 @@ RUNTIMES = ("python3.11",)
 
 # KEDA names the autoscaler keda-hpa-<name> and writes that into a label, which holds 63 characters.
 NAME_LENGTH = 54
-# Accounts of the functions' namespace that belong to somebody else.
+# Accounts and policies of the functions' namespace that belong to somebody else.
 _TAKEN_NAMES = frozenset({"default", "faas-caller"})
 # Mounted beside the secrets, under /run/secrets.
 _TAKEN_SECRETS = frozenset({"koren", "kubernetes.io"})
@@ -56,6 +57,8 @@ class Function:
         max_attempts: tries before an event becomes a dead letter.
         secrets: Kubernetes Secrets mounted as files below `/run/secrets/<secret>/`.
         env: environment variables of the handler.
+        egress: what its pods may connect to, beside the gateway and DNS: `default`, `none`, or
+            destinations `CIDR` or `CIDR:PORT`, with `default` among them or without.
         opens: event type that opens an incident: the function stays up until it closes.
         closes: event type that closes it.
         incident_limit_s: seconds after which an open incident counts as closed.
@@ -82,6 +85,7 @@ class Function:
     max_attempts: int = 5
     secrets: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    egress: tuple[str, ...] = (DEFAULT,)
     opens: str | None = None
     closes: str | None = None
     incident_limit_s: int = 3600
@@ -178,6 +182,7 @@ def _problems(f: Function) -> list[str]:
     for secret in f.secrets:
         if not _SECRET.fullmatch(secret) or secret in _TAKEN_SECRETS:
             problems.append(f"{secret!r} can't be the name of a secret")
+    problems += problems_of(f.egress)
     for variable in f.env:
         if not _IDENTIFIER.fullmatch(variable):
             problems.append(f"{variable!r} can't be the name of an environment variable")

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from koren_faas.egress import DEFAULT, rules_of
 from koren_faas.function import Function
 
 Manifest = dict[str, Any]
@@ -27,7 +28,8 @@ TMP = "tmp"
 
 _MANAGED = {"app.kubernetes.io/managed-by": "faas"}
 # With every dot of it, so that the resolver asks once: see ndots below.
-_GATEWAY = "gateway.koren-faas.svc.cluster.local:8080"
+_GATEWAY_PORT = 8080
+_GATEWAY = f"gateway.koren-faas.svc.cluster.local:{_GATEWAY_PORT}"
 _SCALER = "gateway.koren-faas.svc:9090"
 _TOKEN_PATH = "/var/run/secrets/koren"
 _TOKEN_LIFE_S = 3600
@@ -36,10 +38,14 @@ _STOP_S = 5 + _SETTLE_S
 _TOPIC = f"{API_GROUP}/topic"
 _REQUIREMENTS = f"{API_GROUP}/dependencies"
 _PACKAGES = f"{API_GROUP}/packages"
+_EGRESS = f"{API_GROUP}/egress"
 
 
 def for_namespace() -> list[Manifest]:
-    """What the functions' namespace holds beside functions: itself and the right to call them."""
+    """What the functions' namespace holds beside functions.
+
+    Itself, the right to call them, and that a pod of no function reaches nothing and is not reached.
+    """
     meta = {"name": CALLER, "namespace": NAMESPACE, "labels": _MANAGED}
     return [
         {
@@ -48,6 +54,15 @@ def for_namespace() -> list[Manifest]:
             "metadata": {
                 "name": NAMESPACE,
                 "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+            },
+        },
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": "default", "namespace": NAMESPACE, "labels": _MANAGED},
+            "spec": {
+                "podSelector": {"matchExpressions": [{"key": LABEL, "operator": "DoesNotExist"}]},
+                "policyTypes": ["Ingress", "Egress"],
             },
         },
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta}
@@ -131,6 +146,7 @@ def from_deployment(deployment: Mapping[str, Any]) -> Function:
             for variable in container["env"]
             if variable["name"] not in fixed
         },
+        egress=tuple(notes.get(_EGRESS, DEFAULT).split()),
         opens=notes.get(f"{API_GROUP}/opens"),
         closes=notes.get(f"{API_GROUP}/closes"),
         incident_limit_s=int(notes[f"{API_GROUP}/incident-limit-s"]),
@@ -165,10 +181,6 @@ def _service_account(function: Function) -> Manifest:
 
 
 def _network_policy(function: Function) -> Manifest:
-    everywhere = {
-        # Not the addresses of a cloud's metadata service, which gives out the host's identity.
-        "ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}
-    }
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -176,8 +188,26 @@ def _network_policy(function: Function) -> Manifest:
         "spec": {
             "podSelector": {"matchLabels": {LABEL: function.name}},
             "policyTypes": ["Ingress", "Egress"],
-            "egress": [{"to": [everywhere, {"namespaceSelector": {}}]}],
+            "egress": [
+                {
+                    "to": [_pods("kube-system", "k8s-app", "kube-dns")],
+                    "ports": [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")],
+                },
+                {
+                    "to": [_pods("koren-faas", "app.kubernetes.io/name", "gateway")],
+                    "ports": [{"port": _GATEWAY_PORT, "protocol": "TCP"}],
+                },
+                *rules_of(function.egress),
+            ],
         },
+    }
+
+
+def _pods(namespace: str, label: str, value: str) -> dict[str, Any]:
+    """Pods as a peer of a NetworkPolicy."""
+    return {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "podSelector": {"matchLabels": {label: value}},
     }
 
 
@@ -197,6 +227,7 @@ def _annotations(function: Function, requirements: tuple[str, ...]) -> dict[str,
         f"{API_GROUP}/incident-limit-s": str(function.incident_limit_s),
         _REQUIREMENTS: "\n".join(requirements) or None,
         _PACKAGES: " ".join(sorted(set(function.packages))) or None,
+        _EGRESS: " ".join(function.egress) if function.egress != (DEFAULT,) else None,
     }
     return {key: value for key, value in notes.items() if value is not None}
 

@@ -101,6 +101,7 @@ def description(one: Deployed, endings: Sequence[Ending] = ()) -> str:
         ("Timeout:", f"{function.timeout_s} s, at most {function.max_attempts} attempts"),
         ("Scale:", f"{function.min_scale} to {function.max_scale} pods, {load} each"),
         ("Envvar:", json.dumps(dict(function.env), ensure_ascii=False)),
+        ("Egress:", ", ".join(function.egress)),
         ("Secrets:", ", ".join(function.secrets)),
         ("Memory:", function.memory),
         ("CPU:", function.cpu),

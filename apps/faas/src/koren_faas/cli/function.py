@@ -78,6 +78,9 @@ def _function_options(command: F) -> F:
         click.option("--memory", help="Memory request and limit, such as 256Mi."),
         click.option("-e", "--env", multiple=True, callback=_pairs, metavar="KEY=VALUE",
                      help="Environment variable; may be given more than once."),
+        click.option("--egress", multiple=True, callback=_words, metavar="CIDR[:PORT]|none|default",
+                     help="What the function may connect to, beside the gateway and DNS; may be given more "
+                     "than once. default: the world without private addresses."),
         click.option("--secret", "--secrets", "secrets", multiple=True,
                      callback=lambda ctx, option, values: values or None,
                      help="Kubernetes Secret, mounted as files below /run/secrets/SECRET; "
