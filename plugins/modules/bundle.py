@@ -98,6 +98,10 @@ missing:
   returned: always
   type: list
   elements: str
+left:
+  description: How long it takes to build what is missing, in words, by the times of what was built on this machine.
+  returned: always
+  type: str
 damaged:
   description: Names of components that I(verify) found not to be as they were built.
   returned: always
@@ -105,9 +109,6 @@ damaged:
   elements: str
 """
 
-import os
-import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +120,7 @@ from ansible_collections.koren.faas.plugins.module_utils.bundle import (
     build,
     damaged,
     distrust,
+    go_version,
     link_view,
     plan,
 )
@@ -127,6 +129,7 @@ from ansible_collections.koren.faas.plugins.module_utils.bundle_archive import (
     unpack_archive,
     write_archive,
 )
+from ansible_collections.koren.faas.plugins.module_utils.bundle_times import in_words, measured
 
 
 def _present(entries: list[Entry], names: list[str], present: bool) -> list[Entry]:
@@ -155,12 +158,8 @@ def main() -> None:
     )
     repo, cache = Path(module.params["repo"]).resolve(), Path(module.params["cache"])
     bindir = str(Path(sys.executable).parent)
-    go = shutil.which("go", path=os.pathsep.join([bindir, os.environ.get("PATH", "")]))
-    if not go:
-        module.fail_json(msg="no Go toolchain: install requirements.txt into the virtual environment")
     try:
-        toolchain = subprocess.check_output([str(go), "env", "GOVERSION"], text=True).strip()
-        entries = plan(repo, cache, module.params["components"], toolchain)
+        entries = plan(repo, cache, module.params["components"], go_version([bindir]))
         changed = False
         broken: list[str] = []
         if module.params["verify"]:
@@ -201,6 +200,7 @@ def main() -> None:
         changed=changed,
         components=[{**e.__dict__, "path": str(e.path)} for e in entries],
         missing=missing,
+        left=in_words(missing, measured(cache)),
         damaged=broken,
     )
 
