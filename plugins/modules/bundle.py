@@ -50,7 +50,9 @@ options:
     description: File that all the components are written into, unless it has them already.
     type: path
   view:
-    description: Folder that gets one link a component to its place in the cache, once all are there.
+    description:
+      - Folder that gets one link a component to its place in the cache, once all are there. The file beside it with the
+        ending C(.cdx.json) is a bill of materials (CycloneDX) of the whole bundle.
     type: path
 attributes:
   check_mode:
@@ -129,6 +131,7 @@ from ansible_collections.koren.faas.plugins.module_utils.bundle_archive import (
     unpack_archive,
     write_archive,
 )
+from ansible_collections.koren.faas.plugins.module_utils.bundle_sbom import write_sbom
 from ansible_collections.koren.faas.plugins.module_utils.bundle_times import in_words, measured
 
 
@@ -185,7 +188,10 @@ def main() -> None:
                 entries = _present(entries, [target], True)
         missing = _missing(entries)
         if module.params["view"] and not missing and not module.check_mode:
-            changed = link_view(Path(module.params["view"]), entries) or changed
+            view = Path(module.params["view"])
+            changed = link_view(view, entries) or changed
+            if not module.params["components"]:
+                changed = write_sbom(view.with_name(f"{view.name}.cdx.json"), repo, entries, [bindir]) or changed
         if module.params["archive_to"]:
             out = Path(module.params["archive_to"])
             if missing and not module.check_mode:

@@ -97,6 +97,9 @@ def test_from_pins_to_programs_here_and_where_nothing_can_be_built(checkout: Pat
     assert here.built() == {"one", "two"}
     assert (here.says("one"), here.says("two")) == ("hello", "hello")
 
+    bill = json.loads((here.folder / "view.cdx.json").read_text())
+    assert "pkg:golang/example.test/greeting@v1.0.0" in {part.get("purl") for part in bill["components"]}
+
     pin(checkout, "two", "v2")
     here.run()
     assert here.built() == {"two"}
