@@ -19,7 +19,7 @@ $(VENV)/.ready: requirements.txt
 .PHONY: venv bundle up verify demo test test-long fuzz soak lint unit bench bench-events bench-peers bench-site bench-nfv bench-detector docs reset
 venv: $(VENV)/.ready ## Make the virtual environment, Go toolchain included
 
-bundle: venv ## Build what the hosts get, or find it built; ARGS='-e bundle_archive_to=FILE' writes it as one archive
+bundle: venv ## Build what the hosts get, or find it built; ARGS='-e bundle_archive_to=FILE' writes it as one archive, '-e bundle_publish_to=DIR' fills a mirror
 	$(PLAYBOOK) playbooks/bundle.yml $(ARGS)
 
 up: venv ## Stand up the site, or bring it to what the inventory says

@@ -16,10 +16,13 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from ansible_collections.koren.faas.plugins.module_utils.bundle_times import record
 
 IGNORED = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "tests"}
 MANIFEST = "manifest.json"
@@ -100,6 +103,19 @@ def _files(root: Path) -> Iterator[Path]:
         for name in sorted(files):
             if not name.endswith(".pyc"):
                 yield Path(folder, name)
+
+
+def go_program(path_dirs: list[str]) -> str:
+    """The Go toolchain that recipes call, ``path_dirs`` coming before the environment's PATH."""
+    go = shutil.which("go", path=os.pathsep.join([*path_dirs, os.environ.get("PATH", "")]))
+    if not go:
+        raise BundleError("no Go toolchain: install requirements.txt into the virtual environment")
+    return go
+
+
+def go_version(path_dirs: list[str]) -> str:
+    """Version of the Go toolchain that recipes call."""
+    return subprocess.check_output([go_program(path_dirs), "env", "GOVERSION"], text=True).strip()
 
 
 def tree_hash(repo: Path, folders: list[str]) -> str:
@@ -233,6 +249,7 @@ def build(repo: Path, cache: Path, entries: list[Entry], name: str, path_dirs: l
                 GOFLAGS="-mod=readonly -gcflags=all=-dwarf=false",
                 SOURCE_DATE_EPOCH="1767225600",
             )
+            begun = time.monotonic()
             with log.open("wb") as stream:
                 done = subprocess.run(
                     ["bash", "-euo", "pipefail", "build.sh"],
@@ -251,6 +268,8 @@ def build(repo: Path, cache: Path, entries: list[Entry], name: str, path_dirs: l
             write_manifest(out, name, entry.key)
             shutil.rmtree(entry.path, ignore_errors=True)
             out.rename(entry.path)
+            record(cache, name, time.monotonic() - begun)
+            shutil.rmtree(cache / "downloads" / name, ignore_errors=True)
     return entry.path
 
 

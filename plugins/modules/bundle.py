@@ -50,7 +50,9 @@ options:
     description: File that all the components are written into, unless it has them already.
     type: path
   view:
-    description: Folder that gets one link a component to its place in the cache, once all are there.
+    description:
+      - Folder that gets one link a component to its place in the cache, once all are there. The file beside it with the
+        ending C(.cdx.json) is a bill of materials (CycloneDX) of the whole bundle.
     type: path
 attributes:
   check_mode:
@@ -98,6 +100,10 @@ missing:
   returned: always
   type: list
   elements: str
+left:
+  description: How long it takes to build what is missing, in words, by the times of what was built on this machine.
+  returned: always
+  type: str
 damaged:
   description: Names of components that I(verify) found not to be as they were built.
   returned: always
@@ -105,9 +111,6 @@ damaged:
   elements: str
 """
 
-import os
-import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +122,7 @@ from ansible_collections.koren.faas.plugins.module_utils.bundle import (
     build,
     damaged,
     distrust,
+    go_version,
     link_view,
     plan,
 )
@@ -127,6 +131,8 @@ from ansible_collections.koren.faas.plugins.module_utils.bundle_archive import (
     unpack_archive,
     write_archive,
 )
+from ansible_collections.koren.faas.plugins.module_utils.bundle_sbom import write_sbom
+from ansible_collections.koren.faas.plugins.module_utils.bundle_times import in_words, measured
 
 
 def _present(entries: list[Entry], names: list[str], present: bool) -> list[Entry]:
@@ -155,12 +161,8 @@ def main() -> None:
     )
     repo, cache = Path(module.params["repo"]).resolve(), Path(module.params["cache"])
     bindir = str(Path(sys.executable).parent)
-    go = shutil.which("go", path=os.pathsep.join([bindir, os.environ.get("PATH", "")]))
-    if not go:
-        module.fail_json(msg="no Go toolchain: install requirements.txt into the virtual environment")
     try:
-        toolchain = subprocess.check_output([str(go), "env", "GOVERSION"], text=True).strip()
-        entries = plan(repo, cache, module.params["components"], toolchain)
+        entries = plan(repo, cache, module.params["components"], go_version([bindir]))
         changed = False
         broken: list[str] = []
         if module.params["verify"]:
@@ -186,7 +188,10 @@ def main() -> None:
                 entries = _present(entries, [target], True)
         missing = _missing(entries)
         if module.params["view"] and not missing and not module.check_mode:
-            changed = link_view(Path(module.params["view"]), entries) or changed
+            view = Path(module.params["view"])
+            changed = link_view(view, entries) or changed
+            if not module.params["components"]:
+                changed = write_sbom(view.with_name(f"{view.name}.cdx.json"), repo, entries, [bindir]) or changed
         if module.params["archive_to"]:
             out = Path(module.params["archive_to"])
             if missing and not module.check_mode:
@@ -201,6 +206,7 @@ def main() -> None:
         changed=changed,
         components=[{**e.__dict__, "path": str(e.path)} for e in entries],
         missing=missing,
+        left=in_words(missing, measured(cache)),
         damaged=broken,
     )
 

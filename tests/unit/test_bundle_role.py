@@ -1,12 +1,17 @@
-"""The role builds a real Go program, moves it to a controller that builds nothing, and refuses what is damaged."""
+"""The role builds real Go programs, moves them to controllers that build nothing, and refuses what is damaged."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -29,12 +34,13 @@ class Controller:
     checkout: Path
 
     def run(self, *variables: str, ok: bool = True) -> str:
-        """Run the role; its output, on one line."""
+        """Run the role; its output and its warnings, on one line."""
         arguments = {
             "__bundle_repo": str(self.checkout),
             "bundle_cache": str(self.folder / "cache"),
             "bundle_view": str(self.folder / "view"),
             "bundle_packages": [],
+            "bundle_signing_key": str(self.folder / "bundle.key"),
         }
         playbook = [str(BIN / "ansible-playbook"), "-i", "localhost,", "-c", "local", "-e", json.dumps(arguments)]
         playbook += ["-e", f"ansible_python_interpreter={sys.executable}"]
@@ -46,7 +52,7 @@ class Controller:
             check=False,
         )
         assert (done.returncode == 0) is ok, done.stdout + done.stderr
-        return " ".join(done.stdout.split())
+        return " ".join((done.stdout + done.stderr).split())
 
     def says(self, program: str) -> str:
         """What a program of the bundle prints."""
@@ -91,6 +97,9 @@ def test_from_pins_to_programs_here_and_where_nothing_can_be_built(checkout: Pat
     assert here.built() == {"one", "two"}
     assert (here.says("one"), here.says("two")) == ("hello", "hello")
 
+    bill = json.loads((here.folder / "view.cdx.json").read_text())
+    assert "pkg:golang/example.test/greeting@v1.0.0" in {part.get("purl") for part in bill["components"]}
+
     pin(checkout, "two", "v2")
     here.run()
     assert here.built() == {"two"}
@@ -120,3 +129,54 @@ def test_from_pins_to_programs_here_and_where_nothing_can_be_built(checkout: Pat
     shutil.rmtree(tmp_path / "library")
     archive.unlink()
     assert "changed=0" in away.run(f"bundle_archive={archive}")
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[str]:
+    """Address of a web server that has the folder ``mirror``."""
+    (tmp_path / "mirror").mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "mirror"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+def test_what_one_controller_publishes_others_fetch_or_build(checkout: Path, mirror: str, tmp_path: Path) -> None:
+    here = Controller(tmp_path / "here", checkout)
+    said = here.run(f"bundle_publish_to={tmp_path}/mirror")
+    key = re.search(r"bundle_mirror_key: (ssh-ed25519 \S+)", said)
+    assert key, said
+    assert "changed=0" in here.run(f"bundle_publish_to={tmp_path}/mirror")
+    use = (f"bundle_mirror={mirror}", json.dumps({"bundle_mirror_key": key[1]}))
+
+    away = Controller(tmp_path / "away", checkout)
+    assert "Fetch two (2 of 2)" in away.run(*use)
+    assert not away.built()
+    assert (away.says("one"), away.says("two")) == ("hello", "hello")
+
+    (program,) = (tmp_path / "mirror/one").glob("*.tar.gz")
+    content = program.read_bytes()
+    program.write_bytes(content[:-1] + b"?")
+    forged = Controller(tmp_path / "forged", checkout)
+    said = forged.run(*use, ok=False)
+    assert "is not what was signed" in said, said
+    assert not forged.built() and not (forged.folder / "view").exists()
+
+    program.unlink()
+    pin(checkout, "two", "v2")
+    alone = Controller(tmp_path / "alone", checkout)
+    said = alone.run(*use)
+    assert "it has no one/" in said and "one is built here." in said, said
+    assert alone.built() == {"one", "two"}
+    assert (alone.says("one"), alone.says("two")) == ("hello", "good day")
+
+
+def test_a_mirror_that_does_not_answer_is_done_without(checkout: Path, tmp_path: Path) -> None:
+    alone = Controller(tmp_path / "alone", checkout)
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop"
+    said = alone.run(f"bundle_mirror={tmp_path}/none", json.dumps({"bundle_mirror_key": key}))
+    assert "there is no such folder. 2 components are built here." in said, said
+    assert (alone.says("one"), alone.says("two")) == ("hello", "hello")
