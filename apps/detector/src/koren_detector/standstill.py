@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from .boxes import KINDS, Array, Bools, Kind, Picture, intersections
+from .boxes import KINDS, Array, Bools, Kind, Picture
 from .incidents import Box
 from .queue_map import LEAST_S, QueueMap, Seconds
 from .still_scene import HEIGHT, LAG_S, USUAL_AFTER_S, WIDTH, StillScene, small_box
@@ -23,7 +23,8 @@ _COVERED = 0.35
 _INNER = 0.2
 _SURE = 0.3
 _ZOOM = 2.0
-_REACH = 0.5
+_REACH = 0.4
+"""Vehicles wait behind each other at so small a gap, in shares of the smaller one's box."""
 _MOST = 4
 _LONGEST_LEARNED_S = 180.0
 _LEAST_CONFIDENCE, _MOST_CONFIDENCE = 0.5, 0.9
@@ -166,12 +167,9 @@ def _window(around: Array, width: int, height: int) -> tuple[int, int, int, int]
 
 def _spread(boxes: Array, begin: Bools, among: Bools) -> Bools:
     """The boxes of `among` that are near one of `begin`, or near one that is, and so on; `begin` included."""
-    if not len(boxes):
-        return begin.copy()
-    sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2) * [-1, -1, 1, 1]
-    wide = boxes + _REACH * sides
-    near = intersections(wide, boxes) > 0
-    near |= near.T
+    sides = boxes[:, 2:] - boxes[:, :2]
+    gaps = np.maximum(boxes[:, None, :2] - boxes[None, :, 2:], boxes[None, :, :2] - boxes[:, None, 2:])
+    near = (gaps < _REACH * np.minimum(sides[:, None], sides[None])).all(axis=2)
     reached = begin.copy()
     for _ in range(len(boxes)):
         further = reached | (among & near[reached].any(axis=0))
