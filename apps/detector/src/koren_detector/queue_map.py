@@ -15,8 +15,8 @@ from .boxes import Array
 COLUMNS, ROWS = 40, 24
 LEAST_S = 12.0
 """A vehicle that stands for less is never unusual."""
-LEARNING_S = 1800.0
-"""So long a camera is watched before its map may be believed."""
+LEARNING_S = 86_400.0
+"""So long a camera is watched before its map may be believed: a day has each rush hour."""
 _LONGER, _SPARE_S = 1.5, 5.0
 _FORGET_S = 7 * 86_400.0
 
