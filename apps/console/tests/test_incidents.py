@@ -390,3 +390,14 @@ def test_what_a_broker_has_kept_for_hours_is_taken_in_seconds() -> None:
         assert incident is not None
         board.pods_of(incident, "report-incident", number % 3, at(2))
     assert time.monotonic() - begin < 10
+
+
+def test_an_event_may_say_more_than_is_known_here(incidents: Incidents) -> None:
+    event = detected()
+    event.data["evidence"] = [{"channel": "sound", "confidence": 0.4, "since": 3}]
+    event.data["later"] = {"a": [1]}
+
+    incidents.event("seoul", event.to_json(), at(1.2))
+
+    opened = incidents.get(event.subject)
+    assert opened is not None and opened.severity == "moderate"

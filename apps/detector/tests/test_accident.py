@@ -49,6 +49,6 @@ def test_cars_that_drive_queue_and_leave_are_no_accident() -> None:
         way = 10 * time_s if time_s < 2 else 20 + 10 * (1 - np.exp(-(time_s - 2) / 1.0))
         way += max(time_s - 22, 0) ** 2
         cars = [(-19 + way, 25.0), (-25.5 + way, 25.0)]
-        decisions += sight.update(time_s, seen([car for car in cars if car[0] < 40]), lambda _: False)  # type: ignore[arg-type]
+        decisions += sight.update(time_s, seen([car for car in cars if car[0] < 40]), [], lambda _: False)  # type: ignore[arg-type]
 
     assert decisions == []

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scenes import boxes
 
 from koren_detector.boxes import Array
-from koren_detector.incidents import Cleared, Decision, IncidentLog, Opened, Rules, Wreck
+from koren_detector.incidents import Cleared, Decision, IncidentLog, Joined, Opened, Rules, Stander, Wreck
 from koren_detector.motion import FEATURES, Motion
 from koren_detector.tracking import Tracks
 
@@ -54,6 +56,11 @@ class Street:
             motion, scores = frame(cars)
             decisions += self.log.update(self.time_s, motion, scores, self._same)
         return decisions
+
+    def stand(self, track: int, x: float, y: float, confidence: float = 0.6) -> list[Decision]:
+        (x0, y0, x1, y1) = boxes([(x, y)])[0]
+        wreck = Wreck(track, x, y, (x0, y0, x1, y1))
+        return self.log.stand(self.time_s, [Stander(wreck, self.time_s - 12, confidence)])
 
     def _same(self, wreck: Wreck) -> bool:
         return self.wreck_in_picture
@@ -169,3 +176,69 @@ def test_the_place_stays_quiet_for_a_while_after_it_was_cleared() -> None:
     assert street.look(CRASH, 5.0) == []
     assert street.look(PASSING, RULES.quiet_s) == []
     assert [type(d) for d in street.look(CRASH, 2.0)] == [Opened]
+
+
+STANDING: list[Car] = [(1, 0.0, 20.0, 0.2, 0.0), (2, 3.5, 20.0, 0.1, 0.0)]
+
+
+def test_a_vehicle_that_stands_unusually_opens_an_incident_and_is_followed_like_any_other() -> None:
+    street = Street()
+    street.look(STANDING[:1], 2.0)
+
+    (opened,) = street.stand(1, 0.0, 20.0)
+
+    assert isinstance(opened, Opened)
+    assert (opened.incident.what, opened.incident.confidence) == ("unknown", 0.6)
+    assert [(one.channel, one.confidence) for one in opened.incident.evidence] == [("standstill", 0.6)]
+    assert opened.incident.opened_s - opened.incident.started_s == 12
+    assert street.stand(1, 0.0, 20.0) == []
+    assert street.look(STANDING[:1], 30.0) == []
+    assert [type(decision) for decision in street.look(PASSING, 8.0)] == [Cleared]
+
+
+def test_both_channels_are_one_incident_that_is_surer_than_each() -> None:
+    first = Street()
+    first.look(CRASH, 3.0)
+    (joined,) = first.stand(1, 0.2, 20.0)
+    assert isinstance(joined, Joined)
+    assert [one.channel for one in joined.incident.evidence] == ["motion", "standstill"]
+    assert 0.95 < joined.incident.confidence <= 0.99
+    assert (joined.incident.what, joined.incident.severity, len(joined.incident.wrecks)) == ("side", "moderate", 2)
+    assert first.log.open == [joined.incident]
+
+    second = Street()
+    second.look(STANDING, 3.0)
+    second.stand(1, 0.0, 20.0)
+    decisions = second.look(CRASH, 3.0)
+    assert {type(decision) for decision in decisions} == {Joined}
+    (incident,) = second.log.open
+    assert (incident.what, incident.severity, len(incident.wrecks)) == ("side", "moderate", 2)
+    assert second.look(CRASH, 3.0) == [], "what is known is not told again"
+
+
+def test_another_vehicle_at_the_place_belongs_to_the_incident() -> None:
+    street = Street()
+    street.look(STANDING, 3.0)
+    street.stand(1, 0.0, 20.0)
+
+    (joined,) = street.stand(3, 8.0, 20.0)
+
+    assert isinstance(joined, Joined)
+    assert [wreck.track for wreck in joined.incident.wrecks] == [1, 3]
+
+
+def test_nothing_stands_at_a_place_that_was_just_cleared() -> None:
+    street = Street()
+    street.look(CRASH, 2.0)
+    street.look(PASSING, 8.0)
+
+    assert street.stand(7, 0.0, 20.0) == []
+
+
+def test_an_incident_ends_after_its_longest_time_though_a_vehicle_still_stands_there() -> None:
+    street = Street(IncidentLog(replace(RULES, longest_s=60.0)))
+    street.look(STANDING[:1], 2.0)
+    street.stand(1, 0.0, 20.0)
+
+    assert street.look(STANDING[:1], 55.0) == []
+    assert [type(decision) for decision in street.look(STANDING[:1], 10.0)] == [Cleared]

@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from koren_detector.incidents import Incident, Wreck
 from koren_detector.reports import Reports
 from koren_detector.settings import CameraSettings, Post
-from koren_events import Camera, Event, Image, SpoolFull, Text, validate
+from koren_events import Camera, Event, Evidence, Image, SpoolFull, Text, validate
 
 CAMERA = CameraSettings(
     camera=Camera(
@@ -23,6 +23,7 @@ CAMERA = CameraSettings(
 INCIDENT = Incident(
     x=1.0, y=2.0, started_s=1_000_000.25, opened_s=1_000_003.5, confidence=0.93, what="side",
     severity="moderate", wrecks=(Wreck(7, 1.0, 2.0, (10.0, 20.0, 60.0, 50.0)),),
+    evidence=(Evidence("motion", 0.93),),
 )  # fmt: skip
 IMAGE = Image(jpeg=b"\xff\xd8\xff" + bytes(90_000), width=960, height=544)
 PATCH = np.arange(32 * 24, dtype=np.uint8).reshape(24, 32)
@@ -172,3 +173,73 @@ def test_a_damaged_state_is_put_aside(tmp_path: Path, content: str) -> None:
 
     assert Reports(CAMERA, tmp_path, Desk().publish).open == []
     assert (tmp_path / "cctv-seoul-01.damaged").exists()
+
+
+OTHER = Wreck(9, 5.0, 2.0, (80.0, 20.0, 130.0, 50.0), kind="truck")
+MORE = replace(INCIDENT, wrecks=(*INCIDENT.wrecks, OTHER)).with_evidence("standstill", 0.6)
+
+
+def test_what_else_becomes_known_is_an_update(tmp_path: Path) -> None:
+    desk = Desk()
+    reports = Reports(CAMERA, tmp_path, desk.publish)
+    reports.opened(INCIDENT, [], IMAGE, [PATCH])
+    now_s = INCIDENT.opened_s + 20
+
+    reports.joined(MORE, lambda _: None)
+    assert reports.has_news(MORE, now_s)
+    reports.updated(MORE, [], IMAGE, now_s)
+    reports.cleared(MORE, now_s + 5, now_s + 11)
+
+    for event in desk.taken:
+        validate(event)
+    assert [(event.type.split(".")[-1], event.sequence) for event in desk.taken] == [
+        ("detected", 1), ("updated", 2), ("cleared", 3)
+    ]  # fmt: skip
+    detected, updated, cleared = (event.data for event in desk.taken)
+    assert detected["evidence"] == [{"channel": "motion", "confidence": 0.93}]
+    assert [one["channel"] for one in updated["evidence"]] == ["motion", "standstill"]
+    assert updated["confidence"] > 0.93 and cleared["evidence"] == updated["evidence"]
+
+
+def test_updates_are_few(tmp_path: Path) -> None:
+    desk = Desk()
+    reports = Reports(CAMERA, tmp_path, desk.publish)
+    reports.opened(INCIDENT, [], IMAGE, [PATCH])
+    incident = INCIDENT
+    for second in range(1, 3600):
+        now_s = INCIDENT.opened_s + second
+        incident = replace(incident, confidence=0.5 + second / 10_000)
+        if second > 600:
+            incident = replace(incident, severity="severe" if second % 2 else "minor")
+        if reports.has_news(incident, now_s):
+            reports.updated(incident, [], IMAGE, now_s)
+
+    moments = [event.time.timestamp() for event in desk.taken]
+    assert moments[1] > INCIDENT.opened_s + 600, "a confidence alone is no news"
+    assert min(np.diff(moments)) >= 15 and len(moments) <= 21
+
+
+def test_a_new_run_does_not_say_again_what_was_said(tmp_path: Path) -> None:
+    desk = Desk()
+    reports = Reports(CAMERA, tmp_path, desk.publish)
+    reports.opened(INCIDENT, [], IMAGE, [PATCH])
+    reports.joined(MORE, lambda _: PATCH)
+    reports.updated(MORE, [], IMAGE, INCIDENT.opened_s + 20)
+
+    again = Reports(CAMERA, tmp_path, desk.publish)
+
+    assert again.open[0].incident == MORE and len(again.open[0].patches) == 2
+    assert not again.has_news(MORE, INCIDENT.opened_s + 100)
+
+
+def test_a_state_of_before_there_were_channels_is_read(tmp_path: Path) -> None:
+    Reports(CAMERA, tmp_path, Desk().publish).opened(INCIDENT, [], IMAGE, [PATCH])
+    path = tmp_path / "cctv-seoul-01.json"
+    values = json.loads(path.read_text())
+    del values["open"][0]["incident"]["evidence"], values["open"][0]["says"]
+    path.write_text(json.dumps(values))
+
+    again = Reports(CAMERA, tmp_path, Desk().publish)
+
+    assert again.open[0].incident == INCIDENT
+    assert not again.has_news(INCIDENT, INCIDENT.opened_s + 100)

@@ -11,13 +11,16 @@ from koren_detector.accident import load_weights
 from koren_detector.boxes import Picture
 from koren_detector.ground import Ground
 from koren_detector.incidents import Incident, Opened, Rules, Wreck
+from koren_detector.queue_map import LEARNING_S, QueueMap
+from koren_detector.queue_store import QueueStore
 from koren_detector.reports import Reports
 from koren_detector.resized import resized_ground
 from koren_detector.settings import CameraSettings
 from koren_detector.stream import Frame, Stream
+from koren_detector.tracking import Detections
 from koren_detector.vehicles import Found
 from koren_detector.worker import Finder, Turns, Worker
-from koren_events import Camera, Event, Image, Text
+from koren_events import Camera, Event, Image, Text, validate
 
 
 def test_turns_go_round_though_one_asks_again_at_once() -> None:
@@ -122,3 +125,49 @@ def test_without_knowing_whom_to_hide_the_event_goes_without_its_picture(tmp_pat
     worker._report(Opened(incident), frame)
 
     assert ["image" in event.data for event in events] == [True, False]
+
+
+class Red:
+    """Stands for a network that sees red cars, but overlooks all vehicles in whole frames."""
+
+    def find(self, frame: Picture, top: int = 0) -> Found:
+        boxes = np.zeros((0, 4))
+        if frame.shape[1] < 960:
+            red = (frame[:, :, 2].astype(int) - frame[:, :, 1] > 150).astype(np.uint8)
+            if red.sum() > 100:
+                x, y, width, height = cv2.boundingRect(red)
+                boxes = np.array([[x, y, x + width, y + height]], float)
+        return Found(Detections(boxes, np.full(len(boxes), 0.8), np.full(len(boxes), 2)), np.zeros((0, 4)))
+
+
+def test_a_truck_that_stands_and_that_the_motion_score_never_saw_is_one_incident(tmp_path: Path) -> None:
+    camera = Camera(id="cctv-01", name=NAME, latitude=37.5, longitude=127.0, road=NAME, direction=NAME)
+    settings = CameraSettings(camera, "seoul", "", None, "automatic")
+    known, keeper = QueueMap(), QueueStore(settings, tmp_path)
+    known.pass_time(LEARNING_S)
+    keeper.keep(known, 0.0)
+    keeper.keep(known, 1000.0)
+    (tmp_path / "incidents").mkdir()
+    events: list[Event] = []
+    worker = Worker(
+        settings, Stream("cctv-01", "", 4), Finder(Red(), Turns()), load_weights(), Rules(0.95),
+        Reports(settings, tmp_path / "incidents", events.append), queues=QueueStore(settings, tmp_path),
+    )  # fmt: skip
+
+    for number in range(90):
+        picture = noisy(number % 8, 960, 544) // 2 + 60
+        if 20 <= number < 65:
+            cv2.rectangle(picture, (430, 300), (530, 360), (0, 0, 255), -1)
+        frame = Frame(picture, 1.7e9 + number, 0)
+        worker.decide(frame, worker.look(frame))
+
+    assert [event.type.split(".")[-1] for event in events] == ["detected", "cleared"]
+    detected, cleared = events
+    for event in events:
+        validate(event)
+    assert 1.7e9 + 30 <= detected.time.timestamp() <= 1.7e9 + 36
+    assert [one["channel"] for one in detected.data["evidence"]] == ["standstill"]
+    (involved,) = [thing for thing in detected.data["objects"] if thing["involved"]]
+    assert involved["class"] == "truck"
+    assert involved["box"] == pytest.approx([430, 300, 530, 360], abs=6)
+    assert cleared.data["evidence"] == detected.data["evidence"]

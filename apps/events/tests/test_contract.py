@@ -13,6 +13,7 @@ from samples import CAMERA, CAR, JPEG, accident
 
 from koren_events import (
     Event,
+    Evidence,
     Image,
     InvalidEvent,
     Receipt,
@@ -188,3 +189,16 @@ def test_a_receipt_comes_through_the_wire_unchanged() -> None:
     ]
     with pytest.raises(ValueError, match="not a receipt"):
         Receipt.from_json(b'{"id": "1"}')
+
+
+def test_what_each_channel_saw_goes_on_until_other_is_said() -> None:
+    motion, standstill = Evidence("motion", 0.93), Evidence("standstill", 0.6)
+    detected = accident(evidence=[motion])
+    updated = accident_updated(detected, objects=[CAR], evidence=[motion, standstill])
+    cleared = accident_cleared(updated, cleared_at=datetime(2026, 11, 24, 10, 40, tzinfo=UTC))
+    for event in (detected, updated, cleared):
+        validate(event)
+    assert [one["channel"] for one in cleared.data["evidence"]] == ["motion", "standstill"]
+    assert "evidence" not in accident().data
+    with pytest.raises(InvalidEvent, match=r"\$\.data\.evidence\[0\]\.confidence"):
+        validate(accident(evidence=[Evidence("motion", 1.5)]))

@@ -121,3 +121,11 @@ def test_what_is_wrong_is_named(path: str, value: Any, message: str) -> None:
 
     with pytest.raises(Reject, match=message):
         Incident(event)
+
+
+def test_an_event_may_say_more_than_is_known_here() -> None:
+    event = make_event()
+    event["data"]["evidence"] = [{"channel": "sound", "confidence": 0.4, "since": 3}]
+    event["data"]["later"] = {"a": [1]}
+
+    assert Incident(event).involved == Incident(make_event()).involved

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from .boxes import Array
+from koren_events import Channel, Evidence
+
+from .boxes import KINDS, Array, Kind
 from .motion import Motion
 
 Severity = Literal["minor", "moderate", "severe"]
 What = Literal["rear_end", "side", "head_on", "single", "unknown"]
 Box = tuple[float, float, float, float]
 LooksTheSame = Callable[["Wreck"], bool]
+
+_SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+_MOST_SURE = 0.99
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Rules:
     """A standing vehicle this near to where a wreck was is the wreck, whatever its number."""
     standing_m_s: float = 1.2
     clear_after_s: float = 6.0
+    longest_s: float = 7200.0
+    """An incident ends after so long, whatever still stands there."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +53,15 @@ class Wreck:
     y: float
     box: Box
     gone_s: float = 0.0
+    kind: Kind = "car"
 
 
 @dataclass(frozen=True)
 class Incident:
-    """An accident at a place; times are unix seconds."""
+    """An accident at a place; times are unix seconds.
+
+    `evidence` says which channels saw it and how sure each was, `confidence` how sure they are together.
+    """
 
     x: float
     y: float
@@ -60,6 +71,32 @@ class Incident:
     what: What
     severity: Severity
     wrecks: tuple[Wreck, ...]
+    evidence: tuple[Evidence, ...] = ()
+
+    def with_evidence(self, channel: Channel, confidence: float) -> Incident:
+        """The incident, seen by a channel too; what a channel said before it does not take back."""
+        known = {one.channel: one.confidence for one in self.evidence}
+        known[channel] = max(known.get(channel, 0.0), round(confidence, 3))
+        evidence = tuple(Evidence(name, sure) for name, sure in known.items())
+        return replace(self, evidence=evidence, confidence=joined(evidence))
+
+
+def joined(evidence: tuple[Evidence, ...]) -> float:
+    """How sure channels are together: each is right by itself, as if they erred independently.
+
+    They do not quite, so several are never surer than 0.99.
+    """
+    doubt = float(np.prod([1 - one.confidence for one in evidence]))
+    return round(max(min(1 - doubt, _MOST_SURE), *(one.confidence for one in evidence)), 3)
+
+
+@dataclass(frozen=True)
+class Stander:
+    """A vehicle that stands unusually, on the ground (m); since when (unix s), and how sure that is, 0 to 1."""
+
+    wreck: Wreck
+    since_s: float
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -70,14 +107,21 @@ class Opened:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """Another channel, or another vehicle, belongs to an open incident; wrecks that were there keep their order."""
+
+    incident: Incident
+
+
+@dataclass(frozen=True)
 class Cleared:
-    """An incident is over: its last wreck has been gone since `since_s`."""
+    """An incident is over: its last wreck has been gone since `since_s`, or it has been open for too long."""
 
     incident: Incident
     since_s: float
 
 
-Decision = Opened | Cleared
+Decision = Opened | Joined | Cleared
 
 
 @dataclass
@@ -113,19 +157,40 @@ class IncidentLog:
         for incident in self.open:
             incident = _watch(incident, motion, self.rules, dt, looks_the_same)
             gone_s = min(wreck.gone_s for wreck in incident.wrecks)
-            if gone_s >= self.rules.clear_after_s:
+            if gone_s >= self.rules.clear_after_s or time_s - incident.opened_s >= self.rules.longest_s:
                 decisions.append(Cleared(incident, time_s - gone_s))
                 self._quiet.append((incident.x, incident.y, time_s))
             else:
                 still_open.append(incident)
         self.open = still_open
         for row in self._alarmed(motion, scores):
-            x, y = motion.places[row]
-            if not self._taken(float(x), float(y)):
-                incident = _open(time_s, row, motion, scores, self.rules)
-                self.open.append(incident)
-                decisions.append(Opened(incident))
+            decisions += self._tell(_open(time_s, row, motion, scores, self.rules))
         return decisions
+
+    def stand(self, time_s: float, standers: list[Stander]) -> list[Decision]:
+        """Take in the vehicles that stand unusually in the frame of `time_s`."""
+        decisions: list[Decision] = []
+        for one in standers:
+            decisions += self._tell(
+                Incident(
+                    x=one.wreck.x, y=one.wreck.y, started_s=one.since_s, opened_s=time_s, confidence=one.confidence,
+                    what="unknown", severity="minor", wrecks=(one.wreck,),
+                    evidence=(Evidence("standstill", one.confidence),),
+                )
+            )  # fmt: skip
+        return decisions
+
+    def _tell(self, told: Incident) -> list[Decision]:
+        """What a channel tells of: a new incident, or more of one that is open at its place."""
+        for number, incident in enumerate(self.open):
+            if self._near(told, incident.x, incident.y):
+                more = _join(incident, told, self.rules)
+                self.open[number] = more
+                return [Joined(more)] if more != incident else []
+        if any(self._near(told, x, y) for x, y, _ in self._quiet):
+            return []
+        self.open.append(told)
+        return [Opened(told)]
 
     def _alarmed(self, motion: Motion, scores: Array) -> list[int]:
         """Rows of the tracks whose alarm has lasted, surest first."""
@@ -140,9 +205,30 @@ class IncidentLog:
         self._alarms = alarms
         return sorted(rows, key=lambda row: -scores[row])
 
-    def _taken(self, x: float, y: float) -> bool:
-        places = [(i.x, i.y) for i in self.open] + [(q[0], q[1]) for q in self._quiet]
-        return any(np.hypot(x - px, y - py) < self.rules.place_m for px, py in places)
+    def _near(self, told: Incident, x: float, y: float) -> bool:
+        return bool(np.hypot(told.wrecks[0].x - x, told.wrecks[0].y - y) < self.rules.place_m)
+
+
+def _join(incident: Incident, told: Incident, rules: Rules) -> Incident:
+    """An open incident with what a channel tells of the same one."""
+    first = all(one.channel != told.evidence[0].channel for one in incident.evidence)
+    known = {wreck.track for wreck in incident.wrecks}
+    # Later on only the vehicle that is told of itself: a neighbour may just wait behind it.
+    more = [
+        wreck for wreck in (told.wrecks if first else told.wrecks[:1])
+        if wreck.track not in known
+        and all(np.hypot(wreck.x - w.x, wreck.y - w.y) >= rules.wreck_m for w in incident.wrecks)
+    ]  # fmt: skip
+    for one in told.evidence:
+        incident = incident.with_evidence(one.channel, one.confidence)
+    if first:
+        # What the motion was like tells more than that something stands.
+        incident = replace(
+            incident,
+            what=told.what if incident.what == "unknown" else incident.what,
+            severity=max(incident.severity, told.severity, key=_SEVERITIES.index),
+        )
+    return replace(incident, wrecks=(*incident.wrecks, *more))
 
 
 def _watch(incident: Incident, motion: Motion, rules: Rules, dt: float, looks_the_same: LooksTheSame) -> Incident:
@@ -155,7 +241,7 @@ def _watch(incident: Incident, motion: Motion, rules: Rules, dt: float, looks_th
             taken.add(row)
             x, y = (float(value) for value in motion.places[row])
             track = int(motion.tracks.numbers[row])
-            wreck = Wreck(track, x, y, _box(motion.tracks.boxes[row]))
+            wreck = Wreck(track, x, y, _box(motion.tracks.boxes[row]), kind=KINDS[motion.tracks.kinds[row]])
         elif looks_the_same(wreck):
             wreck = replace(wreck, gone_s=0.0)
         else:
@@ -193,6 +279,7 @@ def _open(time_s: float, row: int, motion: Motion, scores: Array, rules: Rules) 
         started_s=time_s - float(max(motion.changed_s[r] for r in rows)),
         opened_s=time_s,
         confidence=round(float(scores[row]), 3),
+        evidence=(Evidence("motion", round(float(scores[row]), 3)),),
         what=_what(motion, row, [int(p) for p in partners]),
         severity="minor" if hardest < 5 else "moderate" if hardest < 9 else "severe",
         wrecks=tuple(
@@ -201,6 +288,7 @@ def _open(time_s: float, row: int, motion: Motion, scores: Array, rules: Rules) 
                 float(motion.places[r, 0]),
                 float(motion.places[r, 1]),
                 _box(motion.tracks.boxes[r]),
+                kind=KINDS[motion.tracks.kinds[r]],
             )
             for r in rows
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import cv2
 import numpy as np
@@ -62,7 +63,7 @@ def patch(frame: Picture, box: Box) -> Gray | None:
     return gray
 
 
-def alike(a: Gray, b: Gray) -> bool:
+def alike(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
     """Whether two patches show the same thing, whatever the light."""
     x, y = a.astype(float) - a.mean(), b.astype(float) - b.mean()
     return float((x * y).sum()) > _ALIKE * float(np.sqrt((x**2).sum() * (y**2).sum()) + 1e-9)

@@ -19,11 +19,13 @@ from koren_events import (
     Camera,
     Event,
     EventsError,
+    Evidence,
     Image,
     InvalidEvent,
     SeenObject,
     accident_cleared,
     accident_detected,
+    accident_updated,
 )
 
 from . import metrics
@@ -36,19 +38,25 @@ _log = logging.getLogger(__name__)
 
 _SAVE_EVERY_S = 10.0
 _RETRY_S = 5.0
+_UPDATE_EVERY_S = 15.0
+_MOST_UPDATES = 20
+
+
+Says = tuple[object, ...]
 
 
 @dataclass
 class Open:
     """An open incident, its last event without the picture, what becomes of its events, and how its wrecks look.
 
-    `post` is what its camera's settings said when it was opened.
+    `post` is what its camera's settings said when it was opened, `says` what its last event said.
     """
 
     incident: Incident
     event: Event
     post: Post
     patches: list[Gray | None] = field(default_factory=list)
+    says: Says = ()
 
 
 class Reports:
@@ -86,17 +94,53 @@ class Reports:
             what=incident.what,
             started_at=_moment(incident.started_s),
             objects=objects,
+            evidence=incident.evidence,
             image=image,
             time=_moment(incident.opened_s),
             hold=post == "confirm",
         )
-        self.open.append(Open(incident, _without_image(event), post, patches))
+        self.open.append(Open(incident, _without_image(event), post, patches, _says(incident)))
         self._decided("detected", event, post)
+        return event
+
+    def joined(self, incident: Incident, looks: Callable[[Wreck], Gray | None]) -> None:
+        """Take note of what is known now of an open incident; `looks` gives the patch of a wreck that is new to it."""
+        record = self._record(incident)
+        record.patches += [looks(wreck) for wreck in incident.wrecks[len(record.patches) :]]
+        record.incident = incident
+
+    def has_news(self, incident: Incident, time_s: float) -> bool:
+        """Whether something else is to be said of an open incident than its last event says, and may be by now.
+
+        An incident has at most an event every 15 s, and at most twenty updates. A confidence alone is no news.
+        """
+        record = self._record(incident)
+        return (
+            time_s - record.event.time.timestamp() >= _UPDATE_EVERY_S
+            and record.event.sequence <= _MOST_UPDATES
+            and _says(incident) != record.says
+        )
+
+    def updated(self, incident: Incident, objects: list[SeenObject], image: Image | None, time_s: float) -> Event:
+        """Report what is known by now of an open incident; returns its event, published if the first one was."""
+        record = self._record(incident)
+        event = accident_updated(
+            record.event,
+            severity=incident.severity,
+            confidence=incident.confidence,
+            what=incident.what,
+            evidence=incident.evidence,
+            objects=objects,
+            image=image,
+            time=_moment(time_s),
+        )
+        record.event, record.says = _without_image(event), _says(incident)
+        self._decided("updated", event, record.post)
         return event
 
     def cleared(self, incident: Incident, since_s: float, time_s: float) -> Event:
         """Report that an incident is over since `since_s`; returns its event, published if the first one was."""
-        record = next(record for record in self.open if _same(record.incident, incident))
+        record = self._record(incident)
         event = accident_cleared(record.event, cleared_at=_moment(since_s), time=_moment(time_s))
         self.open.remove(record)
         self._decided("cleared", event, record.post)
@@ -114,6 +158,9 @@ class Reports:
         elif self.open and time_s - self._saved_s > _SAVE_EVERY_S:
             self._saved_s = time_s
             self._save()
+
+    def _record(self, incident: Incident) -> Open:
+        return next(record for record in self.open if _same(record.incident, incident))
 
     def _decided(self, decision: str, event: Event, post: Post) -> None:
         metrics.DECISIONS.labels(self._settings.camera.id, self._settings.region, decision, post).inc()
@@ -144,6 +191,7 @@ class Reports:
                     "incident": asdict(record.incident),
                     "event": record.event.to_dict(),
                     "post": record.post,
+                    "says": list(record.says),
                     "patches": [p if p is None else encode_patch(p) for p in record.patches],
                 }
                 for record in self.open
@@ -174,11 +222,20 @@ class Reports:
 def _record(entry: dict[str, Any]) -> Open:
     values = dict(entry["incident"])
     wrecks = tuple(Wreck(**{**wreck, "box": tuple(wreck["box"])}) for wreck in values.pop("wrecks"))
+    # Before there were several channels, motion was the only one.
+    told = values.pop("evidence", [{"channel": "motion", "confidence": values["confidence"]}])
+    evidence = tuple(Evidence(**one) for one in told)
     patches = [text if text is None else decode_patch(text) for text in entry["patches"]]
     # Before cameras had a policy, all incidents were published at once.
-    return Open(
-        Incident(**values, wrecks=wrecks), Event.from_dict(entry["event"]), entry.get("post", "automatic"), patches
-    )
+    incident = Incident(**values, wrecks=wrecks, evidence=evidence)
+    says = tuple(entry.get("says", _says(incident)))
+    return Open(incident, Event.from_dict(entry["event"]), entry.get("post", "automatic"), patches, says)
+
+
+def _says(incident: Incident) -> Says:
+    """What of an incident is worth an event when it changes."""
+    channels = sorted(one.channel for one in incident.evidence)
+    return incident.severity, incident.what, len(incident.wrecks), *channels
 
 
 def _same(a: Incident, b: Incident) -> bool:

@@ -22,6 +22,7 @@ from .clip_store import ClipStore
 from .graph import GraphError
 from .incidents import Rules
 from .metrics import SPANS_DROPPED, SPOOLED
+from .queue_store import QueueStore
 from .recorder import Recorder
 from .reports import Reports
 from .settings import Settings, SettingsError, load_settings
@@ -44,8 +45,8 @@ def run(settings: Settings, ending: threading.Event) -> bool:
     threshold = float(weights["threshold"])
     network = VehicleFinder(settings.model, settings.network_width)
     finder = Finder(network, Turns())
-    incidents, views = settings.state / "incidents", settings.state / "views"
-    for folder in (incidents, views):
+    incidents, views, queues = (settings.state / name for name in ("incidents", "views", "queues"))
+    for folder in (incidents, views, queues):
         folder.mkdir(parents=True, exist_ok=True)
     broker = settings.broker
     clips = settings.clips and ClipStore(settings.state / "clips", **asdict(settings.clips))
@@ -65,6 +66,7 @@ def run(settings: Settings, ending: threading.Event) -> bool:
                 Reports(camera, incidents, publisher.publish),
                 Recorder(camera, clips) if clips and camera.post == "confirm" else None,
                 ViewStore(camera, views),
+                QueueStore(camera, queues),
             )
             for camera, stream in zip(settings.cameras, streams, strict=True)
         ]  # fmt: skip

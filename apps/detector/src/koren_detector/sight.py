@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .accident import AccidentScore, Weights
-from .boxes import Array
+from .boxes import Array, overlaps
 from .ground import Ground
-from .incidents import Decision, Incident, IncidentLog, LooksTheSame, Rules
+from .incidents import Decision, Incident, IncidentLog, LooksTheSame, Rules, Stander, Wreck
 from .motion import Motion, MotionMeter
+from .standstill import Standing
 from .tracking import Detections, Tracker
+
+_SAME = 0.4
+"""A standing vehicle and a track whose boxes overlap by so much are one."""
 
 
 class Sight:
@@ -41,8 +47,29 @@ class Sight:
         self._begin(self._tracker.next_number)
         self.log.forget_tracks()
 
-    def update(self, time_s: float, found: Detections, looks_the_same: LooksTheSame) -> list[Decision]:
-        """Take in the vehicles of the frame of `time_s` (unix seconds, never backwards)."""
+    def update(
+        self, time_s: float, found: Detections, standing: list[Standing], looks_the_same: LooksTheSame
+    ) -> list[Decision]:
+        """Take in the vehicles of the frame of `time_s` (unix seconds, never backwards), and which stand unusually."""
         self.motion = self._meter.update(time_s, self._tracker.update(time_s, found))
         self.scores = self._score.update(self.motion)
-        return self.log.update(time_s, self.motion, self.scores, looks_the_same)
+        decisions = self.log.update(time_s, self.motion, self.scores, looks_the_same)
+        return decisions + self.log.stand(time_s, self._standers(standing, self.motion))
+
+    def _standers(self, standing: list[Standing], motion: Motion) -> list[Stander]:
+        """The standing vehicles whose place on the ground can be told, with their tracks' numbers."""
+        boxes = np.array([one.box for one in standing]).reshape(-1, 4)
+        share = overlaps(boxes, motion.tracks.boxes)
+        standers = []
+        for row, (one, (x, y)) in enumerate(zip(standing, self._ground.places(boxes), strict=True)):
+            if np.isnan(x):
+                continue
+            if share[row].max(initial=0.0) > _SAME:
+                number = int(motion.tracks.numbers[share[row].argmax()])
+            else:
+                # The network overlooks it in single frames, so it has no track.
+                number, self._tracker.next_number = self._tracker.next_number, self._tracker.next_number + 1
+            standers.append(
+                Stander(Wreck(number, float(x), float(y), one.box, kind=one.kind), one.since_s, one.confidence)
+            )
+        return standers

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
 from pathlib import Path
 
-from .durable import write_json
+from .kept import Kept
 from .settings import CameraSettings
 from .view import ViewWatch
-
-_log = logging.getLogger(__name__)
 
 _SAVE_EVERY_S = 300.0
 
@@ -23,27 +18,13 @@ class ViewStore:
     """
 
     def __init__(self, settings: CameraSettings, folder: Path) -> None:
-        self._camera = settings.camera.id
-        self._path = folder / f"{self._camera}.json"
-        ground = None if settings.ground is None else settings.ground.homography.tolist()
-        size = None if settings.ground_size is None else list(settings.ground_size)
-        self._ground = {"homography": ground, "size": size}
+        self._kept = Kept(settings, folder)
         self._saved: tuple[float, frozenset[int]] | None = None
 
     def load(self, time_s: float) -> ViewWatch:
         """A watch that knows what was kept, or nothing if that can't be used."""
-        try:
-            values = json.loads(self._path.read_text())
-            if values["ground"] != self._ground:
-                _log.info("camera %s: its ground is another one, its first view is its own", self._camera)
-                return ViewWatch()
-            watch = ViewWatch.from_dict(values, time_s)
-        except FileNotFoundError:
-            return ViewWatch()
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            _log.error("views %s can't be read and are put aside: %s", self._path, error)
-            with contextlib.suppress(OSError):
-                self._path.rename(self._path.with_suffix(".damaged"))
+        watch = self._kept.load(lambda values: ViewWatch.from_dict(values, time_s))
+        if watch is None:
             return ViewWatch()
         self._saved = (time_s, watch.settled)
         return watch
@@ -58,7 +39,4 @@ class ViewStore:
             if known == settled and 0 <= time_s - saved_s < _SAVE_EVERY_S:
                 return
         self._saved = (time_s, settled)
-        try:
-            write_json(self._path, {"ground": self._ground, **watch.to_dict(time_s)})
-        except OSError as error:
-            _log.error("views %s can't be written: %s", self._path, error)
+        self._kept.write(watch.to_dict(time_s))

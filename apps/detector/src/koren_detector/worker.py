@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from koren_events import Camera, Image, SeenObject
+from koren_events import Camera, Event, Image, SeenObject
 
 from . import metrics
 from .accident import Weights
@@ -18,13 +18,15 @@ from .arms import located
 from .boxes import KINDS, Array, Picture
 from .ground import Ground
 from .hiding import look_closely
-from .incidents import Cleared, Decision, Incident, Opened, Rules, Wreck
+from .incidents import Cleared, Decision, Incident, Joined, Opened, Rules, Wreck
 from .picture import Stillness, alike, patch, snapshot
+from .queue_store import QueueStore
 from .recorder import Recorder
 from .reports import Reports
 from .resized import Size, resized_ground, resized_incident
 from .settings import CameraSettings
 from .sight import Sight
+from .standstill import Standing, Standstill
 from .stream import Frame, Stream
 from .tracking import Detections
 from .vehicles import Found
@@ -85,6 +87,7 @@ class Worker:
         reports: Reports,
         recorder: Recorder | None = None,
         views: ViewStore | None = None,
+        queues: QueueStore | None = None,
     ) -> None:
         self._settings = settings
         self._id = settings.camera.id
@@ -99,6 +102,9 @@ class Worker:
         self._sights: dict[int, Sight] = {}
         self._view_store = views
         self._views: ViewWatch | None = None
+        self._queue_store = queues
+        self._standstill: Standstill | None = None
+        self._standing: list[Standing] = []
         self._verdict = Verdict(None, 0)
         self._still = Stillness()
         self._found: Found | None = None
@@ -152,6 +158,8 @@ class Worker:
             self._recorder.add(frame.picture, frame.time_s)
         if self._view_store is not None and self._views is not None:
             self._view_store.keep(self._views, frame.time_s)
+        if self._queue_store is not None and self._standstill is not None:
+            self._queue_store.keep(self._standstill.queues, frame.time_s)
         if self._verdict.reason is not None:
             self._follow_reports(frame)
             return
@@ -164,11 +172,19 @@ class Worker:
             self._sight.interrupted()
         self._connection = frame.connection
         decisions = self._sight.update(
-            frame.time_s, found.vehicles, lambda wreck: self._looks_the_same(frame.picture, wreck)
+            frame.time_s, found.vehicles, self._standing, lambda wreck: self._looks_the_same(frame.picture, wreck)
         )
         for decision in decisions:
             self._report(decision, frame)
         self._remember_looks(frame.picture)
+        for incident in self._sight.log.open:
+            if self._reports.has_news(incident, frame.time_s):
+                self._log(
+                    "updated", incident, frame,
+                    self._reports.updated(
+                        incident, self._objects(incident), self._snapshot(incident, frame.picture), frame.time_s
+                    ),
+                )  # fmt: skip
         self._follow_reports(frame)
 
     def _begin_sight(self) -> Sight:
@@ -205,6 +221,8 @@ class Worker:
             # A moved picture tells nothing of what was followed, nor whether a wreck is gone.
             if self._sight is not None:
                 self._sight.interrupted()
+            if self._standstill is not None:
+                self._standstill.begin()
 
     def look(self, frame: Frame) -> Found:
         """What a frame shows; what the last one did where nothing has moved since; nothing where it is suspended."""
@@ -223,7 +241,20 @@ class Worker:
             metrics.STILL_FRAMES.labels(*self._labels).inc()
         self._people = [entry for entry in self._people if 0 <= frame.time_s - entry[0] < _PEOPLE_KEPT_S]
         self._people.append((frame.time_s, self._found.people))
+        self._standing = self._look_for_standing(frame)
         return self._found
+
+    def _look_for_standing(self, frame: Frame) -> list[Standing]:
+        """The vehicles that stand unusually; only in the view that the camera was set up for."""
+        if self._verdict.view != 0:
+            return []
+        if self._standstill is None:
+            self._standstill = Standstill(self._queue_store.load() if self._queue_store is not None else None)
+        elif frame.connection != self._connection:
+            self._standstill.interrupted()
+        return self._standstill.update(
+            frame.picture, frame.time_s, lambda part: self._finder.network.find(part).vehicles
+        )
 
     def _ground(self, view: int) -> Ground:
         assert self._size is not None and self._ground_size is not None
@@ -243,6 +274,8 @@ class Worker:
             return
         _log.warning("camera %s: its pictures are %d x %d now, they were %d x %d", self._id, *now, *before)
         self._found = self._top = self._sight = None
+        if self._standstill is not None:
+            self._standstill.interrupted()
         self._still, self._people = Stillness(), []
         for record in self._reports.open:
             record.incident = resized_incident(record.incident, before, now)
@@ -272,22 +305,23 @@ class Worker:
                     ]
 
     def _report(self, decision: Decision, frame: Frame) -> None:
-        now_s = time.time()
         incident = decision.incident
         if isinstance(decision, Opened):
             camera = self._camera_of(incident)
             event = self._reports.opened(
-                incident, self._objects(incident),
-                self._snapshot(frame.picture, incident),
+                incident, self._objects(incident), self._snapshot(incident, frame.picture),
                 [patch(frame.picture, wreck.box) for wreck in incident.wrecks], camera,
             )  # fmt: skip
             if self._recorder is not None:
                 self._recorder.opened(incident, event)
-            name, more = "detected", {"post": self._settings.post, "link": camera.link}
+            self._log("detected", incident, frame, event, post=self._settings.post, link=camera.link)
+        elif isinstance(decision, Joined):
+            self._reports.joined(incident, lambda wreck: patch(frame.picture, wreck.box))
         else:
             assert isinstance(decision, Cleared)
-            event = self._reports.cleared(incident, decision.since_s, now_s)
-            name, more = "cleared", {}
+            self._log("cleared", incident, frame, self._reports.cleared(incident, decision.since_s, time.time()))
+
+    def _log(self, decided: str, incident: Incident, frame: Frame, event: Event, **more: object) -> None:
         line = {
             "event_id": event.id,
             "subject": event.subject,
@@ -295,15 +329,16 @@ class Worker:
             "event_region": self._settings.region,
             "camera": self._id,
             "frame_time": round(frame.time_s, 3),
-            "lag_s": round(now_s - frame.time_s, 3),
+            "lag_s": round(time.time() - frame.time_s, 3),
             "started": round(incident.started_s, 3),
             "what": incident.what,
             "severity": incident.severity,
             "confidence": incident.confidence,
+            "evidence": {one.channel: one.confidence for one in incident.evidence},
             "wrecks": len(incident.wrecks),
             **more,
         }
-        _log.info("incident %s", name, extra=line)
+        _log.info("incident %s", decided, extra=line)
 
     def _camera_of(self, incident: Incident) -> Camera:
         """The camera with the road and direction of an incident; without them while it is turned away."""
@@ -327,9 +362,15 @@ class Worker:
                     involved=int(tracks.numbers[row]) in involved,
                 )
             )
+        followed = set(tracks.numbers.tolist())
+        objects += [
+            SeenObject(object_class=wreck.kind, track=wreck.track, box=wreck.box, involved=True)
+            for wreck in incident.wrecks
+            if wreck.track > 0 and wreck.track not in followed
+        ]
         return objects
 
-    def _snapshot(self, picture: Picture, incident: Incident) -> Image | None:
+    def _snapshot(self, incident: Incident, picture: Picture) -> Image | None:
         """The event's picture; None where it can't be said whom and what to hide in it."""
         try:
             people, vehicles = look_closely(self._find_in_turn, picture)

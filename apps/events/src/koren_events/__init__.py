@@ -2,6 +2,8 @@
 
 from koren_events.accident import (
     Camera,
+    Channel,
+    Evidence,
     Image,
     SeenObject,
     Text,
@@ -32,10 +34,12 @@ __all__ = [
     "CONTENT_TYPE",
     "MAX_EVENT_BYTES",
     "Camera",
+    "Channel",
     "CloudEvent",
     "ConfigurationError",
     "Event",
     "EventsError",
+    "Evidence",
     "Health",
     "Image",
     "InvalidEvent",

@@ -13,6 +13,7 @@ from koren_events.times import format_time, to_milliseconds, utc_now
 
 Severity = Literal["minor", "moderate", "severe"]
 What = Literal["rear_end", "side", "head_on", "single", "unknown"]
+Channel = Literal["motion", "standstill"]
 ObjectClass = Literal["car", "van", "truck", "bus", "motorcycle", "person", "bicycle"]
 
 
@@ -51,6 +52,14 @@ class SeenObject:
     involved: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one of the detector's channels says of an incident; `confidence` is 0 to 1."""
+
+    channel: Channel
+    confidence: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
     """A JPEG; `width` and `height` in pixels."""
@@ -69,6 +78,7 @@ def accident_detected(
     what: What,
     started_at: datetime,
     objects: Sequence[SeenObject],
+    evidence: Sequence[Evidence] = (),
     image: Image | None = None,
     incident: str | None = None,
     time: datetime | None = None,
@@ -77,11 +87,11 @@ def accident_detected(
 ) -> Event:
     """The first event of an incident.
 
-    `confidence` is 0 to 1. `incident` names it; by default camera and `started_at` do, so that a
-    detector that starts anew amid an accident goes on with the same incident. `time` is now unless
-    given. With `hold`, the incident starts nothing until a person releases it. Raises InvalidEvent
-    or ValueError for values that can't be an event at all; the publisher checks the rest of the
-    contract.
+    `confidence` is 0 to 1, of all `evidence` together. `incident` names it; by default camera and
+    `started_at` do, so that a detector that starts anew amid an accident goes on with the same
+    incident. `time` is now unless given. With `hold`, the incident starts nothing until a person
+    releases it. Raises InvalidEvent or ValueError for values that can't be an event at all; the
+    publisher checks the rest of the contract.
     """
     return Event(
         id=str(uuid.uuid4()),
@@ -99,6 +109,7 @@ def accident_detected(
             confidence=confidence,
             what=what,
             started_at=format_time(started_at),
+            evidence=[asdict(one) for one in evidence],
             objects=objects,
             image=image,
         ),
@@ -112,6 +123,7 @@ def accident_updated(
     severity: Severity | None = None,
     confidence: float | None = None,
     what: What | None = None,
+    evidence: Sequence[Evidence] | None = None,
     image: Image | None = None,
     time: datetime | None = None,
     hold: bool | None = None,
@@ -123,6 +135,7 @@ def accident_updated(
         confidence=previous.data["confidence"] if confidence is None else confidence,
         what=what or previous.data["what"],
         started_at=previous.data["started_at"],
+        evidence=previous.data.get("evidence") if evidence is None else [asdict(one) for one in evidence],
         objects=objects,
         image=image,
     )
@@ -147,6 +160,7 @@ def accident_cleared(
         confidence=previous.data["confidence"],
         what=previous.data["what"],
         started_at=previous.data["started_at"],
+        evidence=previous.data.get("evidence"),
         image=image,
     )
     data["cleared_at"] = format_time(cleared_at)
@@ -181,6 +195,7 @@ def _data(
     confidence: float,
     what: str,
     started_at: str,
+    evidence: Sequence[Mapping[str, Any]] | None,
     objects: Sequence[SeenObject] | None = None,
     image: Image | None,
 ) -> dict[str, Any]:
@@ -191,6 +206,8 @@ def _data(
         "what": what,
         "started_at": started_at,
     }
+    if evidence:
+        data["evidence"] = list(evidence)
     if objects is not None:
         data["objects"] = [
             {
