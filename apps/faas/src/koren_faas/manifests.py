@@ -20,12 +20,13 @@ CALLER = "faas-caller"
 """Service account in whose name the Function API is called."""
 API_GROUP = "faas.koren.kr"
 LABEL = f"{API_GROUP}/function"
+SOURCE_LABEL = f"{API_GROUP}/mqtt-source"
 AUDIENCE = "gateway"
 USER_ID = 65532
 TMP = "tmp"
 """Volume that is /tmp in a function's pods."""
 
-_MANAGED = {"app.kubernetes.io/managed-by": "faas"}
+MANAGED = {"app.kubernetes.io/managed-by": "faas"}
 # With every dot of it, so that the resolver asks once: see ndots below.
 _GATEWAY = "gateway.koren-faas.svc.cluster.local:8080"
 _SCALER = "gateway.koren-faas.svc:9090"
@@ -40,7 +41,7 @@ _PACKAGES = f"{API_GROUP}/packages"
 
 def for_namespace() -> list[Manifest]:
     """What the functions' namespace holds beside functions: itself and the right to call them."""
-    meta = {"name": CALLER, "namespace": NAMESPACE, "labels": _MANAGED}
+    meta = {"name": CALLER, "namespace": NAMESPACE, "labels": MANAGED}
     return [
         {
             "apiVersion": "v1",
@@ -72,6 +73,7 @@ def for_namespace() -> list[Manifest]:
                     "resources": ["heldevents"],
                     "verbs": ["list", "get", "release", "dismiss"],
                 },
+                {"apiGroups": [API_GROUP], "resources": ["sources"], "verbs": ["list"]},
             ],
         },
         {
@@ -148,7 +150,7 @@ def requirements_of(deployment: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _labels(function: Function) -> dict[str, str]:
-    return {LABEL: function.name, **_MANAGED}
+    return {LABEL: function.name, **MANAGED}
 
 
 def _meta(function: Function) -> dict[str, Any]:
