@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 PODS = "/api/v1/namespaces/functions/pods"
 GATEWAY_PODS = "/api/v1/namespaces/koren-faas/pods"
 GATEWAY = "/api/v1/namespaces/koren-faas/services/https:gateway:functions/proxy/v1"
+_CONFIGMAPS = "/api/v1/namespaces/functions/configmaps"
 _DEPLOYMENTS = "/apis/apps/v1/namespaces/functions/deployments"
 _EVENTS = "/api/v1/namespaces/functions/events"
 _TOKEN = "token-of-faas-caller"
@@ -31,6 +32,7 @@ class ApiServer:
         held: held events of that gateway, by id.
         kept: what that gateway keeps of pods' output; None is one that has no such API.
         refused: Deployments that it refuses; None when it does not answer.
+        source_problem: why that gateway refuses every source; None when it listens to all.
         metrics: what that gateway's pod tells Prometheus.
         leaving: path of an object that is being deleted to how often it is still seen.
         watched: events for who watches pods; None ends the watch.
@@ -46,6 +48,7 @@ class ApiServer:
         self.held: dict[str, dict[str, Any]] = {}
         self.kept: list[dict[str, Any]] | None = []
         self.refused: list[dict[str, Any]] | None = []
+        self.source_problem: str | None = None
         self.events: list[dict[str, Any]] = []
         self.leaving: dict[str, int] = {}
         self.metrics = ""
@@ -124,7 +127,7 @@ class ApiServer:
             return 200, {"items": [running]}
         if path == _EVENTS:
             return 200, {"items": self.events}
-        if path in (PODS, _DEPLOYMENTS):
+        if path in (PODS, _DEPLOYMENTS, _CONFIGMAPS):
             inside = [one for at, one in self.objects.items() if at.startswith(f"{path}/")]
             return 200, {"items": [one for one in inside if _selected(one, query)]}
         return self._object(method, path, query, body)
@@ -148,13 +151,23 @@ class ApiServer:
             return 200, after
         if before is None:
             return 404, {"message": "not found"}
+        if method == "DELETE" and path.startswith(_CONFIGMAPS):
+            del self.objects[path]
+            self.asked.append("DELETE configmaps")
         return 200, before
+
+    def _sources(self) -> Iterator[dict[str, Any]]:
+        for path, declared in self.objects.items():
+            if path.startswith(_CONFIGMAPS):
+                yield _source(declared, self.source_problem)
 
     def _gateway(self, method: str, path: str, query: dict[str, str]) -> Answer:
         if path == "/functions":
             if self.refused is None:
                 return 503, {"error": "no endpoints available"}
             return 200, {"region": "here", "functions": [], "refused": self.refused}
+        if path == "/sources":
+            return 200, {"region": "here", "sources": [*self._sources()]}
         if path.endswith("/log") and self.kept is not None:
             return 200, {"region": "here", "log": self.kept}
         if path == "/dead-letters":
@@ -183,6 +196,12 @@ class ApiServer:
         events = [kept.pop(key)["event"]["id"] for key in same]
         done = {"release": "released", "dismiss": "dismissed"}[verb]
         return 202, {done: events, "subject": subject}
+
+
+def _source(declared: dict[str, Any], problem: str | None) -> dict[str, Any]:
+    """What a gateway tells of a source."""
+    its = {"name": declared["metadata"]["labels"]["faas.koren.kr/mqtt-source"]}
+    return {**its, "topic": declared["data"]["topic"], "subscribed": problem is None, "problem": problem}
 
 
 def _selected(one: dict[str, Any], query: dict[str, str]) -> bool:

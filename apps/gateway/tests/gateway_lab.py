@@ -28,6 +28,7 @@ from koren_events import Receipt
 from koren_gateway.app import Gateway
 from koren_gateway.cluster.functions import FUNCTION_LABEL
 from koren_gateway.cluster.interface import Caller, Change, LeaseRecord
+from koren_gateway.cluster.sources import SOURCE_LABEL
 from koren_gateway.errors import ClusterUnavailable
 from koren_gateway.intake.mqtt import Connection, Link
 from koren_gateway.queue.store import Store, connect
@@ -37,6 +38,8 @@ from koren_gateway.settings import Settings
 
 REGION = "seoul"
 TOPIC = f"events/{REGION}/cctv-seoul-01/accident"
+PLAIN = "plant"
+"""First level of the topics of plain messages that the broker lets through."""
 REDIS_USER = "gateway"
 REDIS_PASSWORD = "only-for-tests"
 
@@ -180,7 +183,9 @@ class Mosquitto:
             f"topic read events/{REGION}/#\n"
             f"topic write receipts/{REGION}/#\n"
             f"topic write health/{REGION}/#\n"
+            f"topic read {PLAIN}/#\n"
             "user operator\n"
+            f"topic write {PLAIN}/#\n"
             "topic write events/#\ntopic read receipts/#\ntopic read health/#\n"
         )
         self._config = folder / "mosquitto.conf"
@@ -235,6 +240,14 @@ def deployment(name: str, function: str | None = None, **annotations: str) -> di
     }
 
 
+def declared(name: str, topic: str, made: str = "", **more: str) -> dict[str, Any]:
+    """The ConfigMap of a source; `more` are its other keys, with _ for -."""
+    return {
+        "metadata": {"name": f"mqtt-source-{name}", "labels": {SOURCE_LABEL: name}, "creationTimestamp": made},
+        "data": {"topic": topic, **{key.replace("_", "-"): value for key, value in more.items()}},
+    }
+
+
 REPORTER = deployment(
     "report-incident",
     topic="events/+/+/accident",
@@ -256,6 +269,8 @@ class TestCluster:
     __test__ = False
 
     functions: list[Mapping[str, Any]] = field(default_factory=lambda: [REPORTER])
+    declared: list[Mapping[str, Any]] = field(default_factory=list)
+    """ConfigMaps of sources."""
     there: bool = True
     reviews: int = 0
     rights: set[tuple[str, str, str]] = field(default_factory=set)
@@ -263,6 +278,7 @@ class TestCluster:
     deleted_pods: list[str] = field(default_factory=list)
     lease: LeaseRecord = field(default_factory=lambda: LeaseRecord(None, None, 0, None))
     deployment_changes: "asyncio.Queue[Change]" = field(default_factory=asyncio.Queue)
+    source_changes: "asyncio.Queue[Change]" = field(default_factory=asyncio.Queue)
     pod_changes: "asyncio.Queue[Change]" = field(default_factory=asyncio.Queue)
 
     async def deployments(self) -> AsyncIterator[Change]:
@@ -271,6 +287,13 @@ class TestCluster:
         yield Change("listed", self.functions)
         while True:
             yield await self.deployment_changes.get()
+
+    async def sources(self) -> AsyncIterator[Change]:
+        while not self.there:
+            await asyncio.sleep(0.05)
+        yield Change("listed", self.declared)
+        while True:
+            yield await self.source_changes.get()
 
     async def pods(self) -> AsyncIterator[Change]:
         while True:

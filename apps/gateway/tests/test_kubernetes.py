@@ -22,13 +22,14 @@ import pytest_asyncio
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from gateway_lab import REPORTER, Pki, free_port, until
+from gateway_lab import REPORTER, Pki, declared, free_port, until
 from kubernetes_asyncio import client
 
 from koren_gateway.cluster.functions import Functions
 from koren_gateway.cluster.interface import Change, LeaseRecord
 from koren_gateway.cluster.kubernetes import Kubernetes
 from koren_gateway.cluster.reviews import _expires_at
+from koren_gateway.cluster.sources import Sources
 from koren_gateway.errors import ClusterUnavailable
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -162,6 +163,7 @@ async def cluster(server: ApiServer) -> AsyncIterator[Kubernetes]:
 
 
 PLURALS = {
+    "ConfigMap": "configmaps",
     "ClusterRoleBinding": "clusterrolebindings",
     "Deployment": "deployments",
     "Namespace": "namespaces",
@@ -300,6 +302,21 @@ async def test_functions_are_followed_also_through_an_outage(server: ApiServer, 
         await until(lambda: not functions.refused(), "the twin has the name", 20)
         await admin.delete(f"{path_of(made)}/canary")
         await until(lambda: not functions.all(), "no function is left", 20)
+    following.cancel()
+
+
+async def test_sources_are_followed(server: ApiServer, cluster: Kubernetes) -> None:
+    sources = Sources()
+    following = asyncio.create_task(sources.follow(cluster))
+    await asyncio.wait_for(sources.wait_in_step(), 5)
+    made = declared("common", "common")
+    made |= {"apiVersion": "v1", "kind": "ConfigMap"}
+    made["metadata"] = {"name": "mqtt-source-common", "namespace": "functions", "labels": made["metadata"]["labels"]}
+    async with server.admin() as admin:
+        await create(admin, made)
+        await until(lambda: [source.topic for source in sources.all()] == ["common"], "the source is known", 20)
+        await admin.delete(f"{path_of(made)}/mqtt-source-common")
+        await until(lambda: not sources.all(), "the source has gone", 20)
     following.cancel()
 
 

@@ -112,7 +112,7 @@ def check_unreleased(event: CloudEvent) -> None:
 
 def read(message: bytes) -> dict[str, Any]:
     """The JSON object in a structured message, as it is written. Raises InvalidEvent."""
-    values = _load(message)
+    values = json_value(message)
     if not isinstance(values, dict):
         raise InvalidEvent("not a CloudEvent: the JSON is not an object")
     return values
@@ -161,6 +161,11 @@ def parse_binary(attributes: Mapping[str, str], content_type: str | None, data: 
         values["datacontenttype"] = content_type
     if data:
         values |= _data(content_type or "application/json", data)
+    return build(values)
+
+
+def build(values: Mapping[str, Any]) -> tuple[CloudEvent, bytes]:
+    """The event of these attributes and data, and the structured message to hand on. Raises InvalidEvent."""
     try:
         whole = composed(values)
         return _event(whole), _dump(whole)
@@ -168,7 +173,8 @@ def parse_binary(attributes: Mapping[str, str], content_type: str | None, data: 
         raise InvalidEvent("data is nested too deep") from None
 
 
-def _load(message: bytes) -> Any:
+def json_value(message: bytes) -> Any:
+    """The value of JSON that a message is. Raises InvalidEvent."""
     if message.startswith(_BOM):
         raise InvalidEvent("not JSON: it begins with a byte order mark; send UTF-8 without one")
     try:
@@ -217,7 +223,7 @@ _decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 def _data(content_type: str, data: bytes) -> dict[str, Any]:
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
-        return {"data": _load(data)}
+        return {"data": json_value(data)}
     if kind.startswith("text/"):
         try:
             return {"data": data.decode()}

@@ -19,6 +19,7 @@ from koren_faas.errors import (
     NotReadyError,
     RegionError,
     SiteError,
+    SourceError,
 )
 from koren_faas.function import RUNTIMES, Function
 from koren_faas.logs import Line, logs
@@ -42,6 +43,7 @@ __all__ = [
     "Result",
     "Site",
     "SiteError",
+    "SourceError",
     "call",
     "delete",
     "deploy",

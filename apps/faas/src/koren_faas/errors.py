@@ -20,6 +20,10 @@ class FunctionError(FaasError):
     """A function's description or source can't be accepted."""
 
 
+class SourceError(FaasError):
+    """A source's description can't be accepted."""
+
+
 class BuildError(FaasError):
     """A function's image can't be made."""
 

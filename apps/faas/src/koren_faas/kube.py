@@ -20,6 +20,7 @@ _CONNECT_TIMEOUT_S = 5.0
 _READ_TIMEOUT_S = 30.0
 
 _PLURALS = {
+    "ConfigMap": "configmaps",
     "Deployment": "deployments",
     "Namespace": "namespaces",
     "NetworkPolicy": "networkpolicies",

@@ -21,12 +21,13 @@ CALLER = "faas-caller"
 """Service account in whose name the Function API is called."""
 API_GROUP = "faas.koren.kr"
 LABEL = f"{API_GROUP}/function"
+SOURCE_LABEL = f"{API_GROUP}/mqtt-source"
 AUDIENCE = "gateway"
 USER_ID = 65532
 TMP = "tmp"
 """Volume that is /tmp in a function's pods."""
 
-_MANAGED = {"app.kubernetes.io/managed-by": "faas"}
+MANAGED = {"app.kubernetes.io/managed-by": "faas"}
 # With every dot of it, so that the resolver asks once: see ndots below.
 _GATEWAY_PORT = 8080
 _GATEWAY = f"gateway.koren-faas.svc.cluster.local:{_GATEWAY_PORT}"
@@ -46,7 +47,7 @@ def for_namespace() -> list[Manifest]:
 
     Itself, the right to call them, and that a pod of no function reaches nothing and is not reached.
     """
-    meta = {"name": CALLER, "namespace": NAMESPACE, "labels": _MANAGED}
+    meta = {"name": CALLER, "namespace": NAMESPACE, "labels": MANAGED}
     return [
         {
             "apiVersion": "v1",
@@ -59,7 +60,7 @@ def for_namespace() -> list[Manifest]:
         {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "NetworkPolicy",
-            "metadata": {"name": "default", "namespace": NAMESPACE, "labels": _MANAGED},
+            "metadata": {"name": "default", "namespace": NAMESPACE, "labels": MANAGED},
             "spec": {
                 "podSelector": {"matchExpressions": [{"key": LABEL, "operator": "DoesNotExist"}]},
                 "policyTypes": ["Ingress", "Egress"],
@@ -87,6 +88,7 @@ def for_namespace() -> list[Manifest]:
                     "resources": ["heldevents"],
                     "verbs": ["list", "get", "release", "dismiss"],
                 },
+                {"apiGroups": [API_GROUP], "resources": ["sources"], "verbs": ["list"]},
             ],
         },
         {
@@ -164,7 +166,7 @@ def requirements_of(deployment: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _labels(function: Function) -> dict[str, str]:
-    return {LABEL: function.name, **_MANAGED}
+    return {LABEL: function.name, **MANAGED}
 
 
 def _meta(function: Function) -> dict[str, Any]:

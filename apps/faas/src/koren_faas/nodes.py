@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from koren_faas.errors import RegionError
+from koren_faas.ssh import on_host
 
 # What has it the kubelet does not delete, though no pod uses it.
 _PIN = "io.cri-containerd.pinned=pinned"
-_TIMEOUT_S = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +76,7 @@ class Node:
         return self._run("ctr", "--namespace", "k8s.io", *arguments)
 
     def _run(self, *command: str) -> str:
-        ssh = ["ssh", "-F", str(self.ssh_config), "-o", "BatchMode=yes", self.name]
-        called = " ".join(command[:2])
-        try:
-            done = subprocess.run(
-                [*ssh, shlex.join(command)],
-                check=False,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=_TIMEOUT_S,
-            )
-        except subprocess.TimeoutExpired:
-            raise RegionError(f"{self.name}: {called} took more than {_TIMEOUT_S} s") from None
-        if done.returncode != 0:
-            said = done.stderr.decode(errors="replace").strip()
-            raise RegionError(f"{self.name}: {called} failed: {said}")
-        return done.stdout.decode(errors="replace")
+        return on_host(self.name, self.ssh_config, *command)
 
 
 def parse_images(table: str) -> list[StoredImage]:

@@ -16,6 +16,7 @@ from koren_faas.dead_letters import DeadLetter
 from koren_faas.deployment import REFUSED, Deployed, Refused
 from koren_faas.endings import Ending
 from koren_faas.held import HeldEvent
+from koren_faas.mqtt_sources import Declared
 from koren_faas.triggers import Trigger
 from koren_faas.usage import Usage
 
@@ -137,6 +138,39 @@ def triggers(found: Sequence[Trigger]) -> str:
         for one in found
     ]
     return columns(rows)
+
+
+def sources(found: Sequence[Declared]) -> str:
+    """Sources, a line each."""
+    rows: list[tuple[str, ...]] = [("NAME", "NAMESPACE", "TOPIC", "STATUS", "REGION")]
+    for one in found:
+        topic = one.source.topic if one.source else ""
+        rows.append((one.name, manifests.NAMESPACE, topic, one.status, one.region))
+    return columns(rows)
+
+
+def source(one: Declared) -> str:
+    """All of one source, a line each."""
+    its = one.source
+    described = () if its is None else (
+        ("Topic:", its.topic),
+        ("Published at:", its.at),
+        ("Publishers:", ", ".join(its.publishers)),
+        ("Subject from:", its.subject_from),
+        ("Id from:", its.id_from),
+        ("Event source:", f"mqtt/{its.name}"),
+        ("Trigger topic:", f"events/{one.region}/{its.name}/mqtt"),
+    )
+    return columns(
+        [
+            ("Name:", one.name),
+            ("Namespace:", manifests.NAMESPACE),
+            ("Region:", one.region),
+            *described,
+            ("Status:", one.status),
+            *((("Problem:", one.problem),) if one.problem else ()),
+        ]
+    )
 
 
 def autoscales(functions: Sequence[Deployed]) -> str:

@@ -17,8 +17,10 @@ from koren_gateway.cluster.functions import Functions
 from koren_gateway.cluster.interface import Cluster
 from koren_gateway.cluster.leader import Leader
 from koren_gateway.cluster.reviews import Reviewer
+from koren_gateway.cluster.sources import Sources
 from koren_gateway.intake.intake import Intake
 from koren_gateway.intake.receipts import Outbox
+from koren_gateway.intake.subscriptions import Subscriptions
 from koren_gateway.metrics import Metrics
 from koren_gateway.queue.attempts import Attempts
 from koren_gateway.queue.budgets import Memory
@@ -61,6 +63,7 @@ class Gateway:
         init_errors = InitErrors(store)
         logs = Logs(store, memory)
         self._functions = functions = Functions()
+        self._sources = sources = Sources()
         self._bell = bell = Bell(store)
         reviewer = Reviewer(cluster, metrics)
         attempts = Attempts(settings, queue, functions, metrics, spans)
@@ -69,7 +72,7 @@ class Gateway:
         self._tidying = Tidying(queue, functions)
         self._leases = leases = Leases(settings, queue, functions, attempts, init_errors, reviewer)
         outbox = Outbox(store, settings.region)
-        intake = Intake(settings, store, queue, functions, outbox, memory, metrics, spans)
+        intake = Intake(settings, store, queue, functions, sources, outbox, memory, metrics, spans)
         self._leader = Leader(cluster, settings.pod, intake.run, intake.able)
         self._scaler = Scaler(settings, queue, bell, self._stopping)
         self._runtime_api = RuntimeApi(
@@ -93,6 +96,7 @@ class Gateway:
             queue=queue,
             bell=bell,
             functions=functions,
+            sources=Subscriptions(store, sources),
             dead_letters=dead_letters,
             held=held,
             logs=logs,
@@ -108,6 +112,7 @@ class Gateway:
             queue=queue,
             bell=bell,
             functions=functions,
+            sources=sources,
             dead_letters=dead_letters,
             held=held,
             memory=memory,
@@ -127,6 +132,7 @@ class Gateway:
                     "bell": self._bell.listen,
                     "memory": self._memory.follow,
                     "functions": lambda: self._functions.follow(self._cluster),
+                    "sources": lambda: self._sources.follow(self._cluster),
                     "pods": lambda: self._leases.follow(self._cluster),
                     "leases": self._leases.sweep,
                     "tidying": self._tidying.run,

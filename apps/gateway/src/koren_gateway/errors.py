@@ -25,5 +25,9 @@ class ConnectionLost(GatewayError):
     """The connection to the broker could not be made, or ended."""
 
 
+class SubscriptionRefused(ConnectionLost):
+    """The broker refused a subscription."""
+
+
 class ClusterUnavailable(GatewayError):
     """The Kubernetes API server can't be reached or answered with an error."""

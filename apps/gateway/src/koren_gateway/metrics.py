@@ -23,6 +23,12 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.source_messages = Counter(
+            f"{_PREFIX}source_messages",
+            "Messages of declared sources by outcome, as koren_gateway_events.",
+            ["source", "outcome"],
+            registry=self.registry,
+        )
         self.invocations = Counter(
             f"{_PREFIX}invocations",
             "Attempts by outcome: succeeded, failed, lost, dead-lettered (with the last attempt).",
@@ -96,6 +102,9 @@ class Metrics:
         self.held = self._gauge("held_events", "Events that wait for a person.")
         self.refused = self._gauge(
             "refused_deployments", "Deployments with a function's label that are no function."
+        )
+        self.refused_sources = self._gauge(
+            "refused_sources", "ConfigMaps with a source's label that are no source."
         )
         self.redis_used = self._gauge("redis_used_bytes", "Memory that Redis uses.")
         self.redis_limit = self._gauge("redis_limit_bytes", "Redis' memory limit; 0: none.")

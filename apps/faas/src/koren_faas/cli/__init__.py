@@ -15,6 +15,7 @@ from koren_faas.cli.function import function
 from koren_faas.cli.incident import incident
 from koren_faas.cli.logs import logs
 from koren_faas.cli.region import region
+from koren_faas.cli.source import source
 from koren_faas.cli.top import top
 from koren_faas.cli.trigger import trigger
 from koren_faas.site import default_dir
@@ -33,5 +34,5 @@ def main(ctx: click.Context, site_dir: Path | None) -> None:
     ctx.obj = site_dir or default_dir()
 
 
-for _command in (function, trigger, autoscale, event, dlq, logs, region, top, incident):
+for _command in (function, trigger, source, autoscale, event, dlq, logs, region, top, incident):
     main.add_command(_command)

@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from koren_gateway.api import http
 from koren_gateway.cluster.functions import Functions
+from koren_gateway.cluster.sources import Sources
 from koren_gateway.errors import GatewayError
 from koren_gateway.metrics import Metrics
 from koren_gateway.queue.budgets import SEEN_BYTES, Memory
@@ -30,6 +31,7 @@ class Admin:
         queue: Queue,
         bell: Bell,
         functions: Functions,
+        sources: Sources,
         dead_letters: DeadLetters,
         held: HeldEvents,
         memory: Memory,
@@ -40,6 +42,7 @@ class Admin:
         self._queue = queue
         self._bell = bell
         self._functions = functions
+        self._sources = sources
         self._dead_letters = dead_letters
         self._held = held
         self._memory = memory
@@ -68,6 +71,7 @@ class Admin:
                 ("stopping", not self._stopping.is_set()),
                 ("no connection to redis", self._bell.connected),
                 ("functions not known yet", self._functions.in_step),
+                ("sources not known yet", self._sources.in_step),
             )
             if not there
         ]
@@ -76,6 +80,7 @@ class Admin:
     async def _metrics_page(self, request: web.Request) -> web.Response:
         self._metrics.redis_connected.set(self._bell.connected)
         self._metrics.refused.set(len(self._functions.refused()))
+        self._metrics.refused_sources.set(len(self._sources.refused()))
         try:
             await self._measure()
         except GatewayError as error:

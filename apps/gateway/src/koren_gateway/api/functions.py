@@ -23,6 +23,7 @@ from koren_gateway.cluster.functions import Function, Functions, is_name
 from koren_gateway.cluster.interface import Caller, Cluster
 from koren_gateway.cluster.reviews import Reviewer
 from koren_gateway.errors import GatewayError
+from koren_gateway.intake.subscriptions import Subscriptions
 from koren_gateway.queue.dead_letters import DeadLetters, NotRedrivable
 from koren_gateway.queue.held import HeldEvent, HeldEvents, NotHeld
 from koren_gateway.queue.init_errors import InitErrors
@@ -48,6 +49,7 @@ class FunctionApi:
         queue: Queue,
         bell: Bell,
         functions: Functions,
+        sources: Subscriptions,
         dead_letters: DeadLetters,
         held: HeldEvents,
         logs: Logs,
@@ -62,6 +64,7 @@ class FunctionApi:
         self._queue = queue
         self._bell = bell
         self._functions = functions
+        self._sources = sources
         self._dead_letters = dead_letters
         self._held = held
         self._logs = logs
@@ -78,6 +81,7 @@ class FunctionApi:
         app.add_routes(
             [
                 http.get("/v1/functions", self._list),
+                http.get("/v1/sources", self._list_sources),
                 http.post("/v1/functions/{name}/invoke", self._invoke),
                 http.get("/v1/functions/{name}/log", self._log),
                 http.get("/v1/dead-letters", self._list_dead),
@@ -121,6 +125,10 @@ class FunctionApi:
         return web.json_response(
             {"region": self._region, "functions": functions, "refused": refused}
         )
+
+    async def _list_sources(self, request: web.Request) -> web.Response:
+        await self._allow(request, "list", "sources")
+        return web.json_response({"region": self._region, "sources": await self._sources.state()})
 
     async def _log(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

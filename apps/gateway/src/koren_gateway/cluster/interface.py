@@ -62,6 +62,10 @@ class Cluster(Protocol):
         """The functions' pods, in the same way."""
         ...
 
+    def sources(self) -> AsyncIterator[Change]:
+        """The ConfigMaps that declare sources, in the same way."""
+        ...
+
     async def delete_pod(self, name: str) -> None:
         """Deletes a function's pod; one that is gone already is no error."""
         ...

@@ -13,6 +13,7 @@ from kubernetes_asyncio.client.exceptions import ApiException
 
 from koren_gateway.cluster.functions import FUNCTION_LABEL
 from koren_gateway.cluster.interface import Caller, Change, LeaseRecord
+from koren_gateway.cluster.sources import SOURCE_LABEL
 from koren_gateway.errors import ClusterUnavailable
 
 AUDIENCE = "gateway"
@@ -64,6 +65,10 @@ class Kubernetes:
     def pods(self) -> AsyncIterator[Change]:
         """The functions' pods."""
         return self._follow(self._core.list_namespaced_pod)
+
+    def sources(self) -> AsyncIterator[Change]:
+        """The ConfigMaps that declare sources."""
+        return self._follow(self._core.list_namespaced_config_map, label_selector=SOURCE_LABEL)
 
     async def delete_pod(self, name: str) -> None:
         """Deletes a function's pod."""

@@ -3,13 +3,15 @@
 import asyncio
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import structlog
 
 from koren_events import Health, health_topic
 from koren_events.times import utc_now
 from koren_gateway.cluster.functions import Functions
+from koren_gateway.cluster.sources import Sources
 from koren_gateway.errors import (
     ConnectionLost,
     GatewayError,
@@ -17,8 +19,10 @@ from koren_gateway.errors import (
     StoreUnreachable,
 )
 from koren_gateway.intake.judge import as_rubbish, judge
-from koren_gateway.intake.mqtt import Connection, Link
+from koren_gateway.intake.mqtt import Arrival, Connection, Link
 from koren_gateway.intake.receipts import Outbox, Parcel, intake_receipts
+from koren_gateway.intake.repeats import Repeats
+from koren_gateway.intake.subscriptions import Subscriptions
 from koren_gateway.metrics import Metrics
 from koren_gateway.queue.budgets import Memory
 from koren_gateway.queue.queue import Entry, Queue, TakenIn
@@ -26,6 +30,8 @@ from koren_gateway.queue.store import Store
 from koren_gateway.settings import Settings
 from koren_gateway.tasks import first_failure
 from koren_gateway.tracing import Spans, trace_id
+
+T = TypeVar("T")
 
 PART = "gateway"
 
@@ -45,6 +51,7 @@ class Intake:
         store: Store,
         queue: Queue,
         functions: Functions,
+        sources: Sources,
         outbox: Outbox,
         memory: Memory,
         metrics: Metrics,
@@ -54,6 +61,8 @@ class Intake:
         self._store = store
         self._queue = queue
         self._functions = functions
+        self._sources = sources
+        self._repeats = Repeats(store)
         self._outbox = outbox
         self._memory = memory
         self._metrics = metrics
@@ -80,6 +89,7 @@ class Intake:
         of which Mosquitto 2.0 does not tell, or that another reaches Redis.
         """
         await self._functions.wait_in_step()
+        await self._sources.wait_in_step()
         try:
             while await self._until_writable():
                 try:
@@ -122,11 +132,13 @@ class Intake:
 
     async def _run_connected(self) -> None:
         region = self._settings.region
+        await self._repeats.load()
         connection = await Connection.open(self._link())
         say_down = True
         try:
             await first_failure(
                 self._subscribe(connection),
+                Subscriptions(self._store, self._sources).follow(connection),
                 self._outbox.publish_to(connection),
                 self._take_in(connection),
             )
@@ -174,8 +186,7 @@ class Intake:
     async def _take_in(self, connection: Connection) -> None:
         while True:
             arrivals = await connection.fetch(self._memory.budgets.batch)
-            region, wanting = self._settings.region, self._functions.wanting
-            entries = [judge(arrival, region, wanting, self._spans) for arrival in arrivals]
+            entries = await self._judged(arrivals)
             began = time.monotonic()
             entries, taken_in = await self._commit(entries)
             self._metrics.committed(len(entries), time.monotonic() - began)
@@ -185,6 +196,20 @@ class Intake:
             task = asyncio.create_task(self._answer(connection, mids, entries, taken_in, durable_ms))
             self._confirming.add(task)
             task.add_done_callback(self._confirming.discard)
+
+    async def _judged(self, arrivals: Sequence[Arrival]) -> list[Entry]:
+        region, wanting, spans = self._settings.region, self._functions.wanting, self._spans
+        sources = [self._sources.of(arrival.topic) for arrival in arrivals]
+        nameless = [place for place, source in enumerate(sources) if source is not None and not source.id_from]
+        if not nameless:
+            pairs = zip(arrivals, sources, strict=True)
+            return [judge(arrival, region, wanting, spans, source=source) for arrival, source in pairs]
+        given = await self._patiently(lambda: self._repeats.ids([arrivals[place] for place in nameless]))
+        ids = dict(zip(nameless, given, strict=True))
+        return [
+            judge(arrival, region, wanting, spans, source=source, id=ids.get(place, ""))
+            for place, (arrival, source) in enumerate(zip(arrivals, sources, strict=True))
+        ]
 
     async def _commit(self, entries: list[Entry]) -> tuple[list[Entry], list[TakenIn]]:
         """Puts a batch on disk. An entry that can't be taken in spoils no other: it becomes a dead
@@ -216,13 +241,20 @@ class Intake:
         raise StoreUnavailable(f"a dead letter can't be written: {problem}")
 
     async def _enqueue(self, entries: list[Entry]) -> list[TakenIn]:
+        try:
+            return await self._patiently(lambda: self._queue.enqueue(entries))
+        except StoreUnavailable:
+            self._refused_bytes = sum(len(entry.message) for entry in entries)
+            raise
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What Redis answers, asked again for a while when it does not."""
         began = time.monotonic()
         while True:
             try:
-                return await self._queue.enqueue(entries)
+                return await ask()
             except StoreUnavailable:
                 if time.monotonic() - began > self._settings.pause_after_s:
-                    self._refused_bytes = sum(len(entry.message) for entry in entries)
                     raise
                 await asyncio.sleep(_AGAIN_S)
 
@@ -274,6 +306,8 @@ class Intake:
         """Topics and messages of the event's receipts."""
         outcome = outcome_of(entry, its)
         self._metrics.events.labels(outcome).inc()
+        if entry.source:
+            self._metrics.source_messages.labels(entry.source, outcome).inc()
         event = entry.event
         told = {
             "outcome": outcome,

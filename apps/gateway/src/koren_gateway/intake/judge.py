@@ -4,28 +4,41 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from koren_events import MAX_EVENT_BYTES
-from koren_events.cloudevent import STRUCTURED_PREFIX, CloudEvent, check_unreleased, parse, parse_binary
+from koren_events.cloudevent import CloudEvent, check_unreleased, parse
 from koren_events.errors import InvalidEvent
 from koren_gateway.cluster.functions import Function
+from koren_gateway.cluster.sources import EVENTS, Source
 from koren_gateway.intake.mqtt import Arrival
+from koren_gateway.intake.wrap import parsed, wrapped
 from koren_gateway.queue.queue import Entry, event_key
 from koren_gateway.tracing import Spans, trace_of
 
 
 def judge(
-    arrival: Arrival, region: str, wanting: Callable[[str], Sequence[Function]], spans: Spans | None = None
+    arrival: Arrival,
+    region: str,
+    wanting: Callable[[str], Sequence[Function]],
+    spans: Spans | None = None,
+    *,
+    source: Source | None = None,
+    id: str = "",
 ) -> Entry:
-    """The entry for the queue. Raises nothing: whatever the message holds, it is judged."""
+    """The entry for the queue. Raises nothing: whatever the message holds, it is judged.
+
+    `source` is the declared source that the message came by, and `id` the event's where that takes none from
+    the payload.
+    """
     event: CloudEvent | None = None
     functions: Sequence[Function] = ()
     message = arrival.message
+    topic = source.event_topic(region) if source is not None else arrival.topic
     try:
         if len(message) > MAX_EVENT_BYTES:
             raise InvalidEvent(f"{len(message)} bytes, more than {MAX_EVENT_BYTES}")
-        event, message = _parse(arrival)
+        event, message = _event_of(arrival, source, region, id)
         check_unreleased(event)
-        reason = _wrong_with(arrival.topic, event, region)
-        functions = () if reason else wanting(arrival.topic)
+        reason = _wrong_with(topic, event, region)
+        functions = () if reason else wanting(topic)
     except InvalidEvent as error:
         reason = str(error)
     except Exception as error:
@@ -35,7 +48,8 @@ def judge(
         event=event,
         message=message,
         received_ms=arrival.received_ms,
-        topic=arrival.topic,
+        topic=topic,
+        source=source.name if source is not None else "",
         functions=functions,
         reason=reason[:1000].encode(errors="replace").decode(),
         trace=trace_of(event, arrival.topic, spans),
@@ -52,19 +66,17 @@ def as_rubbish(entry: Entry, problem: str, event: CloudEvent | None) -> Entry:
         event=event,
         message=entry.message,
         received_ms=entry.received_ms,
+        source=entry.source,
         reason=f"could not be taken in: {problem}"[:1000],
     )
 
 
-def _parse(arrival: Arrival) -> tuple[CloudEvent, bytes]:
-    content_type = arrival.content_type or ""
-    structured = content_type.lower().startswith(STRUCTURED_PREFIX)
-    if "specversion" in arrival.attributes and not structured:
-        event, message = parse_binary(arrival.attributes, content_type or None, arrival.message)
-        if len(message) > MAX_EVENT_BYTES:
-            raise InvalidEvent(f"{len(message)} bytes as structured event, more than {MAX_EVENT_BYTES}")
-        return event, message
-    return parse(arrival.message)
+def _event_of(arrival: Arrival, source: Source | None, region: str, id: str) -> tuple[CloudEvent, bytes]:
+    if source is not None:
+        return wrapped(arrival, source, region, id)
+    if arrival.topic and not arrival.topic.startswith(EVENTS):
+        raise InvalidEvent(f"no source declares the topic {arrival.topic[:200]}")
+    return parsed(arrival) or parse(arrival.message)
 
 
 def _key(arrival: Arrival, event: CloudEvent | None) -> str:

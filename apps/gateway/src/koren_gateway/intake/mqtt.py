@@ -11,14 +11,14 @@ import re
 import ssl
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import structlog
 
-from koren_gateway.errors import ConnectionLost
+from koren_gateway.errors import ConnectionLost, SubscriptionRefused
 from koren_gateway.intake import wire
 
 _KEEPALIVE_S = 10.0
@@ -68,6 +68,8 @@ class Arrival:
     content_type: str | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     """MQTT 5 user properties; of a name that comes twice, the last."""
+    repeat: bool = False
+    """Whether the broker sends it again, since it was not acknowledged."""
 
 
 class Connection:
@@ -111,13 +113,13 @@ class Connection:
         """Subscribes at QoS 1, to what is published from now on.
 
         The broker's answer may come behind what it has kept for this client: that must be fetched
-        meanwhile. Raises ConnectionLost, also when the broker refuses it.
+        meanwhile. Raises ConnectionLost, and SubscriptionRefused when the broker refuses it.
         """
-        self._check()
-        id = self._new_id()
-        done = self._subscribed[id] = self._loop.create_future()
-        self._write(wire.subscribe(id, topic))
-        await self._unless_lost(done, _SUBSCRIBE_TIMEOUT_S)
+        await self._ask(wire.subscribe, topic)
+
+    async def unsubscribe(self, topic: str) -> None:
+        """Ends a subscription; one that there is not is no error. Raises as `subscribe` does."""
+        await self._ask(wire.unsubscribe, topic)
 
     async def fetch(self, at_most_bytes: int) -> list[Arrival]:
         """What has arrived, at least one message, in order. Raises ConnectionLost."""
@@ -218,6 +220,13 @@ class Connection:
             raise ConnectionLost(f"the broker answered '{answer.refused}'")
         self._window = max(1, answer.receive_maximum)
         self._send_waiting()
+
+    async def _ask(self, packet: Callable[[int, str], bytes], topic: str) -> None:
+        self._check()
+        id = self._new_id()
+        done = self._subscribed[id] = self._loop.create_future()
+        self._write(packet(id, topic))
+        await self._unless_lost(done, _SUBSCRIBE_TIMEOUT_S)
 
     async def _unless_lost(self, future: asyncio.Future[Any], timeout_s: float) -> None:
         await asyncio.wait((future, self._down), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -340,6 +349,7 @@ class Connection:
                 now_ms,
                 message.content_type,
                 message.attributes,
+                message.repeat,
             )
         )
         self._arrived_bytes += len(message.body)
@@ -354,13 +364,12 @@ class Connection:
                     _log.error("broker refused a message; check its ACL", reason=answer.refused)
                 if done is not None and not done.done():
                     done.set_result(None)
-            case wire.SUBACK:
+            case wire.SUBACK | wire.UNSUBACK:
                 answer = wire.answer_of(kind, body)
                 done = self._subscribed.pop(answer.id, None)
                 if done is not None and not done.done():
                     if answer.refused:
-                        problem = f"subscription refused: {answer.refused}"
-                        done.set_exception(ConnectionLost(problem))
+                        done.set_exception(SubscriptionRefused(f"subscription refused: {answer.refused}"))
                     else:
                         done.set_result(None)
             case wire.CONNACK:

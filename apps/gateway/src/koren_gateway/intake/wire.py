@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-CONNACK, PUBLISH, PUBACK, SUBACK, PINGRESP, DISCONNECT = 2, 3, 4, 9, 13, 14
+CONNACK, PUBLISH, PUBACK, SUBACK, UNSUBACK, PINGRESP, DISCONNECT = 2, 3, 4, 9, 11, 13, 14
 
 PING = b"\xc0\x00"
 FAREWELL = b"\xe0\x00"
@@ -88,6 +88,8 @@ class Message:
     content_type: str | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     """User properties; of a name that comes twice, the last."""
+    repeat: bool = False
+    """Whether the broker sends it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,11 @@ def subscribe(id: int, topic: str) -> bytes:
     return _packet(0x82, id.to_bytes(2, "big"), b"\x00", _text(topic.encode()), bytes((_NEW_ONES,)))
 
 
+def unsubscribe(id: int, topic: str) -> bytes:
+    """UNSUBSCRIBE."""
+    return _packet(0xA2, id.to_bytes(2, "big"), b"\x00", _text(topic.encode()))
+
+
 def publish(id: int, topic: str, message: bytes, *, retain: bool) -> bytes:
     """PUBLISH at QoS 1."""
     name = topic.encode()
@@ -171,7 +178,7 @@ def message_of(first: int, body: bytes) -> Message:
             at += 2
         topic = _utf8(body[2 : at - 2] if id is not None else body[2:at])
         if not body[at]:
-            return Message(topic, id, body[at + 1 :])
+            return Message(topic, id, body[at + 1 :], repeat=bool(first & 0x08))
         content_type, pairs = None, {}
         properties, start = _properties(body, at)
         for name, value in properties:
@@ -182,11 +189,11 @@ def message_of(first: int, body: bytes) -> Message:
                 content_type = _utf8(value)
     except IndexError:
         raise Malformed("a PUBLISH packet ends too early") from None
-    return Message(topic, id, body[start:], content_type, pairs)
+    return Message(topic, id, body[start:], content_type, pairs, bool(first & 0x08))
 
 
 def answer_of(kind: int, body: bytes) -> Answer:
-    """What a CONNACK, PUBACK or SUBACK says. Raises Malformed."""
+    """What a CONNACK, PUBACK, SUBACK or UNSUBACK says. Raises Malformed."""
     try:
         if kind == CONNACK:
             maximum = 65535

@@ -44,6 +44,8 @@ class Entry:
     message: bytes
     received_ms: int
     topic: str = ""
+    source: str = ""
+    """Name of the declared source that it came by; empty for an event by its own topic."""
     functions: Sequence[Function] = ()
     repeats_count: bool = True
     """Whether the event is dropped when it was seen before, and is seen from now on."""
