@@ -26,6 +26,7 @@ OF_SUITES = [
 # What tests/run waits for in the output of a playbook, and what it looks for.
 PLAYBOOK = r"""
 changed=0 code=0
+[ -z "${ANSIBLE_STRATEGY-}" ] || echo "strategy $ANSIBLE_STRATEGY" >>"$STATE/calls"
 case "$*" in
   *inventory-without-busan*)
     [ -e "$STATE/cut" ] || {
@@ -273,4 +274,5 @@ def test_long_tests_run_all_that_has_passed_and_a_soak_and_fuzzing(checkout: Che
     assert long.stdout.splitlines()[-1].endswith(" 0 failed, 0 skipped"), long.stdout
     soak, reset = checkout.places("pytest -q -o python_files=soak.py", "ansible-playbook playbooks/reset.yml")
     assert soak < reset, "the soak is of the site that the run made"
+    assert "strategy linear" in checkout.ran
     assert checkout.ran.count("python -m pytest -q -m fuzz or hypothesis tests") == 6
