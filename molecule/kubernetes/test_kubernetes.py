@@ -214,7 +214,10 @@ def test_packet_rules_that_are_taken_away_come_back(site: Site, eventually: Wait
     # Who keeps them looks every two seconds: it waits meanwhile.
     held = "systemctl kill --signal={} koren-rules"
     gone = site.run(host, f"{held.format('STOP')} && {how}; koren-rules check; {held.format('CONT')}")
-    for chain in ("ip kube-proxy nat-prerouting", "ip flannel-ipv4 postrtg", "inet koren_pods forward", "inet koren_network_policy forward"):
+    for chain in (
+        *("ip kube-proxy nat-prerouting", "ip flannel-ipv4 postrtg"),
+        *("inet koren_pods forward", "inet koren_network_policy forward"),
+    ):
         assert chain in gone
     eventually(lambda: site.run(host, "koren-rules check", check=False) == "", 120)
     services = "nft list chain ip kube-proxy services | grep -c 'vmap @service-ips'"
