@@ -222,10 +222,6 @@ def test_packet_rules_that_are_taken_away_come_back(site: Site, eventually: Wait
     eventually(lambda: site.run(host, services, check=False).strip() == "1", 10)
 
 
-def _kubelet(site: Site, host: str) -> str:
-    return site.run(host, "systemctl show kubelet --property=MainPID --value").strip()
-
-
 def test_a_changed_setting_reaches_the_running_control_plane(site: Site) -> None:
     change = "--extra-vars=kubernetes_control_plane_audit_days=31"
     site.playbook("molecule/kubernetes/converge.yml", change)
