@@ -13,6 +13,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -29,6 +30,8 @@ const (
 	// How soon another cluster's kubeconfig is noticed.
 	lookAgain = 2 * time.Second
 )
+
+var errReplaced = errors.New("the file is another now, as the node's cluster may be")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -71,12 +74,15 @@ func run(ctx context.Context, kubeconfig string) error {
 		default:
 		}
 	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	go endWithFile(ctx, kubeconfig, end)
 	cluster, err := Watch(ctx, kubeconfig, ask)
 	if err != nil {
 		return err
 	}
 	if !cluster.Synced(ctx) {
-		return nil
+		return reason(ctx)
 	}
 	keeper := &keeper{node: node, cluster: cluster}
 	keeper.pods.changed = func() {
@@ -86,13 +92,10 @@ func run(ctx context.Context, kubeconfig string) error {
 		}
 	}
 	go keeper.pods.Follow(ctx)
-	replaced := replacement(ctx, kubeconfig)
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-replaced:
-			return fmt.Errorf("%s is another now: the node's cluster was made anew", kubeconfig)
+			return reason(ctx)
 		case <-wanted:
 		}
 		time.Sleep(settle)
@@ -103,21 +106,24 @@ func run(ctx context.Context, kubeconfig string) error {
 	}
 }
 
-// replacement is closed when there is another file.
-func replacement(ctx context.Context, path string) <-chan struct{} {
-	replaced := make(chan struct{})
+// endWithFile ends the program when there is another kubeconfig, with which it starts again.
+func endWithFile(ctx context.Context, path string, end context.CancelCauseFunc) {
 	before, err := os.Stat(path)
-	go func() {
-		for err == nil && ctx.Err() == nil {
-			time.Sleep(lookAgain)
-			now, gone := os.Stat(path)
-			if gone == nil && (!os.SameFile(before, now) || now.ModTime() != before.ModTime()) {
-				close(replaced)
-				return
-			}
+	for err == nil && ctx.Err() == nil {
+		time.Sleep(lookAgain)
+		now, gone := os.Stat(path)
+		if gone == nil && (!os.SameFile(before, now) || now.ModTime() != before.ModTime()) {
+			end(fmt.Errorf("%s: %w", path, errReplaced))
 		}
-	}()
-	return replaced
+	}
+}
+
+// reason is why the program ends; nil when it was told to.
+func reason(ctx context.Context) error {
+	if why := context.Cause(ctx); errors.Is(why, errReplaced) {
+		return why
+	}
+	return nil
 }
 
 // keeper brings the table to what the cluster and the runtime tell.

@@ -39,7 +39,7 @@ func (p *Pods) Follow(ctx context.Context) {
 		slog.Info("not connected to the container runtime", "why", err)
 		select {
 		case <-ctx.Done():
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(500 * time.Millisecond):
 		}
 	}
 }

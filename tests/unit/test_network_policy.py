@@ -150,7 +150,8 @@ class Node:
             self.run(name, "ip", "link", "set", "lo", "up")
         self.run("node", "sh", "-ec", "ip link add cni0 type bridge; ip address add 10.244.1.1/24 dev cni0; "
                  "ip link set cni0 up; "
-                 "sysctl -qw net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1")  # fmt: skip
+                 "sysctl -qw net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1 "
+                 "net.bridge.bridge-nf-call-ip6tables=1")  # fmt: skip
         for name in ("outside", *PODS):
             link = f"to-{name}"[:15]
             self.run("node", "ip", "link", "add", link, "type", "veth", "peer", "eth0", "netns", self.prefix + name)
@@ -257,8 +258,9 @@ def test_nodes_reach_pods_and_others_what_is_let_in(node: Node) -> None:
     assert node.reached("outside", *whom, source=AT["world"]) == {"gateway:9100"}
 
 
-def test_the_bridges_own_version_6_address_is_closed_too(node: Node) -> None:
-    (link,) = json.loads(node.run("node", "ip", "-json", "-6", "address", "show", "dev", "cni0"))
+@pytest.mark.parametrize(("who", "device"), [("node", "cni0"), ("gateway", "eth0")])
+def test_addresses_of_version_6_are_closed_too(node: Node, who: str, device: str) -> None:
+    (link,) = json.loads(node.run(who, "ip", "-json", "-6", "address", "show", "dev", device))
     address = f"{link['addr_info'][0]['local']}%eth0"
     ask = "import socket, sys; socket.create_connection((sys.argv[1], 10250), 2)"
     with pytest.raises(AssertionError, match=r"TimeoutError|timed out"):
