@@ -6,9 +6,12 @@ from __future__ import annotations
 import contextlib
 import importlib.machinery
 import importlib.util
+import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -18,9 +21,11 @@ from types import ModuleType
 
 import pytest
 import redis
+import yaml
 from test_mend import running_redis
 
-PROGRAM = Path(__file__).parents[2] / "roles/backup/files/koren-backup"
+REPO = Path(__file__).parents[2]
+PROGRAM = REPO / "roles/backup/files/koren-backup"
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +186,28 @@ def test_times_are_taken_as_restic_and_people_write_them(backup: ModuleType) -> 
     assert backup.moment("2026-05-01T13:00") == backup.moment("2026-05-01T13:00:00Z")
     with pytest.raises(backup.BackupError, match="'yesterday' is no time; give it as 2026-"):
         backup.moment("yesterday")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"backup_repository": "s3:https://s3.example/koren"}, "is the same for all regions"),
+        ({"backup_server": "nobody"}, "backup_server nobody is no host of the inventory"),
+        ({"backup_repository": "sftp:koren-{region}@192.0.2.5:/backup"}, "backup_known_hosts is missing"),
+        ({"backup_repository": "/mnt/{region}", "backup_password": "short"}, "backup_password is missing or shorter"),
+    ],
+)
+def test_a_repository_that_can_not_do_is_refused_before_anything_is_changed(
+    tmp_path: Path, given: dict[str, str], said: str
+) -> None:
+    play = [{"hosts": "seoul-cp", "connection": "local", "gather_facts": False, "roles": ["koren.faas.backup"]}]
+    (tmp_path / "play.yml").write_text(yaml.safe_dump(play))
+    done = subprocess.run(
+        [
+            *(Path(sys.executable).parent / "ansible-playbook", "-i", "inventories/local", tmp_path / "play.yml"),
+            *("-e", json.dumps({"site_dir": str(tmp_path / "state"), **given})),
+        ],
+        cwd=REPO, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and said in " ".join(done.stdout.split()), done.stdout + done.stderr
+    assert "changed=0" in done.stdout
