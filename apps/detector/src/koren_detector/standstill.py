@@ -23,8 +23,11 @@ _COVERED = 0.35
 _INNER = 0.2
 _SURE = 0.3
 _ZOOM = 2.0
-_REACH = 0.4
-"""Vehicles wait behind each other at so small a gap, in shares of the smaller one's box."""
+_REACH = np.array([0.4, 0.15])
+"""Vehicles wait behind each other at so small a gap across and down, in shares of the smaller one's box.
+
+Down the picture the nearer one's roof hides most of the gap.
+"""
 _EDGE = 3.0
 _MOST = 4
 _LONGEST_LEARNED_S = 180.0
