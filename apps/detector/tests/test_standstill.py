@@ -108,7 +108,7 @@ def test_a_queue_at_a_red_light_is_learned_also_when_it_grows_longer_than_ever()
 
 
 def test_a_jam_is_no_accident() -> None:
-    jam = [(50.0 + 35 * column, 75.0 + 20 * row) for column in range(4) for row in range(2)]
+    jam = [(40.0 + 38 * column, 100.0) for column in range(6)]
 
     assert road().see(30, jam) == []
 

@@ -23,8 +23,12 @@ _COVERED = 0.35
 _INNER = 0.2
 _SURE = 0.3
 _ZOOM = 2.0
-_REACH = 0.4
-"""Vehicles wait behind each other at so small a gap, in shares of the smaller one's box."""
+_REACH = np.array([0.4, 0.15])
+"""Vehicles wait behind each other at so small a gap across and down, in shares of the smaller one's box.
+
+Down the picture the nearer one's roof hides most of the gap.
+"""
+_EDGE = 3.0
 _MOST = 4
 _LONGEST_LEARNED_S = 180.0
 _LEAST_CONFIDENCE, _MOST_CONFIDENCE = 0.5, 0.9
@@ -123,11 +127,12 @@ class Standstill:
         unusual = stands & (ages >= own_limits)
         if not self.queues.learned or not unusual.any():
             return []
-        in_queue = _spread(boxes, stands & ~unusual & (own_limits > LEAST_S), stands)
+        near = _near(boxes, np.array([left, top, right, bottom], float))
+        in_queue = _spread(stands & ~unusual & (own_limits > LEAST_S), stands, near)
         told = unusual & ~in_queue
         result = []
         for row in np.flatnonzero(told):
-            group = _spread(boxes, np.arange(len(boxes)) == row, stands)
+            group = _spread(np.arange(len(boxes)) == row, stands, near)
             # Many that stand together are a jam.
             if np.count_nonzero(group) > _MOST:
                 continue
@@ -165,17 +170,22 @@ def _window(around: Array, width: int, height: int) -> tuple[int, int, int, int]
     return int(corner[0]), int(corner[1]), int(corner[0] + size[0]), int(corner[1] + size[1])
 
 
-def _spread(boxes: Array, begin: Bools, among: Bools) -> Bools:
-    """The boxes of `among` that are near one of `begin`, or near one that is, and so on; `begin` included."""
+def _near(boxes: Array, window: Array) -> Bools:
+    """Which boxes are as near to each other as vehicles that wait behind each other; shape (n, n)."""
     sides = boxes[:, 2:] - boxes[:, :2]
+    # Of a vehicle that the window's edge cuts off the size can't be told.
+    sides[(np.abs(boxes - window) <= _EDGE).any(axis=1)] = np.inf
     gaps = np.maximum(boxes[:, None, :2] - boxes[None, :, 2:], boxes[None, :, :2] - boxes[:, None, 2:])
-    near = (gaps < _REACH * np.minimum(sides[:, None], sides[None])).all(axis=2)
+    smaller = np.minimum(sides[:, None], sides[None])
+    near: Bools = (gaps < _REACH * np.where(np.isinf(smaller), 0.0, smaller)).all(axis=2)
+    return near
+
+
+def _spread(begin: Bools, among: Bools, near: Bools) -> Bools:
+    """Those of `among` that are near one of `begin`, or near one that is, and so on; `begin` included."""
     reached = begin.copy()
-    for _ in range(len(boxes)):
-        further = reached | (among & near[reached].any(axis=0))
-        if (further == reached).all():
-            break
-        reached = further
+    for _ in range(len(begin)):
+        reached |= among & near[reached].any(axis=0)
     return reached
 
 

@@ -58,11 +58,10 @@ class StillScene:
         if last_s is not None and not 0 <= time_s - last_s < _GAP_S:
             self.interrupted()
             last_s = None
-        scale = min(_LARGEST / frame.shape[1], 1.0)
-        sample = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else frame
+        sample = _shrunk(frame)
         if self._samples and sample.shape != self._samples[-1][1].shape:
             self.interrupted()
-        self._samples.append((time_s, sample.copy()))
+        self._samples.append((time_s, sample))
         if len(self._samples) < _SAMPLES or last_s is None:
             return None
         self.picture = _median([picture for _, picture in self._samples])
@@ -81,14 +80,15 @@ class StillScene:
         return alike(self._usual[where].mean(axis=2), self._before[where].mean(axis=2))
 
     def _compare(self, dt: float) -> Seconds:
-        now = cv2.resize(self.picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA).astype(np.float32)
+        smooth = cv2.blur(self.picture, (3, 3))
+        now = cv2.resize(smooth, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR).astype(np.float32)
         if self._usual is None or self._before is None:
             self._usual, self._before = now.copy(), now
             return np.zeros_like(self.still_s)
         # A camera that sets its exposure changes all pixels alike.
         offset = now - self._usual
-        unlike = np.abs(offset - np.median(offset[::4, ::4], axis=(0, 1))).max(axis=2)
-        moved = np.abs(now - self._before).max(axis=2) > _MOVED
+        unlike = _most(offset - np.median(offset[::4, ::4], axis=(0, 1)).astype(np.float32))
+        moved = _most(now - self._before) > _MOVED
         self._before = now
         different = unlike > np.where(self.still_s > 0, _STILL_UNLIKE, _UNLIKE)
         was_s = self.still_s
@@ -96,14 +96,33 @@ class StillScene:
             self._usual, self.still_s = now.copy(), np.zeros_like(was_s)
             return np.zeros_like(was_s)
         self.still_s = np.where(different & ~moved, was_s + np.float32(dt), np.float32(0))
-        alike = ~different
-        self._usual[alike] += np.float32(1 - np.exp(-dt / _LIGHT_FOLLOWS_S)) * offset[alike]
+        follows = 1 - np.exp(-dt / _LIGHT_FOLLOWS_S)
+        cv2.accumulateWeighted(now, self._usual, follows, mask=(~different).astype(np.uint8))
         ended: Seconds = np.where((self.still_s == 0) & (was_s > 0), was_s, np.float32(0))
         old = self.still_s >= USUAL_AFTER_S
         if old.any():
             ended[old] = self.still_s[old]
             self.belongs(old)
         return ended
+
+
+def _shrunk(frame: Picture) -> Picture:
+    """The frame, at most 640 pixels wide; a copy."""
+    height, width = frame.shape[:2]
+    # Halves are quick to make, other parts of a large picture are not.
+    while width >= 2 * _LARGEST:
+        height, width = height // 2, width // 2
+        frame = cv2.resize(frame[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+    size = (min(width, _LARGEST), round(height * min(_LARGEST / width, 1.0)))
+    shrunk: Picture = cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR)
+    return shrunk if shrunk is not frame else frame.copy()
+
+
+def _most(offset: npt.NDArray[np.float32]) -> Seconds:
+    """How far each pixel is off in the colour where it is most."""
+    blue, green, red = cv2.split(cv2.absdiff(offset, 0))
+    most: Seconds = cv2.max(cv2.max(blue, green), red)
+    return most
 
 
 def _median(five: list[Picture]) -> Picture:
