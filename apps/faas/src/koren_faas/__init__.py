@@ -7,6 +7,7 @@ deploy(site, spec, ["seoul"], on_progress=print)
 call(site, "hello", site.regions["seoul"], {"who": "you"})
 """
 
+from koren_faas import mqtt_sources
 from koren_faas.calling import call
 from koren_faas.change import Difference, Result
 from koren_faas.deployment import Deployed, Listing, delete, deploy, ls, placed, update
@@ -49,6 +50,7 @@ __all__ = [
     "deploy",
     "logs",
     "ls",
+    "mqtt_sources",
     "placed",
     "update",
 ]

@@ -1,0 +1,5 @@
+"""Tells what came."""
+
+
+def handler(event, context):
+    return [event["event-namespace"], repr(event["data"])]
