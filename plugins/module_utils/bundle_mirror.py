@@ -20,7 +20,7 @@ from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ansible.module_utils.urls import ConnectionError as UrlsError
 from ansible.module_utils.urls import open_url
@@ -191,7 +191,7 @@ class Mirror:
                 "bundle_mirror needs bundle_mirror_key, the line 'ssh-ed25519 AAAA…' that publishing to it prints"
             )
         self._key = public_key(key)
-        base = address if "://" in address else Path(address).absolute().as_uri()
+        base = address if "://" in address else Path(address).expanduser().absolute().as_uri()
         if urlsplit(base).scheme not in SCHEMES:
             raise BundleError(f"bundle_mirror {address}: it must be a path or begin with https://, http:// or file://")
         self._base = base.rstrip("/")
@@ -205,7 +205,7 @@ class Mirror:
         Raises MirrorUnavailable when it does not answer, BundleError for a signature that is not right.
         """
         local = urlsplit(self._base)
-        if local.scheme == "file" and not Path(local.path).is_dir():
+        if local.scheme == "file" and not Path(unquote(local.path)).is_dir():
             raise MirrorUnavailable(f"bundle_mirror {self}: there is no such folder", answers=False)
         return [entry.name for entry in entries if self._statement(entry)]
 

@@ -144,6 +144,15 @@ def test_what_is_fetched_is_what_was_built(repo: Path, key: str, address: str, t
     assert not list((cache / "downloads").iterdir())
 
 
+def test_a_folder_with_a_name_that_addresses_write_otherwise_serves_too(
+    repo: Path, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mirror").rename(tmp_path / "our mirror, 100% ours")
+    entries = plan(repo, tmp_path / "cache", [], "go1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Mirror("~/our mirror, 100% ours", key).has(entries) == ["data", "program"]
+
+
 def test_only_what_a_checkout_wants_and_the_mirror_has_is_fetched(
     repo: Path, key: str, address: str, tmp_path: Path
 ) -> None:

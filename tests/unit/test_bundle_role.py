@@ -93,7 +93,10 @@ def pin(checkout: Path, name: str, version: str) -> None:
 
 def test_from_pins_to_programs_here_and_where_nothing_can_be_built(checkout: Path, tmp_path: Path) -> None:
     here = Controller(tmp_path / "here", checkout)
-    here.run()
+    said = here.run()
+    assert "Build one (1 of 2, 1 min on two idle cores)" in said and "Build two (2 of 2, about 1 min left)" in said, (
+        said
+    )
     assert here.built() == {"one", "two"}
     assert (here.says("one"), here.says("two")) == ("hello", "hello")
 
