@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# Seconds on two idle cores with nothing downloaded. Once a component was built here, only their proportions matter.
+# Rough seconds on two idle cores with nothing downloaded. Once a component was built here, only proportions count.
 USUAL_S = {
     "apt": 45,
     "clips": 50,

@@ -109,8 +109,9 @@ def address(server: type[Server]) -> str:
 
 
 @pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try again at once."""
+def no_detours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again at once, and ask no proxy of this machine's."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(bundle_mirror.time, "sleep", lambda _: None)
 
 

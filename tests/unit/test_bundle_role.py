@@ -135,8 +135,9 @@ def test_from_pins_to_programs_here_and_where_nothing_can_be_built(checkout: Pat
 
 
 @pytest.fixture
-def mirror(tmp_path: Path) -> Iterator[str]:
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Address of a web server that has the folder ``mirror``."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     (tmp_path / "mirror").mkdir()
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "mirror"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
