@@ -99,7 +99,8 @@ def test_a_region_sees_its_own_backups_alone(site: Site) -> None:
 
 def test_nothing_is_readable_without_the_password(site: Site) -> None:
     assert site.run(SERVER, "grep -rl -e koren:list -e registry/configmaps /srv/koren-backup", check=False) == ""
-    assert site.run(HOST, "find /etc/koren/backup /var/lib/koren-backup -type f -perm /077 -not -name '*.pub'") == ""
+    assert site.run(HOST, "find /etc/koren/backup -type f -perm /077 -not -name '*.pub'") == ""
+    assert site.run(HOST, "stat -c %a /etc/koren/backup /var/lib/koren-backup").split() == ["700", "700"]
     shown = site.run(HOST, "systemctl start koren-backup & while cat /proc/*/cmdline 2>&1; kill -0 $! 2>&1; do :; done")
     assert "restic" in shown
     assert (site.folder / "secrets/backup-seoul").read_text().strip() not in shown
