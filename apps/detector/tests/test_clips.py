@@ -20,6 +20,7 @@ from koren_detector.incidents import Rules
 from koren_detector.reports import Reports
 from koren_detector.settings import CameraSettings
 from koren_detector.stream import Frame, Stream
+from koren_detector.tracking import Detections
 from koren_detector.vehicles import Found, VehicleFinder
 from koren_detector.worker import Finder, Turns, Worker
 from koren_events import Camera, Event, Text, validate
@@ -55,7 +56,8 @@ class Replay:
         self.known: dict[int, Found] = {}
 
     def find(self, frame: Picture, top: int = 0) -> Found:
-        return self.known[id(frame)]
+        # Standstill asks about parts of pictures; it is silent until it has learned for a day.
+        return self.known.get(id(frame)) or Found(Detections.none(), np.zeros((0, 4)))
 
 
 @pytest.fixture(scope="module")
