@@ -71,7 +71,6 @@ class Admin:
                 ("stopping", not self._stopping.is_set()),
                 ("no connection to redis", self._bell.connected),
                 ("functions not known yet", self._functions.in_step),
-                ("sources not known yet", self._sources.in_step),
             )
             if not there
         ]
