@@ -79,6 +79,7 @@ class Admin:
     async def _metrics_page(self, request: web.Request) -> web.Response:
         self._metrics.redis_connected.set(self._bell.connected)
         self._metrics.refused.set(len(self._functions.refused()))
+        self._metrics.sources.set(len(self._sources.all()))
         self._metrics.refused_sources.set(len(self._sources.refused()))
         try:
             await self._measure()

@@ -175,9 +175,11 @@ class Intake:
         await self._repeats.load()
         connection = await Connection.open(self._sources_link())
         try:
+            self._metrics.sources_connected.set(1)
             pace = Pace(self._settings.sources_rate)
             await first_failure(subscriptions.follow(connection), self._take_in(connection, pace))
         finally:
+            self._metrics.sources_connected.set(0)
             await connection.close()
 
     async def _subscribe(self, connection: Connection) -> None:
