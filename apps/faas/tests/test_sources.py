@@ -72,7 +72,7 @@ def test_a_source_is_declared_in_its_regions_with_the_rights_of_its_publishers(
     assert DECLARED not in servers["central"].objects
     assert (brokers / "seoul-cp/koren.acl").read_text() == (
         "user operator\ntopic write events/#\n"
-        "user gateway.seoul\ntopic read plant/seoul/+\n"
+        "user sources.seoul\ntopic read plant/seoul/+\n"
         "user sensor-1\ntopic write plant/seoul/+\nuser meter\ntopic write plant/seoul/+\n"
     )
     assert (brokers / "seoul-cp/reloads").exists()
@@ -150,7 +150,7 @@ def test_a_source_at_the_centre_lets_its_publishers_write_there_and_the_bridge_h
         "user sensor-1\ntopic write plant/busan/+\nuser sensor-1\ntopic write plant/seoul/+\n"
     )
     assert (brokers / "seoul-cp/koren.acl").read_text().endswith(
-        "user gateway.seoul\ntopic read plant/seoul/+\n"
+        "user sources.seoul\ntopic read plant/seoul/+\n"
         "user bridge.central\ntopic write plant/seoul/+\n"
     )
     assert not mqtt_sources.create(live_site, spec()).changed

@@ -183,7 +183,9 @@ class Mosquitto:
             f"topic read events/{REGION}/#\n"
             f"topic write receipts/{REGION}/#\n"
             f"topic write health/{REGION}/#\n"
+            f"user sources.{REGION}\n"
             f"topic read {PLAIN}/#\n"
+            f"topic write receipts/{REGION}/#\n"
             "user operator\n"
             f"topic write {PLAIN}/#\n"
             "topic write events/#\ntopic read receipts/#\ntopic read health/#\n"
@@ -342,6 +344,7 @@ class TestCluster:
 
 def settings(pki: Pki, redis: RedisServer, broker_port: int, **more: Any) -> Settings:
     certificate, key = pki.issue(f"gateway.{REGION}", "gateway.koren-faas.svc", "gateway.koren-faas.svc.cluster.local")
+    sources = pki.issue(f"sources.{REGION}")
     return Settings(
         **{
             "region": REGION,
@@ -349,6 +352,8 @@ def settings(pki: Pki, redis: RedisServer, broker_port: int, **more: Any) -> Set
             "tls_certificate": certificate,
             "tls_key": key,
             "tls_ca": pki.ca,
+            "sources_certificate": sources[0],
+            "sources_key": sources[1],
             "broker_host": "localhost",
             "broker_port": broker_port,
             "redis_host": "127.0.0.1",

@@ -308,7 +308,7 @@ async def test_receipts_that_a_silent_broker_does_not_confirm_take_little_memory
     memory = Memory(store, settings.batch_bytes)
     outbox = Outbox(store, REGION)
     intake = Intake(settings, store, queue, Functions(), Sources(), outbox, memory, Metrics())
-    connection = await Connection.open(intake._link())
+    connection, turn = await Connection.open(intake._link()), asyncio.Lock()
     batches, size = 30, 256
     now_ms = round(time.time() * 1000)
 
@@ -321,7 +321,7 @@ async def test_receipts_that_a_silent_broker_does_not_confirm_take_little_memory
     try:
         tasks = [
             asyncio.create_task(
-                intake._answer(connection, [], batch(number), [TakenIn("seen", now_ms, "held")] * size, now_ms)
+                intake._answer(connection, turn, [], batch(number), [TakenIn("seen", now_ms, "held")] * size, now_ms)
             )
             for number in range(batches)
         ]

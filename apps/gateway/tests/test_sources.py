@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from koren_gateway.cluster.interface import Change
 from koren_gateway.cluster.sources import Source, Sources, overlap, source_of
 from koren_gateway.intake.judge import judge
 from koren_gateway.intake.mqtt import Arrival, Connection
+from koren_gateway.intake.repeats import Repeats
 from koren_gateway.queue.queue import Entry
 
 TOPIC = f"{PLAIN}/press/3"
@@ -307,3 +309,50 @@ async def test_sources_come_and_go_and_events_do_not_notice(tmp_path: Path, pki:
         await lab.broker.publish()
         await lab.broker.receipt("no-function", 2)
         assert not await lab.dead_letters()
+
+
+@pytest.mark.asyncio
+async def test_a_flood_of_messages_waits_at_the_broker_and_events_pass_it(tmp_path: Path, pki: Pki) -> None:
+    async with world(tmp_path, pki, plant(), sources_rate=20) as made:
+        lab = made.lab
+        await open_sources(lab, f"{PLAIN}/press/#")
+        for number in range(400):
+            lab.broker.publish_at_qos_0(b"%d" % number, TOPIC)
+        await lab.broker.publish(subject="ordinary")
+        await lab.broker.receipt("no-function", subject="ordinary")
+        page = await lab.metric("source_messages_total", outcome="queued", source="press")
+        assert page is None or page < 400, "the flood was taken in first"
+
+
+@pytest.mark.asyncio
+async def test_a_session_of_sources_that_ends_does_not_end_that_of_events(tmp_path: Path, pki: Pki) -> None:
+    async with world(tmp_path, pki, plant()) as made:
+        lab = made.lab
+        await open_sources(lab, f"{PLAIN}/press/#")
+        held = lab.cluster.lease.version
+        other = replace(lab.gateway._intake._sources_link(), session_expiry_s=60)
+        await (await Connection.open(other)).close()
+        await lab.broker.publish(TOPIC, b"while nobody listens, or after")
+        await counted(lab, "queued")
+        assert lab.cluster.lease.holder == "gateway-0" and held is not None
+        assert await lab.metric("intake_connected") == 1
+
+
+@pytest.mark.asyncio
+async def test_what_is_wrong_with_sources_keeps_no_event(
+    tmp_path: Path, pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr(Repeats, "load", broken)
+    async with world(tmp_path, pki, plant()) as made:
+        lab = made.lab
+
+        async def failed() -> bool:
+            return (await lab.metric("faults_total", part="sources") or 0) > 0
+
+        await until(failed, "it failed")
+        await lab.broker.publish()
+        await lab.broker.receipt("no-function")
+        assert await lab.metric("intake_connected") == 1

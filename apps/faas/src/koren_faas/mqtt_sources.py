@@ -373,7 +373,7 @@ def _await_listening(kube: Kube, source: MqttSource) -> None:
 
 def _rights_here(source: MqttSource, region: Region) -> str:
     here = source.publishers if source.at == REGION else (f"bridge.{CENTRAL}",)
-    lines = [f"user gateway.{region.name}", f"topic read {source.topic}"]
+    lines = [f"user sources.{region.name}", f"topic read {source.topic}"]
     for user in here:
         lines += [f"user {user}", f"topic write {source.topic}"]
     return "".join(f"{line}\n" for line in lines)

@@ -72,7 +72,7 @@ class Gateway:
         self._tidying = Tidying(queue, functions)
         self._leases = leases = Leases(settings, queue, functions, attempts, init_errors, reviewer)
         outbox = Outbox(store, settings.region)
-        intake = Intake(settings, store, queue, functions, sources, outbox, memory, metrics, spans)
+        self._intake = intake = Intake(settings, store, queue, functions, sources, outbox, memory, metrics, spans)
         self._leader = Leader(cluster, settings.pod, intake.run, intake.able)
         self._scaler = Scaler(settings, queue, bell, self._stopping)
         self._runtime_api = RuntimeApi(

@@ -103,6 +103,10 @@ class Metrics:
         self.refused = self._gauge(
             "refused_deployments", "Deployments with a function's label that are no function."
         )
+        self.sources = self._gauge("sources", "Declared sources.")
+        self.sources_connected = self._gauge(
+            "sources_connected", "1 in the replica that takes messages of sources in."
+        )
         self.refused_sources = self._gauge(
             "refused_sources", "ConfigMaps with a source's label that are no source."
         )

@@ -22,6 +22,12 @@ class Settings(BaseSettings):
     tls_ca: Path
     """PEM; signs the broker's certificate and KEDA's."""
 
+    sources_certificate: Path | None = None
+    """PEM; client certificate by which messages of sources are taken from the broker. None: there are none."""
+    sources_key: Path | None = None
+    sources_rate: float = Field(default=500.0, gt=0)
+    """Messages of sources that are taken in each second; more wait at the broker."""
+
     broker_host: str
     broker_port: int = 8883
     session_expiry_days: int = 7

@@ -71,7 +71,6 @@ class Admin:
                 ("stopping", not self._stopping.is_set()),
                 ("no connection to redis", self._bell.connected),
                 ("functions not known yet", self._functions.in_step),
-                ("sources not known yet", self._sources.in_step),
             )
             if not there
         ]
@@ -80,6 +79,7 @@ class Admin:
     async def _metrics_page(self, request: web.Request) -> web.Response:
         self._metrics.redis_connected.set(self._bell.connected)
         self._metrics.refused.set(len(self._functions.refused()))
+        self._metrics.sources.set(len(self._sources.all()))
         self._metrics.refused_sources.set(len(self._sources.refused()))
         try:
             await self._measure()

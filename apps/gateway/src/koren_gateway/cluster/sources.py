@@ -119,11 +119,6 @@ class Sources:
         self._in_step = asyncio.Event()
         self._changed = asyncio.Event()
 
-    @property
-    def in_step(self) -> bool:
-        """Whether the cluster's sources are known."""
-        return self._in_step.is_set()
-
     async def wait_in_step(self) -> None:
         """Waits for the first list."""
         await self._in_step.wait()

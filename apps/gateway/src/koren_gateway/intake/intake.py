@@ -4,6 +4,7 @@ import asyncio
 import time
 from array import array
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
@@ -20,6 +21,7 @@ from koren_gateway.errors import (
 )
 from koren_gateway.intake.judge import as_rubbish, judge
 from koren_gateway.intake.mqtt import Arrival, Connection, Link
+from koren_gateway.intake.pace import Pace
 from koren_gateway.intake.receipts import Outbox, Parcel, intake_receipts
 from koren_gateway.intake.repeats import Repeats
 from koren_gateway.intake.subscriptions import Subscriptions
@@ -68,7 +70,6 @@ class Intake:
         self._metrics = metrics
         self._spans = spans
         self._confirming: set[asyncio.Task[None]] = set()
-        self._turn = asyncio.Lock()
         self._refused_bytes = 0
 
     async def able(self) -> bool:
@@ -89,7 +90,6 @@ class Intake:
         of which Mosquitto 2.0 does not tell, or that another reaches Redis.
         """
         await self._functions.wait_in_step()
-        await self._sources.wait_in_step()
         try:
             while await self._until_writable():
                 try:
@@ -132,15 +132,14 @@ class Intake:
 
     async def _run_connected(self) -> None:
         region = self._settings.region
-        await self._repeats.load()
         connection = await Connection.open(self._link())
         say_down = True
         try:
             await first_failure(
                 self._subscribe(connection),
-                Subscriptions(self._store, self._sources).follow(connection),
                 self._outbox.publish_to(connection),
                 self._take_in(connection),
+                self._run_sources(),
             )
         except ConnectionLost:
             say_down = False
@@ -154,6 +153,34 @@ class Intake:
                 down = Health(region=region, part=PART, state="down", since=utc_now())
                 farewell = connection.publish(health_topic(region, PART), down.to_json(), retain=True)
             await connection.close(farewell)
+
+    async def _run_sources(self) -> None:
+        """Takes messages of sources in, for ever, by a session of its own. So a flood of them fills no queue of
+        events, waits at the broker, and what ends their connection ends nothing else."""
+        await self._sources.wait_in_step()
+        while True:
+            try:
+                await self._run_sources_connected()
+            except (ConnectionLost, StoreUnavailable) as error:
+                _log.warning("messages of sources are not taken in", problem=str(error))
+            except Exception:
+                # Events must not wait for what is wrong with sources.
+                _log.exception("messages of sources are not taken in")
+                self._metrics.faults.labels("sources").inc()
+            await asyncio.sleep(_PAUSED_S)
+
+    async def _run_sources_connected(self) -> None:
+        subscriptions = Subscriptions(self._store, self._sources)
+        await subscriptions.wait_for_any()
+        await self._repeats.load()
+        connection = await Connection.open(self._sources_link())
+        try:
+            self._metrics.sources_connected.set(1)
+            pace = Pace(self._settings.sources_rate)
+            await first_failure(subscriptions.follow(connection), self._take_in(connection, pace))
+        finally:
+            self._metrics.sources_connected.set(0)
+            await connection.close()
 
     async def _subscribe(self, connection: Connection) -> None:
         """Subscribes, says that this region is up, and waits for the connection's end.
@@ -183,9 +210,20 @@ class Intake:
             will_message=Health(region=settings.region, part=PART, state="down").to_json(),
         )
 
-    async def _take_in(self, connection: Connection) -> None:
+    def _sources_link(self) -> Link:
+        certificate, key = self._settings.sources_certificate, self._settings.sources_key
+        if certificate is None or key is None:
+            raise ConnectionLost("sources are declared, and sources_certificate and sources_key are not set")
+        me = f"sources.{self._settings.region}"
+        link = replace(self._link(), client_id=me, certificate=certificate, key=key)
+        return replace(link, will_topic="", will_message=b"")
+
+    async def _take_in(self, connection: Connection, pace: Pace | None = None) -> None:
+        turn = asyncio.Lock()
         while True:
             arrivals = await connection.fetch(self._memory.budgets.batch)
+            if pace is not None:
+                await pace.take(len(arrivals))
             entries = await self._judged(arrivals)
             began = time.monotonic()
             entries, taken_in = await self._commit(entries)
@@ -193,7 +231,7 @@ class Intake:
             durable_ms = round(time.time() * 1000)
             # It begins when the next batch is on its way to Redis, and so takes none of its time.
             mids = array("H", (arrival.mid for arrival in arrivals if arrival.mid is not None))
-            task = asyncio.create_task(self._answer(connection, mids, entries, taken_in, durable_ms))
+            task = asyncio.create_task(self._answer(connection, turn, mids, entries, taken_in, durable_ms))
             self._confirming.add(task)
             task.add_done_callback(self._confirming.discard)
 
@@ -261,6 +299,7 @@ class Intake:
     async def _answer(
         self,
         connection: Connection,
+        turn: asyncio.Lock,
         mids: Sequence[int],
         entries: Sequence[Entry],
         taken_in: Sequence[TakenIn],
@@ -280,13 +319,13 @@ class Intake:
                 _log.exception("event not reported on", key=entry.key)
                 self._metrics.faults.labels("intake").inc()
         del entries, taken_in, entry, its  # they need not stay in memory until the broker confirms
-        if self._turn.locked():
+        if turn.locked():
             parcel = Parcel(receipts)
             del receipts
-            async with self._turn:
+            async with turn:
                 confirmations = await self._publish(connection, parcel.receipts())
         else:
-            async with self._turn:
+            async with turn:
                 confirmations = await self._publish(connection, receipts)
             del receipts
         # A receipt that the broker has not confirmed is sent again only with the event itself.

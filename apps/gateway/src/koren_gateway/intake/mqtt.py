@@ -44,8 +44,9 @@ class Link:
     session_expiry_s: int
     buffer_bytes: int
     """Above this much unfetched, the connection is not read from."""
-    will_topic: str
-    will_message: bytes
+    will_topic: str = ""
+    """Empty: there is no will."""
+    will_message: bytes = b""
 
     def tls(self) -> ssl.SSLContext:
         """TLS 1.3 that checks the broker and shows the client's certificate."""
@@ -209,8 +210,7 @@ class Connection:
                 keepalive_s=round(_KEEPALIVE_S),
                 session_expiry_s=link.session_expiry_s,
                 receive_maximum=_RECEIVE_MAXIMUM,
-                will_topic=link.will_topic,
-                will_message=link.will_message,
+                will=(link.will_topic, link.will_message) if link.will_topic else None,
             )
         )
         self._keep_up()

@@ -49,6 +49,11 @@ class Subscriptions:
             asked = set(wanted)
             await self._sources.wait_for_others(wanted)
 
+    async def wait_for_any(self) -> None:
+        """Waits until there is a source, or a subscription of one that has gone. Raises StoreUnavailable."""
+        if not await self._store.command("HLEN", TOPICS):
+            await self._sources.wait_for_others(frozenset())
+
     async def _subscribe(self, connection: Connection, topic: str) -> None:
         await self._store.command("HSET", TOPICS, topic, 0)
         try:

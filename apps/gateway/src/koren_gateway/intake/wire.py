@@ -119,21 +119,19 @@ def connect(
     keepalive_s: int,
     session_expiry_s: int,
     receive_maximum: int,
-    will_topic: str,
-    will_message: bytes,
+    will: tuple[str, bytes] | None,
 ) -> bytes:
-    """CONNECT that goes on with the client's session, with a retained will at QoS 1."""
+    """CONNECT that goes on with the client's session; a will's topic and message are retained, at QoS 1."""
     properties = bytes((_SESSION_EXPIRY,)) + session_expiry_s.to_bytes(4, "big")
     properties += bytes((_RECEIVE_MAXIMUM,)) + receive_maximum.to_bytes(2, "big")
+    its = (b"\x00", _text(will[0].encode()), _text(will[1])) if will else ()
     return _packet(
         0x10,
-        b"\x00\x04MQTT\x05\x2c",
+        b"\x00\x04MQTT\x05" + (b"\x2c" if will else b"\x00"),
         keepalive_s.to_bytes(2, "big"),
         _sized(properties),
         _text(client_id.encode()),
-        b"\x00",
-        _text(will_topic.encode()),
-        _text(will_message),
+        *its,
     )
 
 
