@@ -66,6 +66,7 @@ def test_every_command_is_tried() -> None:
     tried = ("faas function ", "curl --cacert .state/local/")
     # `tests/run` and its molecule scenarios call these with sites of their own.
     elsewhere = ("make up demo", "make test", "make bundle ", "make up ARGS='-e bundle_archive=")
+    elsewhere += ("ansible-playbook playbooks/restore.yml ", "restic -r ")
     unknown = [
         command
         for document in DOCUMENTS

@@ -77,6 +77,18 @@ def test_what_becomes_of_an_incident_is_what_its_camera_says(tmp_path: Path, pos
     assert reports.open == []
 
 
+def test_what_standstill_alone_has_seen_waits_for_a_person(tmp_path: Path) -> None:
+    desk = Desk()
+    reports = Reports(CAMERA, tmp_path, desk.publish)
+    stands = Evidence("standstill", 0.7)
+
+    reports.opened(replace(INCIDENT, evidence=(stands,)), [], IMAGE, [PATCH])
+    both = replace(INCIDENT, started_s=1_000_100.0, evidence=(stands, Evidence("motion", 0.9)))
+    reports.opened(both, [], IMAGE, [PATCH])
+
+    assert [event.hold for event in desk.taken] == [True, False]
+
+
 @pytest.mark.parametrize(("opened", "later", "holds"), [
     ("automatic", "confirm", [False, False]), ("confirm", "automatic", [True, True]),
     ("confirm", "never", [True, True]), ("never", "automatic", []),

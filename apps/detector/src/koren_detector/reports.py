@@ -82,10 +82,13 @@ class Reports:
     ) -> Event:
         """Report a new incident; returns its event, which is not published where the camera's `post` is "never".
 
-        `camera` has the incident's road and direction; by default it is as the settings have it. `image` is None where
+        What standstill alone has seen waits for a person, also where `post` is "automatic". `camera` has the incident's road and direction; by default it is as the settings have it. `image` is None where
         it can't leave this host.
         """
         post = self._settings.post
+        if post == "automatic" and {one.channel for one in incident.evidence} == {"standstill"}:
+            # Most vehicles that stand are no accident.
+            post = "confirm"
         event = accident_detected(
             region=self._settings.region,
             camera=camera or self._settings.camera,
