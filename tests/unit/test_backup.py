@@ -118,6 +118,11 @@ def test_a_database_is_copied_while_its_program_writes(backup: ModuleType, folde
     assert os.path.samefile(stage / "blob", folder / "blob")
 
 
+def test_what_has_nothing_yet_has_something_to_save(backup: ModuleType, folder: Path) -> None:
+    stage = backup.stage_part({"kind": "files", "folder": str(folder), "order": []})
+    assert [path.name for path in stage.iterdir()] == [backup.EMPTY]
+
+
 def test_what_is_named_comes_with_what_names_it(
     backup: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
