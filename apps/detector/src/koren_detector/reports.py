@@ -82,8 +82,8 @@ class Reports:
     ) -> Event:
         """Report a new incident; returns its event, which is not published where the camera's `post` is "never".
 
-        What standstill alone has seen waits for a person, also where `post` is "automatic". `camera` has the incident's road and direction; by default it is as the settings have it. `image` is None where
-        it can't leave this host.
+        What standstill alone has seen waits for a person, also where `post` is "automatic". `camera` has the incident's
+        road and direction; by default it is as the settings have it. `image` is None where it can't leave this host.
         """
         post = self._settings.post
         if post == "automatic" and {one.channel for one in incident.evidence} == {"standstill"}:
