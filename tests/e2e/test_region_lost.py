@@ -1,0 +1,130 @@
+"""A region whose control plane is lost comes back from its backup, by the command of docs/operations.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import DONE, SITE_DIR, Cluster, Heard, Publish, drill, faas, until
+
+from koren_events import Event, Publisher, ReceiptState
+
+ROOT = Path(__file__).parents[2]
+REGION, LOST = "seoul", "seoul-cp"
+
+pytestmark = pytest.mark.skipif(not os.environ.get("KOREN_TEST_SOAK"), reason="takes half an hour: make test-long")
+
+Play = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def play(site: dict[str, Any]) -> Iterator[Play]:
+    """Runs a playbook on this site, with backups on the detector's host."""
+    operators = sorted(path.stem for path in (SITE_DIR / "pki").glob("e2e-*.crt"))
+    described = {
+        "site_name": SITE_DIR.name,
+        "site_net": ".".join(site["central_broker"].split(".")[:2]),
+        "site_operators": ["operator", *operators],
+        "backup_server": "hpc-1",
+        # Who is told of alerts stays as it is: an empty list would tell nobody.
+        "alertmanager_receivers": [
+            {"name": "e2e", "type": "webhook", "url": f"http://{site['central_broker'].rpartition('.')[0]}.1:18080/"}
+        ],
+    }
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            ["ansible-playbook", *words, "-e", json.dumps(described)],
+            cwd=ROOT, capture_output=True, text=True, check=False, timeout=3600,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{words}: {done.stdout[-6000:]}{done.stderr[-2000:]}"
+        return done.stdout
+
+    yield run
+
+
+def changed(printed: str) -> set[str]:
+    """The hosts that a run says it has changed."""
+    return set(re.findall(r"^(\S+) +: ok=\d+ +changed=[1-9]", printed, re.MULTILINE))
+
+
+def waits(event: Event) -> bool:
+    """Whether an event waits for a person in its region."""
+    return event.id in [
+        one["event"]["id"] for one in json.loads(faas("event", "held", "--region", REGION, "-o", "json"))
+    ]
+
+
+def test_a_lost_region_comes_back_with_its_functions_queue_and_memory(
+    site: dict[str, Any],
+    play: Play,
+    cluster: Callable[[str], Cluster],
+    probe: str,
+    publisher: Publisher,
+    publish_at: Publish,
+    heard: Heard,
+) -> None:
+    play("site.yml", "--tags", "nfv,backup")
+    done = drill(REGION, type=DONE)
+    held, lost = (replace(drill(REGION, type=DONE), hold=True) for _ in range(2))
+    publisher.publish(done)
+    until("an event is handled", lambda: heard.of(done, ReceiptState.SUCCEEDED), 90)
+    publisher.publish(held)
+    assert publisher.wait(held, 30).state is ReceiptState.HELD
+    functions = json.loads(faas("function", "ls", "-o", "json"))
+    play("playbooks/backup.yml")
+    publisher.publish(lost)
+    assert publisher.wait(lost, 30).state is ReceiptState.HELD
+    # What tells of it afterwards is at the centre.
+    until("the centre has its log", lambda: lost.id in faas("logs", "--event", lost.id), 90)
+
+    container = f"koren-{SITE_DIR.name}-{LOST}"
+    subprocess.run(["podman", "rm", "--force", container], check=True, capture_output=True)
+    volumes = subprocess.run(
+        ["podman", "volume", "ls", "--quiet", "--filter", f"name=^{container}-"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    subprocess.run(["podman", "volume", "rm", *volumes], check=True, capture_output=True)
+    began = time.monotonic()
+    play("playbooks/restore.yml", "--limit", "seoul,localhost")
+    print(f"the region was back after {time.monotonic() - began:.0f} s")
+
+    seoul = cluster(REGION)
+    until(
+        "all nodes are ready",
+        lambda: all(
+            {one["type"]: one["status"] for one in node["status"]["conditions"]}["Ready"] == "True"
+            for node in seoul.items("nodes")
+        ),
+        120,
+    )
+    names = {(one["name"], one["region"]) for one in functions}
+    assert {(one["name"], one["region"]) for one in json.loads(faas("function", "ls", "-o", "json"))} == names
+    assert waits(held)
+    assert not waits(lost)
+    told = "".join(path.read_text() for path in (SITE_DIR / "restored").glob("seoul-*.txt"))
+    assert lost.id in told
+    assert held.id not in told
+
+    # It remembers what it has handled, and goes on.
+    again = Heard()
+    with_memory = publish_at(site["regions"][REGION]["broker"], again.append)
+    with_memory.publish(done)
+    until("the repeat is known", lambda: again.of(done), 60)
+    assert not [one for one in again.of(done) if one.state is ReceiptState.STARTED]
+    new = drill(REGION, type=DONE)
+    with_memory.publish(new)
+    until("a new event is handled", lambda: again.of(new, ReceiptState.SUCCEEDED), 120)
+    assert REGION not in {
+        host.partition("-")[0] for host in changed(play("playbooks/restore.yml", "--limit", "seoul,localhost"))
+    }
