@@ -124,7 +124,9 @@ class Replay:
         self.known: dict[int, Found] = {}
 
     def find(self, frame: Picture, top: int = 0) -> Found:
-        return self.known[id(frame if frame.base is None else frame.base)]
+        # Standstill asks about parts of other pictures; it is silent until it has learned for a day.
+        of = frame if frame.base is None else frame.base
+        return self.known.get(id(of)) or Found(Detections.none(), np.zeros((0, 4)))
 
 
 def new_worker(replay: Replay, folder: Path, ground: Ground | None, events: list[Event]) -> Worker:
