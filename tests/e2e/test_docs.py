@@ -63,7 +63,7 @@ def run(site: dict[str, Any], tmp_path: Path) -> Run:
 
 
 def test_every_command_is_tried() -> None:
-    tried = ("faas function ", "curl --cacert .state/local/")
+    tried = ("faas function ", "curl -G --cacert .state/local/")
     # `tests/run`, its molecule scenarios and test_region_lost.py call these with sites of their own.
     elsewhere = ("make up demo", "make test", "make bundle ", "make up ARGS='-e bundle_archive=")
     elsewhere += ("ansible-playbook playbooks/restore.yml ", "restic -r ")
