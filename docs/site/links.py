@@ -14,7 +14,7 @@ log = logging.getLogger("mkdocs.hooks.links")
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
-    """The page with such links replaced. A link to a file that does not exist is a warning, which fails strict builds."""
+    """The page with such links replaced. A missing file is a warning, which fails a strict build."""
 
     def replaced(link: re.Match[str]) -> str:
         target = (DOCS / page.file.src_uri).parent.joinpath(link[1]).resolve()
