@@ -15,6 +15,8 @@ from conftest import SITE_DIR, faas
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ["README.md", "apps/faas/README.md", "docs/tutorial/first-function.md"]
+# In other languages: the same commands and code.
+TRANSLATED = {"README.md": "README.ko.md", "docs/tutorial/first-function.md": "docs/tutorial/first-function.ko.md"}
 DOCUMENTS = [
     *EXAMPLES,
     "docs/operations.md",
@@ -81,6 +83,12 @@ def test_every_command_is_tried() -> None:
         if not command.removeprefix(".venv/bin/").startswith(tried + elsewhere)
     ]
     assert unknown == []
+
+
+@pytest.mark.parametrize("document", TRANSLATED)
+def test_a_translation_has_the_same_commands_and_code(document: str) -> None:
+    for language in ("sh", "console", "python"):
+        assert blocks(TRANSLATED[document], language) == blocks(document, language)
 
 
 @pytest.mark.parametrize("document", EXAMPLES)
