@@ -13,6 +13,7 @@ from koren_faas.cli.dlq import dlq
 from koren_faas.cli.event import event
 from koren_faas.cli.function import function
 from koren_faas.cli.incident import incident
+from koren_faas.cli.local import init, run, test
 from koren_faas.cli.logs import logs
 from koren_faas.cli.region import region
 from koren_faas.cli.source import source
@@ -34,5 +35,7 @@ def main(ctx: click.Context, site_dir: Path | None) -> None:
     ctx.obj = site_dir or default_dir()
 
 
+for _command in (init, run, test):
+    main.add_command(_command)
 for _command in (function, trigger, source, autoscale, event, dlq, logs, region, top, incident):
     main.add_command(_command)

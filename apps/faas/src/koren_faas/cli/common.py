@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
-from koren_faas import show
+from koren_faas import config, show
 from koren_faas.errors import FaasError
 from koren_faas.held import Decision
 
@@ -29,6 +30,22 @@ ALL = click.option("--all", "everything", is_flag=True, help="Show all, without 
 DRYRUN = click.option(
     "--dryrun", is_flag=True, help="Change nothing; print what would change as a diff."
 )
+CONFIG = click.option(
+    "-c",
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=config.NAME,
+    show_default=True,
+    help="File that describes the functions.",
+)
+ENVIRONMENT = click.option(
+    "--environment", metavar="NAME", help="Environment of the file, which changes some values."
+)
+
+
+def example(*commands: str) -> str:
+    """The end of a command's help: how it is typed."""
+    return "\n".join(["\b", "Example:", *(f"  $ {command}" for command in commands)])
 
 
 class Group(click.Group):

@@ -46,6 +46,7 @@ class Pod:
         folder: Path,
         *,
         handler: str,
+        shown: Path | None = None,
         packages: Path | None = None,
         python: str = sys.executable,
         state: State | None = None,
@@ -56,7 +57,7 @@ class Pod:
         memory: str = "256Mi",
         on_line: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """`folder` has the function's files, `packages` what its requirements install.
+        """`folder` has the function's files, which the log calls `shown`, `packages` what its requirements install.
 
         `secrets` is a folder with a folder for each secret; the function finds them below
         `/run/secrets`. `env` are its own variables, beside which it gets `PATH` and `HOME` alone.
@@ -64,6 +65,7 @@ class Pod:
         """
         self.state = State() if state is None else state
         self._folder = folder.absolute()
+        self._shown = str((shown or folder).absolute())
         self._packages = packages
         self._secrets = secrets
         self._python = python
@@ -169,7 +171,7 @@ class Pod:
 
     def _as_here(self, text: str) -> str:
         """A text of the function with its own folder's name instead of the one that it is laid out in."""
-        return text.replace(self._laid_out, str(self._folder))
+        return text.replace(self._laid_out, self._shown)
 
     def _listen(self, process: "subprocess.Popen[bytes]") -> None:
         assert process.stdout is not None
