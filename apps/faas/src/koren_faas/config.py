@@ -15,8 +15,9 @@ from typing import Any
 
 import yaml
 
-from koren_faas.errors import ConfigError, FunctionError
+from koren_faas.errors import ConfigError, FunctionError, SiteError
 from koren_faas.function import Function
+from koren_faas.site import Site
 
 NAME = "faas.yaml"
 """The file that commands read unless they are told another."""
@@ -59,8 +60,31 @@ class Entry:
     def changed(self, options: Mapping[str, Any], regions: Iterable[str] = ()) -> Entry:
         """The same with other values of some options, and of the regions if there are any."""
         return replace(
-            self, options={**self.options, **options}, regions=tuple(regions) or self.regions
+            self,
+            options={**self.options, **options},
+            regions=tuple(regions) or self.regions,
+            # What another value is wrong with is no line's fault.
+            lines={key: line for key, line in self.lines.items() if key not in options},
         )
+
+    def wanted(self, site: Site, regions: Iterable[str] = ()) -> dict[str, Function]:
+        """The function as it is to be in each of its regions, by the region's name.
+
+        Args:
+            regions: only these; the function may belong to none of them.
+
+        Raises:
+            ConfigError: a value can't be accepted, or the site has no such region.
+            SiteError: the site has no region of a name in `regions`, or no edge at all.
+        """
+        only = {place.name for place in site.pick(regions)}
+        try:
+            places = site.pick(self.regions) if self.regions else site.edges
+        except SiteError as error:
+            raise ConfigError(f"{self._where('regions')}: {error}") from error
+        if not places:
+            raise SiteError(f"site {site.name} has no edge to place {self.name} in: name its regions")
+        return {one.name: self.function(one.name) for one in places if one.name in only}
 
     def function(self, region: str) -> Function:
         """The function as it is in a region.

@@ -15,6 +15,7 @@ from koren_faas.cli.function import function
 from koren_faas.cli.incident import incident
 from koren_faas.cli.local import init, run, test
 from koren_faas.cli.logs import logs
+from koren_faas.cli.project import apply, check, diff
 from koren_faas.cli.region import region
 from koren_faas.cli.source import source
 from koren_faas.cli.top import top
@@ -35,7 +36,7 @@ def main(ctx: click.Context, site_dir: Path | None) -> None:
     ctx.obj = site_dir or default_dir()
 
 
-for _command in (init, run, test):
+for _command in (init, run, test, check, diff, apply):
     main.add_command(_command)
 for _command in (function, trigger, source, autoscale, event, dlq, logs, region, top, incident):
     main.add_command(_command)

@@ -30,6 +30,8 @@ ALL = click.option("--all", "everything", is_flag=True, help="Show all, without 
 DRYRUN = click.option(
     "--dryrun", is_flag=True, help="Change nothing; print what would change as a diff."
 )
+DIFFERS = 3
+"""Exit code of `faas diff` when something would change."""
 CONFIG = click.option(
     "-c",
     "--config",

@@ -16,7 +16,9 @@ from koren_faas import deployment, show
 from koren_faas.archive import KINDS
 from koren_faas.calling import call
 from koren_faas.change import Result
-from koren_faas.cli.common import DRYRUN, OUTPUT, REGION, Group, say, warn
+from koren_faas.cli.common import DRYRUN, ENVIRONMENT, OUTPUT, REGION, Group, say, warn
+from koren_faas.config import NAME as CONFIG_NAME
+from koren_faas.config import Config
 from koren_faas.endings import endings
 from koren_faas.function import Function
 from koren_faas.kube import Kube
@@ -123,15 +125,45 @@ def function() -> None:
 @function.command(epilog=_DEFAULTS)
 @click.argument("name")
 @_function_options
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=f"File that describes the function; flags that are given replace what it says.  [default: {CONFIG_NAME} "
+    "here, if no --from-file is given]",
+)
+@ENVIRONMENT
 @click.pass_obj
 def deploy(
-    site_dir: Path, /, name: str, regions: tuple[str, ...], dryrun: bool, **options: Any
+    site_dir: Path,
+    /,
+    name: str,
+    regions: tuple[str, ...],
+    dryrun: bool,
+    config: Path | None,
+    environment: str | None,
+    **options: Any,
 ) -> None:
-    """Deploy a function. Without --region, to all edges."""
+    """Deploy a function. Without --region, to all edges.
+
+    With a faas.yaml, NAME is one of its functions, and no flag is needed.
+    """
     given = _given(options)
+    if config is None and "source" not in given and Path(CONFIG_NAME).is_file():
+        config = Path(CONFIG_NAME)
+    if config is not None:
+        entry = Config.load(config, environment).only(name).changed(given, regions)
+        site = Site.load(site_dir)
+        wanted = entry.wanted(site)
+        say("Deploying function...")
+        result = deployment.place(site, wanted, check=dryrun, on_progress=say)
+        _tell(name, result, dryrun)
+        return
+    if environment is not None:
+        raise click.UsageError("--environment needs --config, or a faas.yaml here.")
     for flag, key in _NEEDED.items():
         if key not in given:
-            raise click.UsageError(f"A function needs {flag}.")
+            raise click.UsageError(f"A function needs {flag}, or a {CONFIG_NAME} that describes it.")
     spec = Function(name=name, **given)
     site = Site.load(site_dir)
     say("Deploying function...")
