@@ -14,6 +14,7 @@ import click
 
 from koren_faas import scaffold
 from koren_faas.cli.common import CONFIG, ENVIRONMENT, example, say
+from koren_faas.cli.completion import complete_function
 from koren_faas.config import Config
 from koren_faas.errors import BuildError, CallError, ConfigError
 from koren_faas.function import RUNTIMES
@@ -38,7 +39,7 @@ def init(name: str, runtime: str) -> None:
 
 
 @click.command(epilog=example("faas run --event tests/event.json --state state.json"))
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_function)
 @click.option(
     "--event",
     "event_file",
@@ -113,7 +114,7 @@ def run(
     epilog=example("faas test hello -- -k picture"),
     context_settings={"ignore_unknown_options": True},
 )
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_function)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @REGION
 @CONFIG

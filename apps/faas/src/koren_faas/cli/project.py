@@ -10,7 +10,7 @@ import click
 
 from koren_faas import deployment, show
 from koren_faas.change import Result
-from koren_faas.cli.common import CONFIG, DIFFERS, ENVIRONMENT, REGION, example, say
+from koren_faas.cli.common import CONFIG, DIFFERS, ENVIRONMENT, FUNCTIONS, REGION, example, say
 from koren_faas.config import Config
 from koren_faas.errors import FaasError
 from koren_faas.function import Function
@@ -22,7 +22,7 @@ Wanted = dict[str, dict[str, Function]]
 
 
 @click.command(epilog=example("faas check", "faas check --config functions/faas.yaml"))
-@click.argument("names", nargs=-1)
+@FUNCTIONS
 @CONFIG
 @ENVIRONMENT
 def check(names: tuple[str, ...], config: Path, environment: str | None) -> None:
@@ -37,7 +37,7 @@ def check(names: tuple[str, ...], config: Path, environment: str | None) -> None
 
 
 @click.command(epilog=example("faas diff", "faas diff hello --environment trial --region seoul"))
-@click.argument("names", nargs=-1)
+@FUNCTIONS
 @CONFIG
 @ENVIRONMENT
 @REGION
@@ -63,7 +63,7 @@ def diff(
 
 
 @click.command(epilog=example("faas apply", "faas apply hello --environment trial"))
-@click.argument("names", nargs=-1)
+@FUNCTIONS
 @CONFIG
 @ENVIRONMENT
 @REGION
