@@ -107,7 +107,7 @@ def test_nothing_is_readable_without_the_password(site: Site) -> None:
 
 
 def test_the_sites_folder_comes_back_with_authority_and_secrets(site: Site, tmp_path: Path) -> None:
-    # As docs/operations.md says it.
+    # As docs/how-to/backup.md says it.
     server, settings = f"koren-backup-controller@{site.hosts[SERVER]}", site.folder / "backup"
     ssh = f"sftp.command=ssh -F {settings / 'ssh_config'} {server} -s sftp"
     restic = ["restic", f"--repo=sftp:{server}:/backup", f"--password-file={settings / 'password'}", "-o", ssh]

@@ -14,7 +14,16 @@ import pytest
 from conftest import SITE_DIR, faas
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "docs/operations.md", "apps/faas/README.md"]
+EXAMPLES = ["README.md", "apps/faas/README.md", "docs/tutorial/first-function.md"]
+# In other languages: the same commands and code.
+TRANSLATED = {"README.md": "README.ko.md", "docs/tutorial/first-function.md": "docs/tutorial/first-function.ko.md"}
+DOCUMENTS = [
+    *EXAMPLES,
+    "docs/operations.md",
+    "docs/how-to/backup.md",
+    "docs/how-to/bundle.md",
+    "docs/how-to/troubleshoot.md",
+]
 
 # What a document tells of functions is run in the order in which it is there.
 OF_FUNCTIONS = tuple(f"faas {verb} " for verb in ("function", "init", "run", "test", "apply", "diff"))
@@ -79,7 +88,13 @@ def test_every_command_is_tried() -> None:
     assert unknown == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "apps/faas/README.md"])
+@pytest.mark.parametrize("document", TRANSLATED)
+def test_a_translation_has_the_same_commands_and_code(document: str) -> None:
+    for language in ("sh", "console", "python"):
+        assert blocks(TRANSLATED[document], language) == blocks(document, language)
+
+
+@pytest.mark.parametrize("document", EXAMPLES)
 def test_the_example_of_a_function_works(document: str, run: Run) -> None:
     shown = "".join(blocks(document, "console"))
     try:
@@ -92,12 +107,13 @@ def test_the_example_of_a_function_works(document: str, run: Run) -> None:
             if " call " in command or " run " in command or " apply " in command:
                 assert f"{command}\n{printed}" in shown
     finally:
+        # A document's last command may delete it.
         for name in {"hello", "greet"} & set(faas("function", "ls", "-o", "name").split()):
             faas("function", "delete", name)
 
 
 def test_one_query_shows_every_host(run: Run, site: dict[str, Any]) -> None:
-    (query,) = (command for command in commands("docs/operations.md") if command.startswith("curl"))
+    (query,) = (command for command in commands("docs/how-to/troubleshoot.md") if command.startswith("curl"))
     printed = run(query)
     for region in site["regions"].values():
         for node in region["nodes"]:

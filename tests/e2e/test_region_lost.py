@@ -1,4 +1,4 @@
-"""A region whose control plane is lost comes back from its backup, by the command of docs/operations.md."""
+"""A region whose control plane is lost comes back from its backup, by the command of docs/how-to/backup.md."""
 
 from __future__ import annotations
 

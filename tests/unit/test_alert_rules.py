@@ -131,6 +131,17 @@ def test_every_alert_says_how_bad_it_is_and_leads_to_its_runbook(rules: Path) ->
             assert part in sections[name], f"the runbook of {name} has no {part}"
 
 
+def test_the_reference_has_every_alert_with_its_severities(rules: Path) -> None:
+    severities: dict[str, set[str]] = {}
+    for rule in all_rules(rules):
+        if "alert" in rule:
+            severities.setdefault(rule["alert"], set()).add(rule["labels"]["severity"])
+    text = (REPO / "docs" / "reference" / "alerts.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\w+)\]\(\.\./runbooks\.md#(\w+)\) \| ([\w ]+) \|", text, re.M)
+    assert {name: set(severity.split(" or ")) for name, _, severity in rows} == severities
+    assert all(anchor == name.lower() for name, anchor, _ in rows)
+
+
 def exported() -> set[str]:
     """The metrics that programs of this project tell of."""
     found = {sample.name for metric in Metrics().registry.collect() for sample in metric.samples}
