@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,29 @@ def as_diff(result: Any) -> list[dict[str, str]]:
         }
         for change in result.diff
     ]
+
+
+def carry_out(module: AnsibleModule, act: Callable[..., Any]) -> None:
+    """Have the site changed by C(act), and end the module with what that changed.
+
+    Check mode before a site's first run reports what would be made: earlier steps would have made what is missing.
+
+    Args:
+        module: it has the options I(state) and I(site_dir).
+        act: loads the site and changes it, or in check mode tells what would change. Its arguments C(check) and
+            C(on_progress) are those of the library's operations, and it returns their result.
+    """
+    faas = need_library(module)
+    steps: list[str] = []
+    try:
+        result = act(check=module.check_mode, on_progress=steps.append)
+    except faas.NotReadyError as error:
+        if not module.check_mode:
+            module.fail_json(msg=str(error))
+        module.exit_json(changed=module.params["state"] == "present", regions=[], steps=[str(error)])
+    except faas.FaasError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=result.changed, diff=as_diff(result), regions=list(result.regions), steps=steps)
 
 
 def as_path(value: str | None) -> Path | None:

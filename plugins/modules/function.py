@@ -175,12 +175,7 @@ steps:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.koren.faas.plugins.module_utils.faas import (
-    as_diff,
-    as_path,
-    load_site,
-    need_library,
-)
+from ansible_collections.koren.faas.plugins.module_utils.faas import as_path, carry_out, load_site, need_library
 
 AS_THEY_ARE = (
     "name",
@@ -247,22 +242,14 @@ def main() -> None:
     )
     faas = need_library(module)
     params = module.params
-    steps: list[str] = []
-    how = {"check": module.check_mode, "on_progress": steps.append}
-    try:
-        if params["state"] == "present":
-            function = faas.Function(**description(params))
-            result = faas.deploy(load_site(module), function, params["regions"], **how)
-        else:
-            result = faas.delete(load_site(module), params["name"], params["regions"], **how)
-    except faas.NotReadyError as error:
-        if not module.check_mode:
-            module.fail_json(msg=str(error))
-        # A site's first run in check mode: what is missing, earlier steps would have made.
-        module.exit_json(changed=params["state"] == "present", regions=[], steps=[str(error)])
-    except faas.FaasError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(changed=result.changed, diff=as_diff(result), regions=list(result.regions), steps=steps)
+
+    def act(**how: Any) -> Any:
+        if params["state"] == "absent":
+            return faas.delete(load_site(module), params["name"], params["regions"], **how)
+        function = faas.Function(**description(params))
+        return faas.deploy(load_site(module), function, params["regions"], **how)
+
+    carry_out(module, act)
 
 
 if __name__ == "__main__":

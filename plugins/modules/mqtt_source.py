@@ -105,8 +105,10 @@ steps:
   elements: str
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.koren.faas.plugins.module_utils.faas import as_diff, load_site, need_library
+from ansible_collections.koren.faas.plugins.module_utils.faas import carry_out, load_site, need_library
 
 AS_THEY_ARE = ("name", "topic", "at", "subject_from", "id_from")
 
@@ -128,24 +130,16 @@ def main() -> None:
         required_if=[("state", "present", ("topic",))],
         supports_check_mode=True,
     )
-    faas = need_library(module)
-    sources, params = faas.mqtt_sources, module.params
-    steps: list[str] = []
-    how = {"check": module.check_mode, "on_progress": steps.append}
-    try:
-        if params["state"] == "present":
-            its = {option: params[option] for option in AS_THEY_ARE} | {"publishers": tuple(params["publishers"])}
-            result = sources.create(load_site(module), sources.MqttSource(**its), params["regions"], **how)
-        else:
-            result = sources.delete(load_site(module), params["name"], params["regions"], **how)
-    except faas.NotReadyError as error:
-        if not module.check_mode:
-            module.fail_json(msg=str(error))
-        # A site's first run in check mode: what is missing, earlier steps would have made.
-        module.exit_json(changed=params["state"] == "present", regions=[], steps=[str(error)])
-    except faas.FaasError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(changed=result.changed, diff=as_diff(result), regions=list(result.regions), steps=steps)
+    sources, params = need_library(module).mqtt_sources, module.params
+
+    def act(**how: Any) -> Any:
+        if params["state"] == "absent":
+            return sources.delete(load_site(module), params["name"], params["regions"], **how)
+        its = {option: params[option] for option in AS_THEY_ARE} | {"publishers": tuple(params["publishers"])}
+        source = sources.MqttSource(**its)
+        return sources.create(load_site(module), source, params["regions"], **how)
+
+    carry_out(module, act)
 
 
 if __name__ == "__main__":

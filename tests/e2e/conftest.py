@@ -35,6 +35,7 @@ REPORT = "report-incident"
 OPENED, CLOSED, DONE = (f"kr.koren.test.drill.{what}" for what in ("opened", "closed", "done"))
 
 Publish = Callable[..., Publisher]
+Play = Callable[..., str]
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,33 @@ def site() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def play(site: dict[str, Any]) -> Play:
+    """Runs a playbook on this site, with backups on the detector's host; what it prints."""
+    operators = sorted(path.stem for path in (SITE_DIR / "pki").glob("e2e-*.crt"))
+    net = site["central_broker"].split(".")[:2]
+    described = {
+        "site_name": SITE_DIR.name,
+        "site_net": ".".join(net),
+        "site_operators": ["operator", *operators],
+        "backup_server": "hpc-1",
+        # Who is told of alerts stays as it is: an empty list would tell nobody.
+        "alertmanager_receivers": [
+            {"name": "e2e", "type": "webhook", "url": f"http://{'.'.join(net)}.10.1:18080/"},
+        ],
+    }
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            ["ansible-playbook", *words, "-e", json.dumps(described)],
+            cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False, timeout=3600,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{words}: {done.stdout[-6000:]}{done.stderr[-2000:]}"
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def cluster(site: dict[str, Any]) -> Callable[[str], Cluster]:
     """The cluster of a region."""
     kubectl = str(Path(site["bundle"], "kubernetes", "bin", "kubectl"))
@@ -100,6 +128,25 @@ def on_host(host: str, *command: str) -> str:
     """What a command on a host prints; raises CalledProcessError when it fails."""
     ssh = ["ssh", "-F", str(SITE_DIR / "ssh_config"), host, shlex.join(command)]
     return subprocess.run(ssh, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout
+
+
+def container(host: str) -> str:
+    """Podman's name of a host of the local site."""
+    return f"koren-{SITE_DIR.name}-{host}"
+
+
+def podman(*command: str) -> list[str]:
+    """The words that podman prints; raises CalledProcessError when it fails."""
+    return subprocess.run(
+        ["podman", *command], check=True, stdout=subprocess.PIPE, text=True, timeout=120
+    ).stdout.split()
+
+
+def lose(host: str) -> None:
+    """Take a host of the local site away with all that was on it."""
+    podman("rm", "--force", container(host))
+    if volumes := podman("volume", "ls", "--quiet", "--filter", f"name=^{container(host)}-"):
+        podman("volume", "rm", *volumes)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,9 @@ DOCUMENTS = [
     "docs/how-to/troubleshoot.md",
 ]
 
+# What a document tells of functions is run in the order in which it is there.
+OF_FUNCTIONS = tuple(f"faas {verb} " for verb in ("function", "init", "run", "test", "apply", "diff"))
+
 Run = Callable[[str], str]
 
 
@@ -72,7 +75,7 @@ def run(site: dict[str, Any], tmp_path: Path) -> Run:
 
 
 def test_every_command_is_tried() -> None:
-    tried = ("faas function ", "curl -G --cacert .state/local/")
+    tried = (*OF_FUNCTIONS, "curl -G --cacert .state/local/")
     # `tests/run`, its molecule scenarios and test_region_lost.py call these with sites of their own.
     elsewhere = ("make up demo", "make test", "make bundle ", "make up ARGS='-e bundle_archive=")
     elsewhere += ("ansible-playbook playbooks/restore.yml ", "restic -r ")
@@ -96,17 +99,17 @@ def test_the_example_of_a_function_works(document: str, run: Run) -> None:
     shown = "".join(blocks(document, "console"))
     try:
         for command in commands(document):
-            if "faas function" not in command:
+            if not command.removeprefix(".venv/bin/").startswith(OF_FUNCTIONS):
                 continue
             printed = run(command)
             if " ls" in command:
                 assert re.search(r"^hello .* 0/0 IDLE ", printed, re.MULTILINE)
-            if " call " in command:
+            if " call " in command or " run " in command or " apply " in command:
                 assert f"{command}\n{printed}" in shown
     finally:
         # A document's last command may delete it.
-        if re.search(r"^hello ", faas("function", "ls"), re.MULTILINE):
-            faas("function", "delete", "hello")
+        for name in {"hello", "greet"} & set(faas("function", "ls", "-o", "name").split()):
+            faas("function", "delete", name)
 
 
 def test_one_query_shows_every_host(run: Run, site: dict[str, Any]) -> None:

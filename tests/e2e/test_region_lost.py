@@ -5,50 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DONE, SITE_DIR, Cluster, Heard, Publish, drill, faas, until
+from conftest import DONE, SITE_DIR, Cluster, Heard, Play, Publish, drill, faas, lose, until
 
 from koren_events import Event, Publisher, ReceiptState
 
-ROOT = Path(__file__).parents[2]
 REGION, LOST = "seoul", "seoul-cp"
 
 pytestmark = pytest.mark.skipif(not os.environ.get("KOREN_TEST_SOAK"), reason="takes half an hour: make test-long")
-
-Play = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def play(site: dict[str, Any]) -> Iterator[Play]:
-    """Runs a playbook on this site, with backups on the detector's host."""
-    operators = sorted(path.stem for path in (SITE_DIR / "pki").glob("e2e-*.crt"))
-    described = {
-        "site_name": SITE_DIR.name,
-        "site_net": ".".join(site["central_broker"].split(".")[:2]),
-        "site_operators": ["operator", *operators],
-        "backup_server": "hpc-1",
-        # Who is told of alerts stays as it is: an empty list would tell nobody.
-        "alertmanager_receivers": [
-            {"name": "e2e", "type": "webhook", "url": f"http://{site['central_broker'].rpartition('.')[0]}.1:18080/"}
-        ],
-    }
-
-    def run(*words: str) -> str:
-        done = subprocess.run(
-            ["ansible-playbook", *words, "-e", json.dumps(described)],
-            cwd=ROOT, capture_output=True, text=True, check=False, timeout=3600,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{words}: {done.stdout[-6000:]}{done.stderr[-2000:]}"
-        return done.stdout
-
-    yield run
 
 
 def changed(printed: str) -> set[str]:
@@ -86,15 +55,7 @@ def test_a_lost_region_comes_back_with_its_functions_queue_and_memory(
     # What tells of it afterwards is at the centre.
     until("the centre has its log", lambda: lost.id in faas("logs", "--event", lost.id), 90)
 
-    container = f"koren-{SITE_DIR.name}-{LOST}"
-    subprocess.run(["podman", "rm", "--force", container], check=True, capture_output=True)
-    volumes = subprocess.run(
-        ["podman", "volume", "ls", "--quiet", "--filter", f"name=^{container}-"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split()
-    subprocess.run(["podman", "volume", "rm", *volumes], check=True, capture_output=True)
+    lose(LOST)
     began = time.monotonic()
     play("playbooks/restore.yml", "--limit", "seoul,localhost")
     print(f"the region was back after {time.monotonic() - began:.0f} s")

@@ -143,9 +143,14 @@ def test_a_wrong_line_is_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_a_camera_that_sees_several_roads_needs_none(tmp_path: Path) -> None:
-    (tmp_path / "cameras.csv").write_text(HEAD + ROW.replace("강남대로,Gangnam-daero,북쪽,northbound", ",,,"))
-    entry = from_csv(tmp_path / "cameras.csv", None)[0]
-    assert "road" not in entry and "direction" not in entry
+    empty = HEAD + ROW.replace("강남대로,Gangnam-daero,북쪽,northbound", ",,,")
+    absent = (HEAD + ROW).replace("road_ko,road_en,direction_ko,direction_en,", "").replace(
+        "강남대로,Gangnam-daero,북쪽,northbound,", ""
+    )  # fmt: skip
+    for table in (empty, absent):
+        (tmp_path / "cameras.csv").write_text(table)
+        entry = from_csv(tmp_path / "cameras.csv", None)[0]
+        assert "road" not in entry and "direction" not in entry
 
 
 def test_entries_are_what_the_detector_reads(its: str, tmp_path: Path) -> None:

@@ -142,6 +142,9 @@ class ApiServer:
             after = {**body, "metadata": dict(body["metadata"])}
             if query["fieldManager"] != "faas":
                 after = before or after
+            elif before and "replicas" in before.get("spec", {}):
+                # They have an owner of their own.
+                after["spec"] = {"replicas": before["spec"]["replicas"], **body["spec"]}
             if after["kind"] == "ScaledObject":
                 after["status"] = {"conditions": [{"type": "Ready", "status": "True"}]}
             if "dryRun" not in query:

@@ -67,3 +67,17 @@ def test_a_topic_of_another_region_is_refused() -> None:
 def test_a_handler_may_be_in_a_package() -> None:
     function = Function(name="a", handler="pkg.mod.run")
     assert (function.module, function.entry) == ("pkg.mod", "run")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "remedy"),
+    [
+        ("python3.7", "Use python3.11"),
+        ("python3", "Use python3.11"),
+        ("python2.7", "2to3"),
+        ("nodejs14", "written in Python"),
+    ],
+)
+def test_a_runtime_that_there_is_not_says_which_to_use(runtime: str, remedy: str) -> None:
+    with pytest.raises(FunctionError, match=f"Invalid runtime: {runtime}.*{remedy}"):
+        Function(name="hello", handler="hello.handler", runtime=runtime)

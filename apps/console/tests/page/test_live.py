@@ -150,7 +150,7 @@ def test_an_alert_that_ends_is_among_the_past_ones(site: Site, reader: Reader) -
     page.fill("#q", "region:seoul severity:critical")
     page.keyboard.press("Enter")
     expect(rows).to_have_count(1)
-    expect(rows).to_contain_text("EventAge")
+    expect(rows).to_contain_text("EventsMissObjective")
 
 
 def test_logs_are_followed(site: Site, reader: Reader) -> None:

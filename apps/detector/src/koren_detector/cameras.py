@@ -28,9 +28,8 @@ _LIVE_HLS = "1"
 _TIMEOUT_S = 30
 _MOST_BYTES = 64 * 2**20
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
-_COLUMNS = ("id", "url", "name_ko", "name_en", "latitude", "longitude", "road_ko", "road_en", "direction_ko",
-            "direction_en")  # fmt: skip
-_MORE_COLUMNS = ("region", "transport", "post")
+_COLUMNS = ("id", "url", "name_ko", "name_en", "latitude", "longitude")
+_MORE_COLUMNS = ("road_ko", "road_en", "direction_ko", "direction_en", "region", "transport", "post")
 
 Entry = dict[str, Any]
 
@@ -70,9 +69,10 @@ def from_csv(path: Path, region: str | None) -> list[Entry]:
 
 
 def _row(row: dict[str, str], at: str, region: str | None) -> Entry:
-    empty = [name for name in _COLUMNS if not row[name] and not name.startswith(("road_", "direction_"))]
-    empty += [name for part in ("road", "direction") if row[f"{part}_ko"] or row[f"{part}_en"]
-              for name in (f"{part}_ko", f"{part}_en") if not row[name]]  # fmt: skip
+    empty = [name for name in _COLUMNS if not row[name]]
+    for part in ("road", "direction"):
+        texts = {name: row.get(name) for name in (f"{part}_ko", f"{part}_en")}
+        empty += [name for name, text in texts.items() if any(texts.values()) and not text]
     if empty:
         raise CamerasError(f"{at}: {', '.join(empty)} is empty")
     region = row.get("region") or region
@@ -85,7 +85,7 @@ def _row(row: dict[str, str], at: str, region: str | None) -> Entry:
         **{
             name: {"ko": row[f"{name}_ko"], "en": row[f"{name}_en"]}
             for name in ("name", "road", "direction")
-            if row[f"{name}_ko"]
+            if row.get(f"{name}_ko")
         },
         "latitude": _degrees(row["latitude"], 90, f"{at}: latitude"),
         "longitude": _degrees(row["longitude"], 180, f"{at}: longitude"),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,10 +43,12 @@ class Result:
     Attributes:
         diff: what changed, or would change, in the order of the regions.
         regions: names of the regions that were brought to the wanted state.
+        changed_regions: names of those in which something changed, or would change.
     """
 
     diff: tuple[Difference, ...]
     regions: tuple[str, ...]
+    changed_regions: tuple[str, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -66,11 +68,12 @@ def compare(
     return [Difference(what, texts[0], texts[1])]
 
 
-def join(parts: Mapping[str, Iterable[Difference]]) -> Result:
+def join(parts: Mapping[str, Sequence[Difference]]) -> Result:
     """One result of several regions': region name to what changed there."""
     return Result(
         diff=tuple(difference for part in parts.values() for difference in part),
         regions=tuple(parts),
+        changed_regions=tuple(region for region, part in parts.items() if part),
     )
 
 

@@ -185,6 +185,21 @@ def deploy(
     return _deploy(site, spec, {region: spec for region in places}, check, on_progress)
 
 
+def place(
+    site: Site,
+    wanted: Mapping[str, Function],
+    *,
+    check: bool = False,
+    on_progress: Progress = lambda line: None,
+) -> Result:
+    """Bring regions a function that is not the same in each: region name to what is wanted there.
+
+    Code, requirements and packages are those of the first. Errors are those of `deploy`.
+    """
+    places = {region: wanted[region.name] for region in site.pick(wanted)}
+    return _deploy(site, next(iter(wanted.values())), places, check, on_progress)
+
+
 def update(
     site: Site,
     name: str,

@@ -20,6 +20,10 @@ class FunctionError(FaasError):
     """A function's description or source can't be accepted."""
 
 
+class ConfigError(FaasError):
+    """A file of functions can't be accepted."""
+
+
 class SourceError(FaasError):
     """A source's description can't be accepted."""
 

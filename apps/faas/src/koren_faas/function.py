@@ -134,9 +134,7 @@ def _problems(f: Function) -> list[str]:
     if len(parts) < 2 or not all(_IDENTIFIER.fullmatch(part) for part in parts):
         problems.append(f"handler {f.handler!r} is not of the form module.function")
     if f.runtime not in RUNTIMES:
-        problems.append(
-            f"Invalid runtime: {f.runtime}. Supported runtimes are: {', '.join(RUNTIMES)}"
-        )
+        problems.append(_runtime_problem(f.runtime))
     if f.dependencies is not None and f.source is None:
         problems.append("dependencies are part of the image: give the source with them")
     for package in f.packages:
@@ -189,6 +187,15 @@ def _problems(f: Function) -> list[str]:
         elif _RESERVED_ENV.fullmatch(variable):
             problems.append(f"environment variable {variable} is set by the platform")
     return problems
+
+
+def _runtime_problem(runtime: str) -> str:
+    problem = f"Invalid runtime: {runtime}. Supported runtimes are: {', '.join(RUNTIMES)}"
+    if runtime.startswith("python3"):
+        return f"{problem}. Use {RUNTIMES[-1]}, and test the function with it: 'faas test'"
+    if runtime.startswith("python"):
+        return f"{problem}. Python 2 code must become Python 3 first ('2to3'), then use {RUNTIMES[-1]}"
+    return f"{problem}. Functions are written in Python here"
 
 
 def _topic_problems(topic: str) -> list[str]:

@@ -182,6 +182,39 @@ def forget_all(site: Site, name: str) -> None:
     shutil.rmtree(site.images / name, ignore_errors=True)
 
 
+def install(function: Function, requirements: Path, target: Path, python: str) -> None:
+    """Install a function's requirements into a folder, as wheels alone.
+
+    Raises:
+        BuildError: they can't be had so.
+    """
+    command = [python, "-m", "pip", "install", "--quiet", "--no-input", "--no-compile"]
+    command += ["--disable-pip-version-check", "--root-user-action=ignore"]
+    command += ["--only-binary=:all:", "--target", str(target), "--requirement", str(requirements)]
+    done = _run(command, _PIP_TIMEOUT_S)
+    if done.returncode != 0:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
+        raise BuildError(
+            f"function {function.name!r}: the requirements in {requirements} can't be installed"
+            " as wheels:\n" + "\n".join(errors or done.stderr.splitlines()[-5:])
+        )
+    # Commands of packages carry the path of this machine's Python.
+    shutil.rmtree(target / "bin", ignore_errors=True)
+
+
+def interpreter(runtime: str) -> str:
+    """This machine's Python of a runtime.
+
+    Raises:
+        BuildError: there is none.
+    """
+    version = "python{}.{}".format(*sys.version_info[:2])
+    python = sys.executable if version == runtime else shutil.which(runtime)
+    if not python:
+        raise BuildError(f"this machine has no {runtime}, which compiles the function's byte-code")
+    return python
+
+
 def _base_archive(site: Site) -> Path:
     return site.bundle / "runtime" / "image.tar"
 
@@ -233,10 +266,10 @@ def _lay_out(function: Function, source: Source, root: Path, on_progress: Progre
         target = code / path
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
-    python = _python(function.runtime)
+    python = interpreter(function.runtime)
     if source.requirements_file is not None:
         on_progress(f"Installing {', '.join(source.requirements) or 'no requirement'}")
-        _install(function, source.requirements_file, packages, python)
+        install(function, source.requirements_file, packages, python)
         installed = {d.name: d.version for d in distributions(path=[str(packages)])}
         for line in unpinned(source.requirements, installed):
             on_progress(f"{source.requirements_file} does not pin {line}: another build may differ")
@@ -246,29 +279,6 @@ def _lay_out(function: Function, source: Source, root: Path, on_progress: Progre
     # Packages bring files that are not for this Python; the handler itself is checked later.
     _run(command, _PIP_TIMEOUT_S)
     _make_readable(root)
-
-
-def _install(function: Function, requirements: Path, target: Path, python: str) -> None:
-    command = [python, "-m", "pip", "install", "--quiet", "--no-input", "--no-compile"]
-    command += ["--disable-pip-version-check", "--root-user-action=ignore"]
-    command += ["--only-binary=:all:", "--target", str(target), "--requirement", str(requirements)]
-    done = _run(command, _PIP_TIMEOUT_S)
-    if done.returncode != 0:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
-        raise BuildError(
-            f"function {function.name!r}: the requirements in {requirements} can't be installed"
-            " as wheels:\n" + "\n".join(errors or done.stderr.splitlines()[-5:])
-        )
-    # Commands of packages carry the path of this machine's Python.
-    shutil.rmtree(target / "bin", ignore_errors=True)
-
-
-def _python(runtime: str) -> str:
-    version = "python{}.{}".format(*sys.version_info[:2])
-    python = sys.executable if version == runtime else shutil.which(runtime)
-    if not python:
-        raise BuildError(f"this machine has no {runtime}, which compiles the function's byte-code")
-    return python
 
 
 def _check(function: Function, source: Source, container: str, on_progress: Progress) -> None:

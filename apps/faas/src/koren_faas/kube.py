@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import urllib3
-from kubernetes import client, config
 
 from koren_faas.errors import NotReadyError, RegionError
 from koren_faas.site import Region
@@ -41,6 +40,9 @@ class Kube:
     """
 
     def __init__(self, region: Region, kubeconfig: Path) -> None:
+        # Here, since it takes longer to import than a command takes that needs no region.
+        from kubernetes import client, config
+
         self.region = region.name
         self.context = region.context
         settings = client.Configuration()

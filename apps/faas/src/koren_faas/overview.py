@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from koren_faas.show import columns, printable
+from koren_faas.show import columns, printable, table
 
 UNKNOWN = "-"
 
 
-def regions(found: Sequence[Mapping[str, Any]]) -> str:
+def regions(found: Sequence[Mapping[str, Any]], *, wide: bool = False) -> str:
     """Regions, a line each."""
     rows: list[tuple[str, ...]] = [
         ("NAME", "STATUS", "SINCE", "NODES", "PARTS", "INCIDENTS", "PODS", "QUEUED", "HELD")
@@ -31,10 +31,12 @@ def regions(found: Sequence[Mapping[str, Any]]) -> str:
                 _words(one.get("reason")),
             )
         )
-    return columns(rows)
+    return table(rows, wide=wide)
 
 
-def top(summary: Mapping[str, Any], functions: Sequence[Mapping[str, Any]]) -> str:
+def top(
+    summary: Mapping[str, Any], functions: Sequence[Mapping[str, Any]], *, wide: bool = False
+) -> str:
     """The site's figures, then its functions, a line each: those with most pods first."""
 
     def count(key: str) -> str:
@@ -72,10 +74,10 @@ def top(summary: Mapping[str, Any], functions: Sequence[Mapping[str, Any]]) -> s
                 _text(one.get("region")),
             )
         )
-    return f"{columns(told)}\n\n{columns(rows)}"
+    return f"{columns(told)}\n\n{table(rows, wide=wide)}"
 
 
-def incidents(found: Sequence[Mapping[str, Any]]) -> str:
+def incidents(found: Sequence[Mapping[str, Any]], *, wide: bool = False) -> str:
     """Incidents, a line each."""
     rows: list[tuple[str, ...]] = [
         ("ID", "STATE", "SEVERITY", "BEGAN", "LASTED", "PODS", "EVENTS", "RETRIED", "FAILED")
@@ -92,7 +94,7 @@ def incidents(found: Sequence[Mapping[str, Any]]) -> str:
                 _words(one.get("place")),
             )
         )
-    return columns(rows)
+    return table(rows, wide=wide)
 
 
 def incident(one: Mapping[str, Any], console: str) -> str:
@@ -147,7 +149,7 @@ def incident(one: Mapping[str, Any], console: str) -> str:
                 *(_text(mark.get(key)) for key in ("event", "detail")),
             )
         )
-    return "\n\n".join([*parts, columns(marks)])
+    return "\n\n".join([*parts, table(marks, wide=True)])
 
 
 def _busy(one: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import yaml
 
-from koren_faas import manifests
+from koren_faas import manifests, terminal
 from koren_faas.change import Difference
 from koren_faas.dead_letters import DeadLetter
 from koren_faas.deployment import REFUSED, Deployed, Refused
@@ -25,6 +26,7 @@ _HEAD_WIDE = ("TOPIC", "MEMORY", "ENV", "IMAGE")
 METRIC = "backlog"
 """What functions scale by: incidents with work."""
 _REASON_LENGTH = 60
+_REQUIREMENTS_LENGTH = 40
 
 
 class Plain(Protocol):
@@ -56,7 +58,7 @@ def listing(functions: Sequence[Deployed], refused: Sequence[Refused] = (), *, w
             manifests.NAMESPACE,
             function.handler,
             function.runtime,
-            ", ".join(one.requirements),
+            ", ".join(one.requirements) if wide else _brief(one.requirements),
             one.status,
             one.region,
         )
@@ -67,7 +69,7 @@ def listing(functions: Sequence[Deployed], refused: Sequence[Refused] = (), *, w
     for other in refused:
         row = (other.name, manifests.NAMESPACE, "", "", "", REFUSED, other.region)
         rows.append(row + ("",) * (len(rows[0]) - len(row)))
-    return columns(rows)
+    return table(rows, wide=wide)
 
 
 def refusal(one: Refused) -> str:
@@ -117,7 +119,7 @@ def description(one: Deployed, endings: Sequence[Ending] = ()) -> str:
     return columns(rows)
 
 
-def usage(used: Sequence[Usage]) -> str:
+def usage(used: Sequence[Usage], *, wide: bool = False) -> str:
     """What functions did, a line each."""
     rows: list[tuple[str, ...]] = [
         ("NAME", "NAMESPACE", "TOTAL_CALLS", "TOTAL_FAILURES")
@@ -127,26 +129,26 @@ def usage(used: Sequence[Usage]) -> str:
         average = "" if one.average_s is None else f"{one.average_s:.3f}"
         counts = (str(one.calls), str(one.failures), f"{one.duration_s:.3f}", average)
         rows.append((one.name, one.namespace, *counts, one.region))
-    return columns(rows)
+    return table(rows, wide=wide)
 
 
-def triggers(found: Sequence[Trigger]) -> str:
+def triggers(found: Sequence[Trigger], *, wide: bool = False) -> str:
     """Triggers, a line each."""
     rows: list[tuple[str, ...]] = [("NAME", "NAMESPACE", "TOPIC", "FUNCTION SELECTOR", "REGION")]
     rows += [
         (one.name, manifests.NAMESPACE, one.topic, f"function={one.function}", one.region)
         for one in found
     ]
-    return columns(rows)
+    return table(rows, wide=wide)
 
 
-def sources(found: Sequence[Declared]) -> str:
+def sources(found: Sequence[Declared], *, wide: bool = False) -> str:
     """Sources, a line each."""
     rows: list[tuple[str, ...]] = [("NAME", "NAMESPACE", "TOPIC", "STATUS", "REGION")]
     for one in found:
         topic = one.source.topic if one.source else ""
         rows.append((one.name, manifests.NAMESPACE, topic, one.status, one.region))
-    return columns(rows)
+    return table(rows, wide=wide)
 
 
 def source(one: Declared) -> str:
@@ -173,7 +175,7 @@ def source(one: Declared) -> str:
     )
 
 
-def autoscales(functions: Sequence[Deployed]) -> str:
+def autoscales(functions: Sequence[Deployed], *, wide: bool = False) -> str:
     """How functions scale, a line each."""
     rows: list[tuple[str, ...]] = [
         ("NAME", "NAMESPACE", "TARGET", "MIN", "MAX", "METRIC", "VALUE", "REGION")
@@ -182,10 +184,10 @@ def autoscales(functions: Sequence[Deployed]) -> str:
         name, limits = one.function.name, (one.function.min_scale, one.function.max_scale)
         row = (name, manifests.NAMESPACE, name, *map(str, limits))
         rows.append((*row, METRIC, str(one.function.target), one.region))
-    return columns(rows)
+    return table(rows, wide=wide)
 
 
-def dead_letters(letters: Sequence[DeadLetter]) -> str:
+def dead_letters(letters: Sequence[DeadLetter], *, wide: bool = False) -> str:
     """Dead letters, a line each."""
     rows: list[tuple[str, ...]] = [
         ("ID", "FUNCTION", "REASON", "ATTEMPTS", "TIME", "EVENT TYPE", "SUBJECT", "REGION")
@@ -193,9 +195,9 @@ def dead_letters(letters: Sequence[DeadLetter]) -> str:
     for one in letters:
         event = one.event or {}
         about = (event.get("type") or "", event.get("subject") or "")
-        row = (one.id, one.function or "", _short(one.reason), str(one.attempts), one.time)
+        row = (one.id, one.function or "", _short(one.reason, wide), str(one.attempts), one.time)
         rows.append((*row, *about, one.region))
-    return columns(rows)
+    return table(rows, wide=wide)
 
 
 def dead_letter(letter: Mapping[str, Any]) -> str:
@@ -217,7 +219,7 @@ def dead_letter(letter: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def held_events(events: Sequence[HeldEvent]) -> str:
+def held_events(events: Sequence[HeldEvent], *, wide: bool = False) -> str:
     """Held events, a line each."""
     rows: list[tuple[str, ...]] = [
         ("ID", "STATE", "RECEIVED", "UNTIL", "BY", "EVENT TYPE", "SUBJECT", "REGION")
@@ -227,7 +229,7 @@ def held_events(events: Sequence[HeldEvent]) -> str:
         about = (event.get("type") or "", event.get("subject") or "")
         row = (one.id, one.state, one.received, one.until or "", one.by or "")
         rows.append((*row, *about, one.region))
-    return columns(rows)
+    return table(rows, wide=wide)
 
 
 def held_event(held: Mapping[str, Any]) -> str:
@@ -268,9 +270,22 @@ def diff(changes: Iterable[Difference]) -> str:
     return "\n".join(parts)
 
 
-def _short(reason: str) -> str:
+def _short(reason: str, whole: bool = False) -> str:
     first = (reason.strip().splitlines() or [""])[0]
-    return first if len(first) <= _REASON_LENGTH else f"{first[: _REASON_LENGTH - 1]}…"
+    if whole or len(first) <= _REASON_LENGTH:
+        return first
+    return f"{first[: _REASON_LENGTH - 1]}…"
+
+
+def _brief(requirements: Sequence[str]) -> str:
+    """Requirements as far as a table has room for them: the first ones by name, and how many more there are."""
+    text = ", ".join(requirements)
+    names = [re.split(r"[^\w.-]", one, maxsplit=1)[0] for one in requirements]
+    shown = len(names)
+    while len(text) > _REQUIREMENTS_LENGTH and shown > 1:
+        shown -= 1
+        text = f"{', '.join(names[:shown])} +{len(names) - shown}"
+    return text
 
 
 def printable(text: str, *, lines: bool = False) -> str:
@@ -285,10 +300,14 @@ def printable(text: str, *, lines: bool = False) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows with their cells below each other."""
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+    """Rows with their cells below each other, as long as they are."""
+    return terminal.table([[printable(cell) for cell in row] for row in rows])
+
+
+def table(rows: Sequence[Sequence[str]], *, wide: bool = False) -> str:
+    """Rows with a head, in the colours of a terminal, and unless `wide` no wider than that."""
+    return terminal.table(
+        [[printable(cell) for cell in row] for row in rows],
+        limit=None if wide else terminal.width(),
+        colours=terminal.coloured(),
     )

@@ -18,6 +18,8 @@ from koren_faas.function import Function
 
 # Raised when images are laid out in another way, so that they are made anew.
 _LAYOUT = "2"
+# It tells how to deploy: a change of it is no change of the code.
+_CONFIG = PurePosixPath("faas.yaml")
 # A requirements file that leans on other files would be named by less than its content.
 _LEANS_ON_FILES = re.compile(r"(-r|-c|-e|--requirement|--constraint|--editable|\./|/|file:)")
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^\]]*\])?\s*(?P<pin>==)?")
@@ -55,7 +57,7 @@ def read(function: Function, unpacked: Path | None = None) -> Source:
     """Find the files of a function and check what can be seen without running them.
 
     A single file becomes the handler's module, whatever its own name. Of a folder, or an archive of
-    one, all files are taken but hidden ones, byte-code, and the folder `tests` at its top.
+    one, all files are taken but hidden ones, byte-code, and the folder `tests` and `faas.yaml` at its top.
 
     Args:
         unpacked: folder with the content of the function's source, which is an archive.
@@ -130,7 +132,7 @@ def _walk(folder: Path) -> list[PurePosixPath]:
     found = []
     for file in folder.rglob("*"):
         path = PurePosixPath(file.relative_to(folder).as_posix())
-        skipped = path.parts[0] == "tests" or any(
+        skipped = path.parts[0] == "tests" or path == _CONFIG or any(
             part.startswith(".") or part == "__pycache__" for part in path.parts
         )
         if file.is_file() and not skipped and path.suffix != ".pyc":

@@ -60,6 +60,7 @@ PHASES = (
     ("handler_done", 1.118),
 )
 HISTORY = timedelta(hours=20)
+SILENCE = timedelta(minutes=9)  # how long the centre has been down
 INCIDENTS = 2_000
 LINES = 3_000
 STEP_S = 0.05
@@ -263,8 +264,7 @@ class Simulation:
             self._begin(
                 self._began - self._random.random() * HISTORY - timedelta(minutes=3), self._random.choice(self._cameras)
             )
-        if self._mood is not Mood.DOWN:
-            self._run_due(self._began)
+        self._run_due(self._began - (SILENCE if self._mood is Mood.DOWN else timedelta()))
         region = self._edges()[0]
         for index in range(7):
             ago = timedelta(minutes=self._random.randint(20, 1100))
@@ -278,7 +278,7 @@ class Simulation:
             )
         self._alert("DeadLetters", "warning", region, f"{region} gave up 5 events within 24 hours", 55)
         self._alert(
-            "CertificateNearEnd", "warning", region, f"The broker's certificate in {region} ends in 16 days", 700
+            "CertificateNearItsEnd", "warning", region, f"A certificate of the broker in {region} ends in 16 days", 700
         )
         silenced = self._alert(
             "CameraSilent", "warning", self._edges()[-1], "A camera has sent no picture for 12 min", 140
@@ -304,7 +304,7 @@ class Simulation:
             (
                 ("QueueGrowing", "warning", near, f"The queue of {near} has grown for 5 min", 95, 7.5),
                 ("RegionUnreachable", "critical", far, f"Nothing has been heard from {far}", 212, 4.2),
-                ("EventAge", "critical", near, f"Events of {near} are handled 6 s after their time", 214, 2.0),
+                ("EventsMissObjective", "critical", near, f"Too many events of {near} are handled late", 214, 2.0),
                 ("CameraSilent", "warning", far, "A camera has sent no picture for 10 min", 460, 38.0),
                 ("BackupTooOld", "warning", "central", "The last backup is 26 hours old", 1_930, None),
                 ("QueueGrowing", "warning", far, f"The queue of {far} has grown for 5 min", 3_400, 11.0),
@@ -696,7 +696,7 @@ class Simulation:
     def as_of(self, topic: Topic) -> datetime | None:
         if self._mood is Mood.LOADING:
             return None
-        return self._began - timedelta(minutes=9) if self._mood is Mood.DOWN else _now()
+        return self._began - SILENCE if self._mood is Mood.DOWN else _now()
 
     def changes(self) -> AsyncIterator[set[Topic]]:
         return self._changes.follow()

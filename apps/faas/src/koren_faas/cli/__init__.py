@@ -8,12 +8,15 @@ from pathlib import Path
 import click
 
 from koren_faas.cli.autoscale import autoscale
-from koren_faas.cli.common import Group
+from koren_faas.cli.common import DIFFERS, Group, example
+from koren_faas.cli.completion import completion
 from koren_faas.cli.dlq import dlq
 from koren_faas.cli.event import event
 from koren_faas.cli.function import function
 from koren_faas.cli.incident import incident
+from koren_faas.cli.local import init, run, test
 from koren_faas.cli.logs import logs
+from koren_faas.cli.project import apply, check, diff
 from koren_faas.cli.region import region
 from koren_faas.cli.source import source
 from koren_faas.cli.top import top
@@ -21,7 +24,14 @@ from koren_faas.cli.trigger import trigger
 from koren_faas.site import default_dir
 
 
-@click.group(cls=Group)
+@click.group(
+    cls=Group,
+    epilog=f"""\b
+Exit codes: 0 done; 1 failed, or a region did not answer; 2 the command is not typed
+right; {DIFFERS} 'faas diff' would change something.
+
+{example("faas function ls", "faas --site-dir .state/local function call hello")}""",
+)
 @click.version_option(package_name="koren-faas", message="faas %(version)s")
 @click.option(
     "--site-dir",
@@ -34,5 +44,7 @@ def main(ctx: click.Context, site_dir: Path | None) -> None:
     ctx.obj = site_dir or default_dir()
 
 
-for _command in (function, trigger, source, autoscale, event, dlq, logs, region, top, incident):
+for _command in (init, run, test, check, diff, apply):
+    main.add_command(_command)
+for _command in (function, trigger, source, autoscale, event, dlq, logs, region, top, incident, completion):
     main.add_command(_command)

@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from koren_faas import deployment, show
-from koren_faas.cli.common import OUTPUT, REGION, Group, say, warn
+from koren_faas.cli.common import FUNCTION, LIST_OUTPUT, REGION, Group, dicts, example, say, tell_list, warn
 from koren_faas.function import Function
 from koren_faas.site import Site
+from koren_faas.terminal import patience
 
 _RULE = ("min_scale", "max_scale", "target")
 _DEFAULT = {field.name: field.default for field in fields(Function) if field.name in _RULE}
@@ -22,8 +23,8 @@ def autoscale() -> None:
     """Change how functions scale. By default each scales from 0 to 10 pods."""
 
 
-@autoscale.command()
-@click.argument("name")
+@autoscale.command(epilog=example("faas autoscale create hello --min 1 --max 5"))
+@FUNCTION
 @click.option("--min", "min_scale", type=int, help="Minimum number of pods in one region.")
 @click.option("--max", "max_scale", type=int, help="Maximum number of pods in one region.")
 @click.option(
@@ -48,19 +49,17 @@ def create(
     say(f"Autoscaling rule for {name} submitted for deployment")
 
 
-@click.command("list")
+@click.command("list", epilog=example("faas autoscale list"))
 @REGION
-@OUTPUT
+@LIST_OUTPUT
 @click.pass_obj
 def list_rules(site_dir: Path, regions: tuple[str, ...], out: str | None) -> None:
     """List how functions scale. Without --region, in all regions."""
-    found = deployment.ls(Site.load(site_dir), (), regions)
-    if out:
-        keys = ("name", "namespace", "region", *_RULE)
-        rules = [{key: one.as_dict()[key] for key in keys} for one in found.functions]
-        click.echo(show.plain(rules, out))
-    else:
-        click.echo(show.autoscales(found.functions))
+    with patience("the regions"):
+        found = deployment.ls(Site.load(site_dir), (), regions)
+    keys = ("name", "namespace", "region", *_RULE)
+    rules = [{key: one[key] for key in keys} for one in dicts(found.functions)]
+    tell_list(rules, out, lambda wide: show.autoscales(found.functions, wide=wide))
     warn(found.unreachable)
 
 
@@ -68,8 +67,8 @@ autoscale.add_command(list_rules)
 autoscale.add_command(list_rules, "ls")
 
 
-@autoscale.command()
-@click.argument("name")
+@autoscale.command(epilog=example("faas autoscale delete hello"))
+@FUNCTION
 @REGION
 @click.pass_obj
 def delete(site_dir: Path, name: str, regions: tuple[str, ...]) -> None:

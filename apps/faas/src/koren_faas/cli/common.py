@@ -3,20 +3,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
-from koren_faas import show
+from koren_faas import config, show
+from koren_faas.cli.completion import complete_function, complete_region
 from koren_faas.errors import FaasError
 from koren_faas.held import Decision
 
 REGION = click.option(
-    "--region", "regions", multiple=True, help="Only this region; may be given more than once."
+    "--region",
+    "regions",
+    multiple=True,
+    shell_complete=complete_region,
+    help="Only this region; may be given more than once.",
 )
+FUNCTION = click.argument("name", shell_complete=complete_function)
+FUNCTIONS = click.argument("names", nargs=-1, shell_complete=complete_function)
 OUTPUT = click.option(
     "-o", "--out", type=click.Choice(["json", "yaml"]), help="Output format instead of a table."
+)
+LIST_OUTPUT = click.option(
+    "-o",
+    "--out",
+    "--output",
+    type=click.Choice(["json", "yaml", "name", "wide"]),
+    help="Output format: name prints what other commands are given, wide a table with all it has, however wide.",
 )
 LIMIT = click.option(
     "--limit",
@@ -29,6 +44,24 @@ ALL = click.option("--all", "everything", is_flag=True, help="Show all, without 
 DRYRUN = click.option(
     "--dryrun", is_flag=True, help="Change nothing; print what would change as a diff."
 )
+DIFFERS = 3
+"""Exit code of `faas diff` when something would change."""
+CONFIG = click.option(
+    "-c",
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=config.NAME,
+    show_default=True,
+    help="File that describes the functions.",
+)
+ENVIRONMENT = click.option(
+    "--environment", metavar="NAME", help="Environment of the file, which changes some values."
+)
+
+
+def example(*commands: str) -> str:
+    """The end of a command's help: how it is typed."""
+    return "\n".join(["\b", "Example:", *(f"  $ {command}" for command in commands)])
 
 
 class Group(click.Group):
@@ -44,6 +77,33 @@ class Group(click.Group):
 def say(line: str) -> None:
     """Tell people, not programs: it is no part of the output."""
     click.echo(show.printable(line, lines=True), err=True)
+
+
+def tell_list(
+    records: Sequence[Mapping[str, Any]],
+    out: str | None,
+    table: Callable[[bool], str],
+    *,
+    name: str = "name",
+) -> None:
+    """Print a list in the format that is asked for.
+
+    Args:
+        table: the list as a table, in full if its argument is true.
+        name: key of what other commands are given of a record.
+    """
+    if out in ("json", "yaml"):
+        click.echo(show.plain(records, out))
+    elif out == "name":
+        for one in dict.fromkeys(str(record[name]) for record in records):
+            click.echo(show.printable(one))
+    else:
+        click.echo(table(out == "wide"))
+
+
+def dicts(things: Sequence[show.Plain]) -> list[dict[str, Any]]:
+    """Things as records."""
+    return [one.as_dict() for one in things]
 
 
 def tell_decisions(done: Sequence[Decision], what: str) -> None:

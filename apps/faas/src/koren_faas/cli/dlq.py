@@ -12,8 +12,23 @@ import click
 
 from koren_faas import dead_letters as letters
 from koren_faas import show
-from koren_faas.cli.common import ALL, LIMIT, OUTPUT, REGION, Group, say, tell_more, warn
+from koren_faas.cli.common import (
+    ALL,
+    LIMIT,
+    LIST_OUTPUT,
+    OUTPUT,
+    REGION,
+    Group,
+    dicts,
+    example,
+    say,
+    tell_list,
+    tell_more,
+    warn,
+)
+from koren_faas.cli.completion import complete_function
 from koren_faas.site import Site
+from koren_faas.terminal import patience
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,7 +37,8 @@ def _which(command: F) -> F:
     for option in (
         REGION,
         click.option("--all", "everything", is_flag=True, help="All dead letters."),
-        click.option("--function", metavar="NAME", help="All dead letters of this function."),
+        click.option("--function", metavar="NAME", shell_complete=complete_function,
+                     help="All dead letters of this function."),
         click.argument("ids", nargs=-1),
     ):
         command = option(command)
@@ -39,12 +55,14 @@ def dlq() -> None:
     """Manage dead letters. These are events that a function gave up on, and invalid messages."""
 
 
-@click.command("list")
-@click.option("--function", metavar="NAME", help="Only those of this function.")
+@click.command("list", epilog=example("faas dlq list --function hello"))
+@click.option(
+    "--function", metavar="NAME", shell_complete=complete_function, help="Only those of this function."
+)
 @LIMIT
 @ALL
 @REGION
-@OUTPUT
+@LIST_OUTPUT
 @click.pass_obj
 def list_letters(
     site_dir: Path,
@@ -56,8 +74,14 @@ def list_letters(
 ) -> None:
     """List dead letters. Without --region, of all regions."""
     most = None if everything else limit
-    found = letters.dead_letters(Site.load(site_dir), function, regions, limit=most)
-    click.echo(show.document(found.letters, out) if out else show.dead_letters(found.letters))
+    with patience("the regions"):
+        found = letters.dead_letters(Site.load(site_dir), function, regions, limit=most)
+    tell_list(
+        dicts(found.letters),
+        out,
+        lambda wide: show.dead_letters(found.letters, wide=wide),
+        name="id",
+    )
     tell_more(found.more, limit)
     warn(found.unreachable)
 
@@ -66,18 +90,19 @@ dlq.add_command(list_letters)
 dlq.add_command(list_letters, "ls")
 
 
-@dlq.command("show")
+@dlq.command("show", epilog=example("faas dlq show ID"))
 @click.argument("id")
 @REGION
 @OUTPUT
 @click.pass_obj
 def show_letter(site_dir: Path, id: str, regions: tuple[str, ...], out: str | None) -> None:
     """Show a dead letter with its event."""
-    letter = letters.dead_letter(Site.load(site_dir), id, regions)
+    with patience("the regions"):
+        letter = letters.dead_letter(Site.load(site_dir), id, regions)
     click.echo(show.plain(letter, out) if out else show.dead_letter(letter))
 
 
-@dlq.command()
+@dlq.command(epilog=example("faas dlq redrive ID", "faas dlq redrive --function hello"))
 @_which
 @click.pass_obj
 def redrive(
@@ -89,11 +114,12 @@ def redrive(
 ) -> None:
     """Send dead letters to their function again, as new events."""
     _demand(ids, function, everything)
-    done = letters.redrive(Site.load(site_dir), ids, function, regions)
+    with patience("the regions"):
+        done = letters.redrive(Site.load(site_dir), ids, function, regions)
     _tell(done, "redriven")
 
 
-@dlq.command()
+@dlq.command(epilog=example("faas dlq purge ID"))
 @_which
 @click.pass_obj
 def purge(
@@ -105,7 +131,8 @@ def purge(
 ) -> None:
     """Delete dead letters for good."""
     _demand(ids, function, everything)
-    done = letters.purge(Site.load(site_dir), ids, function, regions)
+    with patience("the regions"):
+        done = letters.purge(Site.load(site_dir), ids, function, regions)
     _tell(done, "purged")
 
 

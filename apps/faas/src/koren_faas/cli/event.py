@@ -12,14 +12,18 @@ from koren_faas import show
 from koren_faas.cli.common import (
     ALL,
     LIMIT,
-    OUTPUT,
+    LIST_OUTPUT,
     REGION,
     Group,
+    dicts,
+    example,
     tell_decisions,
+    tell_list,
     tell_more,
     warn,
 )
 from koren_faas.site import Site
+from koren_faas.terminal import patience
 
 
 @click.group(cls=Group)
@@ -27,12 +31,12 @@ def event() -> None:
     """Manage held events. They start no function until someone releases them."""
 
 
-@event.command("held")
+@event.command("held", epilog=example("faas event held", "faas event held ID -o json"))
 @click.argument("id", required=False)
 @LIMIT
 @ALL
 @REGION
-@OUTPUT
+@LIST_OUTPUT
 @click.pass_obj
 def list_held(
     site_dir: Path,
@@ -45,16 +49,23 @@ def list_held(
     """List held events. With ID, show that event with its message."""
     site = Site.load(site_dir)
     if id is not None:
-        event = holding.held_event(site, id, regions)
-        click.echo(show.plain(event, out) if out else show.held_event(event))
+        with patience("the regions"):
+            event = holding.held_event(site, id, regions)
+        if out == "name":
+            click.echo(event["id"])
+        else:
+            click.echo(show.plain(event, out) if out in ("json", "yaml") else show.held_event(event))
         return
-    found = holding.held(site, regions, limit=None if everything else limit)
-    click.echo(show.document(found.events, out) if out else show.held_events(found.events))
+    with patience("the regions"):
+        found = holding.held(site, regions, limit=None if everything else limit)
+    tell_list(
+        dicts(found.events), out, lambda wide: show.held_events(found.events, wide=wide), name="id"
+    )
     tell_more(found.more, limit)
     warn(found.unreachable)
 
 
-@event.command()
+@event.command(epilog=example("faas event release ID"))
 @click.argument("ids", nargs=-1, required=True)
 @REGION
 @click.pass_obj
@@ -63,7 +74,7 @@ def release(site_dir: Path, ids: tuple[str, ...], regions: tuple[str, ...]) -> N
     tell_decisions(holding.release(Site.load(site_dir), ids, regions), "released")
 
 
-@event.command()
+@event.command(epilog=example("faas event dismiss ID"))
 @click.argument("ids", nargs=-1, required=True)
 @REGION
 @click.pass_obj

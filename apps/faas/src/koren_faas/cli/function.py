@@ -16,12 +16,30 @@ from koren_faas import deployment, show
 from koren_faas.archive import KINDS
 from koren_faas.calling import call
 from koren_faas.change import Result
-from koren_faas.cli.common import DRYRUN, OUTPUT, REGION, Group, say, warn
+from koren_faas.cli.common import (
+    DRYRUN,
+    ENVIRONMENT,
+    FUNCTION,
+    FUNCTIONS,
+    LIST_OUTPUT,
+    OUTPUT,
+    REGION,
+    Group,
+    dicts,
+    example,
+    say,
+    tell_list,
+    warn,
+)
+from koren_faas.cli.completion import complete_region
+from koren_faas.config import NAME as CONFIG_NAME
+from koren_faas.config import Config
 from koren_faas.endings import endings
 from koren_faas.function import Function
 from koren_faas.kube import Kube
 from koren_faas.logs import logs
 from koren_faas.site import Site
+from koren_faas.terminal import patience
 from koren_faas.usage import usage
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -120,18 +138,50 @@ def function() -> None:
     """Deploy, list, call and delete functions."""
 
 
-@function.command(epilog=_DEFAULTS)
-@click.argument("name")
+@function.command(
+    epilog=f"{_DEFAULTS}\n\n{example('faas function deploy hello -r python3.11 --handler hello.handler -f hello.py')}"
+)
+@FUNCTION
 @_function_options
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=f"File that describes the function; flags that are given replace what it says.  [default: {CONFIG_NAME} "
+    "here, if no --from-file is given]",
+)
+@ENVIRONMENT
 @click.pass_obj
 def deploy(
-    site_dir: Path, /, name: str, regions: tuple[str, ...], dryrun: bool, **options: Any
+    site_dir: Path,
+    /,
+    name: str,
+    regions: tuple[str, ...],
+    dryrun: bool,
+    config: Path | None,
+    environment: str | None,
+    **options: Any,
 ) -> None:
-    """Deploy a function. Without --region, to all edges."""
+    """Deploy a function. Without --region, to all edges.
+
+    With a faas.yaml, NAME is one of its functions, and no flag is needed.
+    """
     given = _given(options)
+    if config is None and "source" not in given and Path(CONFIG_NAME).is_file():
+        config = Path(CONFIG_NAME)
+    if config is not None:
+        entry = Config.load(config, environment).only(name).changed(given, regions)
+        site = Site.load(site_dir)
+        wanted = entry.wanted(site)
+        say("Deploying function...")
+        result = deployment.place(site, wanted, check=dryrun, on_progress=say)
+        _tell(name, result, dryrun)
+        return
+    if environment is not None:
+        raise click.UsageError("--environment needs --config, or a faas.yaml here.")
     for flag, key in _NEEDED.items():
         if key not in given:
-            raise click.UsageError(f"A function needs {flag}.")
+            raise click.UsageError(f"A function needs {flag}, or a {CONFIG_NAME} that describes it.")
     spec = Function(name=name, **given)
     site = Site.load(site_dir)
     say("Deploying function...")
@@ -139,8 +189,8 @@ def deploy(
     _tell(name, result, dryrun)
 
 
-@function.command()
-@click.argument("name")
+@function.command(epilog=example("faas function update hello --memory 512Mi --region seoul"))
+@FUNCTION
 @_function_options
 @click.pass_obj
 def update(
@@ -156,20 +206,22 @@ def update(
     _tell(name, result, dryrun)
 
 
-@click.command("ls")
-@click.argument("names", nargs=-1)
+@click.command("ls", epilog=example("faas function ls", "faas function ls hello -o wide"))
+@FUNCTIONS
 @REGION
-@click.option("-o", "--out", type=click.Choice(["json", "yaml", "wide"]), help="Output format.")
+@LIST_OUTPUT
 @click.pass_obj
 def list_functions(
     site_dir: Path, names: tuple[str, ...], regions: tuple[str, ...], out: str | None
 ) -> None:
     """List functions. Without --region, of all regions."""
-    found = deployment.ls(Site.load(site_dir), names, regions, judged=True)
-    if out in ("json", "yaml"):
-        click.echo(show.document(found.all, out))
-    else:
-        click.echo(show.listing(found.functions, found.refused, wide=out == "wide"))
+    with patience("the regions"):
+        found = deployment.ls(Site.load(site_dir), names, regions, judged=True)
+    tell_list(
+        dicts(found.all),
+        out,
+        lambda wide: show.listing(found.functions, found.refused, wide=wide),
+    )
     for one in found.all:
         if one.problem:
             say(f"Warning: {one.region}: Deployment {one.name} is refused: {one.problem}")
@@ -193,17 +245,18 @@ def _missing(names: Collection[str], found: Collection[str]) -> None:
         raise click.ClickException(f"Error listing function {', '.join(missing)}: not found")
 
 
-@click.command("top")
+@click.command("top", epilog=example("faas function top -f hello"))
 @click.option("-f", "--function", "names", multiple=True, help="Function; default all.")
 @REGION
-@OUTPUT
+@LIST_OUTPUT
 @click.pass_obj
 def show_usage(
     site_dir: Path, names: tuple[str, ...], regions: tuple[str, ...], out: str | None
 ) -> None:
     """Display function metrics. They count from the start of each region's gateway."""
-    found, unreachable = usage(Site.load(site_dir), names, regions)
-    click.echo(show.document(found, out) if out else show.usage(found))
+    with patience("the regions"):
+        found, unreachable = usage(Site.load(site_dir), names, regions)
+    tell_list(dicts(found), out, lambda wide: show.usage(found, wide=wide))
     _missing(names, {one.name for one in found})
     warn(unreachable)
 
@@ -212,15 +265,16 @@ function.add_command(show_usage)
 function.add_command(show_usage, "stats")
 
 
-@function.command()
-@click.argument("name")
+@function.command(epilog=example("faas function describe hello"))
+@FUNCTION
 @REGION
 @OUTPUT
 @click.pass_obj
 def describe(site_dir: Path, name: str, regions: tuple[str, ...], out: str | None) -> None:
     """Show a function in detail, in each region that has it."""
     site = Site.load(site_dir)
-    found = deployment.described(site, name, regions)
+    with patience("the regions"):
+        found = deployment.described(site, name, regions)
     _tell_unjudged(found)
     ends = {
         one.region: endings(Kube(site.regions[one.region], site.kubeconfig), name)
@@ -237,9 +291,11 @@ def describe(site_dir: Path, name: str, regions: tuple[str, ...], out: str | Non
     click.echo("\n\n".join([*parts, *(show.refusal(one) for one in found.refused)]))
 
 
-@function.command("call")
-@click.argument("name")
-@click.option("--region", help="Region to call it in; required if several have it.")
+@function.command(
+    "call", epilog=example("faas function call hello --region seoul --data '{\"who\": \"you\"}'")
+)
+@FUNCTION
+@click.option("--region", shell_complete=complete_region, help="Region to call it in; required if several have it.")
 @click.option("-d", "--data", help="The event's data: JSON, or text if it is no JSON.")
 @click.option(
     "--no-wait",
@@ -260,7 +316,8 @@ def call_function(
             )
         region = places[0]
     (place,) = site.pick([region])
-    result = call(site, name, place, _data(data), wait=not no_wait)
+    with patience(f"{name} in {region}"):
+        result = call(site, name, place, _data(data), wait=not no_wait)
     if not isinstance(result, str):
         result = json.dumps(result, ensure_ascii=False)
     click.echo(result)
@@ -275,8 +332,8 @@ def _data(text: str | None) -> Any:
         return text
 
 
-@function.command()
-@click.argument("name")
+@function.command(epilog=example("faas function delete hello --region seoul"))
+@FUNCTION
 @REGION
 @DRYRUN
 @click.pass_obj
@@ -291,8 +348,8 @@ def delete(site_dir: Path, name: str, regions: tuple[str, ...], dryrun: bool) ->
         raise click.ClickException(f"function {name!r} is not in {place}")
 
 
-@function.command("logs")
-@click.argument("name")
+@function.command("logs", epilog=example("faas function logs hello -f"))
+@FUNCTION
 @REGION
 @click.option("-f", "--follow", is_flag=True, help="Keep printing new lines, also of new pods.")
 @click.pass_obj

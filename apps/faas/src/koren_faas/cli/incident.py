@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from koren_faas import held, overview, show
-from koren_faas.cli.common import OUTPUT, REGION, Group, say, tell_decisions
+from koren_faas.cli.common import LIST_OUTPUT, OUTPUT, REGION, Group, example, say, tell_decisions, tell_list
 from koren_faas.console import MOST_INCIDENTS, Console
 from koren_faas.site import Site
+from koren_faas.terminal import patience
 
 
 @click.group(cls=Group)
@@ -18,7 +19,7 @@ def incident() -> None:
     """Show incidents, and decide on those that wait for a person. An incident's ID is the subject of its events."""
 
 
-@incident.command("ls")
+@incident.command("ls", epilog=example("faas incident ls --state held"))
 @click.option(
     "--state",
     type=click.Choice(["held", "open", "cleared", "dismissed"]),
@@ -32,15 +33,16 @@ def incident() -> None:
     help="Show at most this many, the latest.",
 )
 @REGION
-@OUTPUT
+@LIST_OUTPUT
 @click.pass_obj
 def ls(
     site_dir: Path, state: str | None, limit: int, regions: tuple[str, ...], out: str | None
 ) -> None:
     """List incidents, the latest first."""
-    found = Console(Site.load(site_dir)).incidents(regions, state)
+    with patience("the console"):
+        found = Console(Site.load(site_dir)).incidents(regions, state)
     shown = found[:limit]
-    click.echo(show.plain(shown, out) if out else overview.incidents(shown))
+    tell_list(shown, out, lambda wide: overview.incidents(shown, wide=wide), name="subject")
     if len(found) > limit:
         say(
             f"There are more than {limit}: show them with --limit, or narrow them by --region or --state"
@@ -52,18 +54,19 @@ def ls(
 incident.add_command(ls, "list")
 
 
-@incident.command("show")
+@incident.command("show", epilog=example("faas incident show SUBJECT"))
 @click.argument("id")
 @OUTPUT
 @click.pass_obj
 def show_one(site_dir: Path, id: str, out: str | None) -> None:
     """Show one incident: what was posted, and each moment of its life."""
     site = Site.load(site_dir)
-    found = Console(site).incident(id)
+    with patience("the console"):
+        found = Console(site).incident(id)
     click.echo(show.plain(found, out) if out else overview.incident(found, site.console))
 
 
-@incident.command()
+@incident.command(epilog=example("faas incident confirm SUBJECT"))
 @click.argument("ids", nargs=-1, required=True)
 @REGION
 @click.pass_obj
@@ -72,7 +75,7 @@ def confirm(site_dir: Path, ids: tuple[str, ...], regions: tuple[str, ...]) -> N
     tell_decisions(held.release_incidents(Site.load(site_dir), ids, regions), "released")
 
 
-@incident.command()
+@incident.command(epilog=example("faas incident dismiss SUBJECT"))
 @click.argument("ids", nargs=-1, required=True)
 @REGION
 @click.pass_obj

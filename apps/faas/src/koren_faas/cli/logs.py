@@ -10,15 +10,32 @@ from pathlib import Path
 import click
 
 from koren_faas import show
-from koren_faas.cli.common import REGION, say
+from koren_faas.cli.common import REGION, example, say
+from koren_faas.cli.completion import complete_function
 from koren_faas.search import Entry, Search, Store, moment
 from koren_faas.site import Site
 
 
-@click.command()
-@click.option("--event", help="Only lines of the event with this id.")
-@click.option("--incident", help="Only lines of the incident with this subject, and of its events.")
-@click.option("--function", help="Only lines about or of this function.")
+@click.command(
+    epilog=example("faas logs --function hello --since 2h", "faas logs --incident SUBJECT -o json")
+)
+@click.option(
+    "--event",
+    metavar="ID",
+    help="Only lines of this event. ID is the id of the CloudEvent: 'faas dlq show' and 'faas event held' call it "
+    "Event id, and a function's log has it in brackets.",
+)
+@click.option(
+    "--incident",
+    metavar="SUBJECT",
+    help="Only lines of this incident and its events. SUBJECT is their subject, which 'faas incident ls' calls ID.",
+)
+@click.option(
+    "--function",
+    metavar="NAME",
+    shell_complete=complete_function,
+    help="Only lines about or of this function.",
+)
 @REGION
 @click.option("--host", help="Only lines of this host.")
 @click.option("--text", help="Only lines with this in their message, in letters of any case.")

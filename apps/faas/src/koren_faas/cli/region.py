@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
-from koren_faas import overview, show
-from koren_faas.cli.common import OUTPUT, REGION, Group, warn
+from koren_faas import overview
+from koren_faas.cli.common import LIST_OUTPUT, REGION, Group, example, tell_list, warn
 from koren_faas.console import Console, ConsoleError
 from koren_faas.errors import FaasError
 from koren_faas.region_state import region_states
 from koren_faas.site import Site
+from koren_faas.terminal import patience
 
 
 @click.group(cls=Group)
@@ -20,9 +21,9 @@ def region() -> None:
     """Show the regions of the site."""
 
 
-@region.command("ls")
+@region.command("ls", epilog=example("faas region ls"))
 @REGION
-@OUTPUT
+@LIST_OUTPUT
 @click.pass_obj
 def ls(site_dir: Path, regions: tuple[str, ...], out: str | None) -> None:
     """List regions as the console shows them.
@@ -32,11 +33,13 @@ def ls(site_dir: Path, regions: tuple[str, ...], out: str | None) -> None:
     site = Site.load(site_dir)
     problems: dict[str, FaasError] = {}
     try:
-        found = Console(site).regions(regions)
+        with patience("the console"):
+            found = Console(site).regions(regions)
     except ConsoleError as error:
-        found, silent = region_states(site, regions)
+        with patience("the regions"):
+            found, silent = region_states(site, regions)
         problems = {"console": error, **silent}
-    click.echo(show.plain(found, out) if out else overview.regions(found))
+    tell_list(found, out, lambda wide: overview.regions(found, wide=wide))
     warn(problems)
 
 

@@ -8,8 +8,20 @@ from pathlib import Path
 import click
 
 from koren_faas import mqtt_sources, show
-from koren_faas.cli.common import DRYRUN, OUTPUT, REGION, Group, say, warn
+from koren_faas.cli.common import (
+    DRYRUN,
+    LIST_OUTPUT,
+    OUTPUT,
+    REGION,
+    Group,
+    dicts,
+    example,
+    say,
+    tell_list,
+    warn,
+)
 from koren_faas.site import Site
+from koren_faas.terminal import patience
 
 
 @click.group(cls=Group)
@@ -22,7 +34,9 @@ def mqtt() -> None:
     """MQTT topics whose messages become events, whatever their payload."""
 
 
-@mqtt.command()
+@mqtt.command(
+    epilog=example("faas source mqtt create press --topic plant/press/+ --publisher press-3")
+)
 @click.argument("name")
 @click.option(
     "--topic",
@@ -83,14 +97,15 @@ def create(
         say(f"Nobody may publish to {topic} by this: name users with --publisher")
 
 
-@click.command("ls")
+@click.command("ls", epilog=example("faas source mqtt ls"))
 @REGION
-@OUTPUT
+@LIST_OUTPUT
 @click.pass_obj
 def ls(site_dir: Path, regions: tuple[str, ...], out: str | None) -> None:
     """List all MQTT sources. Without --region, of all regions."""
-    found, unreachable = mqtt_sources.sources(Site.load(site_dir), regions)
-    click.echo(show.document(found, out) if out else show.sources(found))
+    with patience("the regions"):
+        found, unreachable = mqtt_sources.sources(Site.load(site_dir), regions)
+    tell_list(dicts(found), out, lambda wide: show.sources(found, wide=wide))
     warn(unreachable)
 
 
@@ -98,7 +113,7 @@ mqtt.add_command(ls)
 mqtt.add_command(ls, "list")
 
 
-@mqtt.command()
+@mqtt.command(epilog=example("faas source mqtt describe press"))
 @click.argument("name")
 @REGION
 @OUTPUT
@@ -109,7 +124,7 @@ def describe(site_dir: Path, name: str, regions: tuple[str, ...], out: str | Non
     click.echo(show.document(found, out) if out else "\n\n".join(map(show.source, found)))
 
 
-@mqtt.command()
+@mqtt.command(epilog=example("faas source mqtt delete press"))
 @click.argument("name")
 @REGION
 @DRYRUN

@@ -8,14 +8,15 @@ from pathlib import Path
 import click
 
 from koren_faas import overview, show
-from koren_faas.cli.common import OUTPUT, REGION
+from koren_faas.cli.common import LIST_OUTPUT, REGION, example, tell_list
 from koren_faas.console import Console
 from koren_faas.site import Site
+from koren_faas.terminal import patience
 
 
-@click.command()
+@click.command(epilog=example("faas top --region seoul"))
 @REGION
-@OUTPUT
+@LIST_OUTPUT
 @click.pass_obj
 def top(site_dir: Path, regions: tuple[str, ...], out: str | None) -> None:
     """Show what happens in the site now.
@@ -24,8 +25,11 @@ def top(site_dir: Path, regions: tuple[str, ...], out: str | None) -> None:
     P50 and P95 are from an event's own time to the handler's entry; LAST_START is the time of the last start from zero.
     --region limits the functions that are listed.
     """
-    found = Console(Site.load(site_dir)).top(regions)
-    if out:
+    with patience("the console"):
+        found = Console(Site.load(site_dir)).top(regions)
+    if out in ("json", "yaml"):
         click.echo(show.plain(found.as_dict(), out))
     else:
-        click.echo(overview.top(found.summary, found.functions))
+        tell_list(
+            found.functions, out, lambda wide: overview.top(found.summary, found.functions, wide=wide)
+        )

@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from koren_faas import manifests, show, triggers
-from koren_faas.cli.common import OUTPUT, REGION, Group, say, warn
+from koren_faas.cli.common import FUNCTION, LIST_OUTPUT, REGION, Group, dicts, example, say, tell_list, warn
 from koren_faas.errors import NotDeployedError
 from koren_faas.site import Site
+from koren_faas.terminal import patience
 
 
 @click.group(cls=Group)
@@ -23,8 +24,10 @@ def mqtt() -> None:
     """Create, list and delete MQTT triggers. A function has one at most."""
 
 
-@mqtt.command()
-@click.argument("name")
+@mqtt.command(
+    epilog=example("faas trigger mqtt create hello --trigger-topic 'events/{region}/+/accident'")
+)
+@FUNCTION
 @click.option(
     "--trigger-topic",
     "topic",
@@ -52,14 +55,15 @@ def create(
         say(f"MQTT trigger {name} is in place already in {', '.join(result.regions)}")
 
 
-@click.command("list")
+@click.command("list", epilog=example("faas trigger mqtt list"))
 @REGION
-@OUTPUT
+@LIST_OUTPUT
 @click.pass_obj
 def list_triggers(site_dir: Path, regions: tuple[str, ...], out: str | None) -> None:
     """List all MQTT triggers. Without --region, of all regions."""
-    found, unreachable = triggers.triggers(Site.load(site_dir), regions)
-    click.echo(show.document(found, out) if out else show.triggers(found))
+    with patience("the regions"):
+        found, unreachable = triggers.triggers(Site.load(site_dir), regions)
+    tell_list(dicts(found), out, lambda wide: show.triggers(found, wide=wide))
     warn(unreachable)
 
 
@@ -67,8 +71,8 @@ mqtt.add_command(list_triggers)
 mqtt.add_command(list_triggers, "ls")
 
 
-@mqtt.command()
-@click.argument("name")
+@mqtt.command(epilog=example("faas trigger mqtt delete hello"))
+@FUNCTION
 @REGION
 @click.pass_obj
 def delete(site_dir: Path, name: str, regions: tuple[str, ...]) -> None:

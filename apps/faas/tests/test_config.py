@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""faas.yaml: what it may say, and what is told of a mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+
+from koren_faas import config
+from koren_faas.cli import main
+from koren_faas.config import Config
+from koren_faas.errors import ConfigError
+
+FULL = """\
+defaults:
+  runtime: python3.11
+  env: {LEVEL: info}
+functions:
+  hello:
+    handler: hello.handler
+    from-file: hello.py
+    dependencies: requirements.txt
+    packages: [libgl1]
+    topic: events/{region}/+/accident
+    secrets: ["sns-{region}"]
+    env:
+      GREETING: hello {region}
+      COUNT: 3
+    egress: [none]
+    memory: 512Mi
+    cpu: 0.5
+    tmp-size: 1Gi
+    timeout: 20
+    min-scale: 1
+    max-scale: 3
+    target: 2
+    max-attempts: 4
+    opens: a.detected
+    closes: a.cleared
+    incident-limit: 60
+    regions: [seoul, busan]
+  plain:
+    handler: hello.handler
+    from-file: hello.py
+environments:
+  trial:
+    defaults:
+      regions: [seoul]
+      env: {LEVEL: debug}
+    functions:
+      hello: {memory: 1Gi}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "hello.py").write_text("def handler(event, context): ...\n")
+    (tmp_path / "requirements.txt").touch()
+    file = tmp_path / "faas.yaml"
+    file.write_text(FULL)
+    return file
+
+
+def test_a_file_says_all_that_a_deploy_is_told(file: Path) -> None:
+    entry = Config.load(file).only("hello")
+    assert entry.regions == ("seoul", "busan")
+    function = entry.function("seoul")
+    assert function.source == file.parent / "hello.py"
+    assert function.dependencies == file.parent / "requirements.txt"
+    assert function.topic == "events/seoul/+/accident"
+    assert function.secrets == ("sns-seoul",)
+    assert function.env == {"LEVEL": "info", "GREETING": "hello seoul", "COUNT": "3"}
+    assert (function.memory, function.cpu, function.tmp_size) == ("512Mi", "0.5", "1Gi")
+    assert (function.timeout_s, function.incident_limit_s, function.target) == (20, 60, 2)
+    assert (function.packages, function.egress) == (("libgl1",), ("none",))
+
+
+def test_the_schema_has_every_flag_of_deploy() -> None:
+    command = main
+    for word in ("function", "deploy"):
+        assert isinstance(command, click.Group)
+        command = command.commands[word]  # type: ignore[assignment]
+    flags = {option.removeprefix("--") for one in command.params for option in one.opts if option[:2] == "--"}
+    keys = set(config.schema()["$defs"]["function"]["properties"])
+    # Region is a list here; these say how to deploy, not what.
+    flags -= {"region", "secret", "dryrun", "config", "environment"}
+    assert flags <= keys, flags - keys
+
+
+def test_an_environment_changes_what_it_names(file: Path) -> None:
+    found = Config.load(file, "trial")
+    assert [entry.regions for entry in found.pick()] == [("seoul",), ("seoul",)]
+    hello = found.only("hello").function("seoul")
+    assert (hello.memory, hello.timeout_s) == ("1Gi", 20)
+    assert hello.env == {"LEVEL": "debug", "GREETING": "hello seoul", "COUNT": "3"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("memory: 512Mi", "memry: 512Mi", "faas.yaml:16: functions.hello.memry: unknown key; did you mean memory?"),
+        ("timeout: 20", "timeout: soon", 'faas.yaml:19: functions.hello.timeout: "soon" must be a whole number'),
+        ("COUNT: 3", "COUNT: true", 'hello.env.COUNT: true must be a text or a whole number; put it in quotes'),
+        ("[seoul, busan]", "[]", "faas.yaml:27: functions.hello.regions: it is empty"),
+        ("functions:\n  hello", "function:\n  hello", "faas.yaml:4: function: unknown key; did you mean functions?"),
+        ("timeout: 20", "timeout: 20\n    timeout: 30", "20: functions.hello.timeout: is there twice, first in"),
+        ("memory: 512Mi", "memory: [", "not YAML"),
+        ("hello: {memory", "other: {memory", "faas.yaml:37: environments.trial.functions.other: there is no"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_line_and_key(
+    file: Path, before: str, after: str, told: str
+) -> None:
+    assert before in FULL
+    file.write_text(FULL.replace(before, after))
+    with pytest.raises(ConfigError) as caught:
+        Config.load(file, "trial")
+    assert told in str(caught.value)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("memory: 512Mi", "memory: much", "faas.yaml:16: functions.hello.memory: Wrong format"),
+        ("max-scale: 3", "max-scale: 0", "faas.yaml:21: functions.hello.max-scale:"),
+        ("hello.handler", "handler", "functions.hello.handler:"),
+        ("runtime: python3.11", "runtime: python3.7", "faas.yaml:2: functions.hello.runtime: Invalid runtime"),
+        ("events/{region}", "events/busan", "faas.yaml:10: functions.hello.topic:"),
+        ("from-file: hello.py", "from-file: bye.py", "faas.yaml:7: functions.hello.from-file:"),
+        ("    from-file: hello.py\n", "", "functions.hello has no from-file: add it"),
+    ],
+)  # fmt: skip
+def test_a_value_that_no_deploy_takes_is_told_likewise(
+    file: Path, before: str, after: str, told: str
+) -> None:
+    file.write_text(FULL.replace(before, after))
+    with pytest.raises(ConfigError) as caught:
+        Config.load(file).only("hello").function("seoul")
+    assert told in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once(file: Path) -> None:
+    file.write_text(FULL.replace("memory: 512", "memry: 512").replace("timeout: 20", "timeout: x"))
+    with pytest.raises(ConfigError) as caught:
+        Config.load(file)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"environment": "live"}, "has no environment live; it has: trial"),
+        ({"name": "other"}, "has no function other; it has: hello, plain"),
+        ({}, "has 2 functions: name one of hello, plain"),
+    ],
+)
+def test_what_the_file_does_not_have_is_told(
+    file: Path, arguments: dict[str, str], told: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.load(file, arguments.get("environment")).only(arguments.get("name"))
+    assert told in str(caught.value)
