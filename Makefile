@@ -7,7 +7,7 @@ PLAYBOOK := $(VENV)/bin/ansible-playbook
 ARGS ?=
 
 .PHONY: help
-help: ## Show what there is to make
+help: ## Show all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.ready: requirements.txt
@@ -17,12 +17,12 @@ $(VENV)/.ready: requirements.txt
 	touch $@
 
 .PHONY: venv bundle up verify demo test test-long fuzz soak lint unit bench bench-events bench-peers bench-site bench-nfv bench-detector docs reset
-venv: $(VENV)/.ready ## Make the virtual environment, Go toolchain included
+venv: $(VENV)/.ready ## Create the virtual environment, Go toolchain included
 
-bundle: venv ## Build what the hosts get, or find it built; ARGS='-e bundle_archive_to=FILE' writes it as one archive, '-e bundle_publish_to=DIR' fills a mirror
+bundle: venv ## Build what hosts need, unless the cache has it; ARGS='-e bundle_archive_to=FILE' writes one archive, '-e bundle_publish_to=DIR' fills a mirror
 	$(PLAYBOOK) playbooks/bundle.yml $(ARGS)
 
-up: venv ## Stand up the site, or bring it to what the inventory says
+up: venv ## Set up the site, or bring it to the state of the inventory
 	$(PLAYBOOK) site.yml $(ARGS)
 
 verify: venv ## Check the running site: nodes, versions, network, metrics
@@ -34,13 +34,13 @@ demo: venv ## Play an accident through the running site
 lint: venv ## Check style and types
 	tests/run lint
 
-unit: venv ## Test the decisions, without a site
+unit: venv ## Run the unit tests; they need no site
 	tests/run unit
 
-test: venv ## Lint, unit tests, a site from nothing and scenarios; what passed before with the same inputs is skipped, but for the site
+test: venv ## Run linters, unit tests, scenarios and a site of its own; skips what passed before with the same inputs, except the site
 	tests/run
 
-test-long: venv ## All of that whatever has passed before, with a soak of the site, and fuzzing; takes hours
+test-long: venv ## Run all of that, whatever passed before, with a soak of the site and fuzzing; takes hours
 	KOREN_TEST_ALL=1 KOREN_TEST_DEADLINE_S= KOREN_TEST_SOAK=1 tests/run all fuzz
 
 fuzz: venv ## Run the fuzz tests for a long time
@@ -49,20 +49,20 @@ fuzz: venv ## Run the fuzz tests for a long time
 soak: venv ## Load the running site with mixed traffic and faults for an hour; the last line is JSON
 	tests/run soak
 
-bench: bench-events ## Measure the running site: events, and what it takes when idle
+bench: bench-events ## Measure the running site: the way of an event, and the idle load
 	$(VENV)/bin/python -m pytest -q -o python_files='bench_idle.py' tests/e2e
 
-bench-events: venv ## Measure an event's way: from zero, warm, under load; the last line is JSON
+bench-events: venv ## Measure the way of an event: from zero, warm, under load; the last line is JSON
 	KOREN_BENCH_OUT=.state/bench-events.json $(VENV)/bin/python -m pytest -q -o python_files='bench_events.py' tests/e2e
 	@cat .state/bench-events.json
 
-bench-peers: venv ## Measure Knative Serving beside ours in the running site's cluster; the last line is JSON
+bench-peers: venv ## Measure Knative Serving beside koren.faas in the running site's cluster; the last line is JSON
 	tests/run bench-peers
 
-bench-site: venv ## Measure a site of its own from nothing, its further runs, a worker gone and back, and what it takes when idle
+bench-site: venv ## Measure a site of its own: set-up, further runs, a worker removed and added, idle load
 	tests/run bench-site
 
-bench-nfv: venv ## Measure the gateways on hosts of their own: events beside a full link, new rules beside traffic
+bench-nfv: venv ## Measure the gateways on hosts of their own: events beside a full link, rule changes under traffic
 	tests/run bench-nfv
 
 # The simulator that films the scenes is not in the virtual environment, and torch is the host's.
