@@ -17,12 +17,12 @@ $(VENV)/.ready: requirements.txt
 	touch $@
 
 .PHONY: venv bundle up verify demo test test-long fuzz soak lint unit bench bench-events bench-peers bench-site bench-nfv bench-detector docs reset
-venv: $(VENV)/.ready ## Create the virtual environment, Go toolchain included
+venv: $(VENV)/.ready ## Make the virtual environment, Go toolchain included
 
 bundle: venv ## Build what hosts need, unless the cache has it; ARGS='-e bundle_archive_to=FILE' writes one archive, '-e bundle_publish_to=DIR' fills a mirror
 	$(PLAYBOOK) playbooks/bundle.yml $(ARGS)
 
-up: venv ## Set up the site, or bring it to the state of the inventory
+up: venv ## Stand up the site, or bring it to what the inventory says
 	$(PLAYBOOK) site.yml $(ARGS)
 
 verify: venv ## Check the running site: nodes, versions, network, metrics
