@@ -203,7 +203,7 @@ def test_a_region_that_is_cut_off_rings_once_and_everywhere(site: Site, receiver
     with site.cut_off("central-cp", "seoul-cp", 9090):
         eventually(lambda: bool(receivers.told("RegionUnreachable", region="seoul")), 90)
         # All three, with a text that fits a phone.
-        text = "RegionUnreachable, seoul\nNothing is heard of seoul."
+        text = "RegionUnreachable, seoul\nseoul does not answer."
         title = "seoul: RegionUnreachable (critical)"
         for told in (receivers.mailed, receivers.chatted):
             eventually(lambda told=told: bool(told(title)), 20)  # type: ignore[misc]

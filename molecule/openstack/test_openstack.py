@@ -44,7 +44,7 @@ class Run:
     @property
     def steps(self) -> list[str]:
         """What was done in clouds, without the site's prefix."""
-        made: list[str] = self.results["Make networks and servers"]["localhost"]["steps"]
+        made: list[str] = self.results["Create networks and servers"]["localhost"]["steps"]
         return [step.replace(f"{PREFIX}-", "") for step in made]
 
     @property
@@ -520,7 +520,7 @@ def test_a_worker_goes_with_its_server_and_nothing_else(back: None, site: Site, 
         seoul.compute.unlock_server(server.id)
 
         run = good(leave())
-        shown = run.results["Show what is to be removed"]["localhost"]["msg"]
+        shown = run.results["Show what will be removed"]["localhost"]["msg"]
         assert {line.replace(f"{PREFIX}-", "").rpartition(" ")[0] for line in shown} == {
             *("lab-seoul: server", "lab-seoul: port", "lab-seoul: volume", "lab-seoul: floating ip")
         }
@@ -600,7 +600,7 @@ def test_hosts_that_are_there_are_taken_as_they_are(
     assert "Ansible managed" in site.run("seoul-gw", "cat /etc/hosts")
     assert site.run("seoul-cp", "ls -d /opt/koren /etc/kubernetes", check=False) == ""
     run = good(reset(provision_existing_scan_host_keys=True))
-    shown = run.results["Show what is to be removed"]["localhost"]["msg"]
+    shown = run.results["Show what will be removed"]["localhost"]["msg"]
     assert "what the site put on the host seoul-cp, which itself stays" in shown
     assert not state.exists()
     for host in site.hosts:
@@ -632,7 +632,7 @@ def test_hosts_that_are_there_are_taken_as_they_are(
 
 def test_a_reset_leaves_nothing_but_what_is_others(site: Site, seoul: Any, central: Any) -> None:
     run = good(play(ROOT / "playbooks/reset.yml", reset_confirm=True))
-    shown = run.results["Show what is to be removed"]["localhost"]["msg"]
+    shown = run.results["Show what will be removed"]["localhost"]["msg"]
     assert f"lab-seoul: server {PREFIX}-seoul-cp" in shown
     assert not any("other" in line for line in shown)
     for cloud in (seoul, central):

@@ -128,4 +128,4 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_receiver_that_cannot_be_told_is_refused_by_name(refusals: Path, name: str) -> None:
-    assert f"alertmanager_receivers, {WRONG[name]['name']}: a name is" in (refusals / name).read_text()
+    assert f"alertmanager_receivers, {WRONG[name]['name']}: name must be" in (refusals / name).read_text()

@@ -97,7 +97,7 @@ def test_the_settings_are_what_the_console_reads(rendered: Objects, tmp_path: Pa
 
 def test_an_address_that_leads_to_no_trace_is_named_before_anything_is_done(tmp_path: Path) -> None:
     tasks = yaml.safe_load((ROLE / "tasks" / "main.yml").read_text())
-    [check] = [task for task in tasks if task["name"] == "Check where traces are shown"]
+    [check] = [task for task in tasks if task["name"] == "Validate the address of traces"]
     good = ("", TRACES, "https://grafana.example/explore?traceId={trace_id}&orgId=1")
     bad = (TRACES.replace("https", "http"), "https://tempo.example/", TRACES + "/{trace_id}", "https://{trace_id}/x")
     play = {
