@@ -14,6 +14,8 @@ cp "$BUNDLE/python-base/dpkg-status" "$OUT/"
 
 install -d "$store/lib" "$store/function/site-packages"
 cp -r "$REPO/apps/runtime/src/koren_runtime" "$store/lib/"
+# For a developer's machine: no pod needs it.
+rm -r "$store/lib/koren_runtime/local" "$store/lib/koren_runtime/testing.py"
 find "$store/lib" -name __pycache__ -prune -exec rm -r {} +
 chmod -R a+rX,u+w,go-w "$store/lib"
 

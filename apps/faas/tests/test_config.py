@@ -27,7 +27,7 @@ functions:
     secrets: ["sns-{region}"]
     env:
       GREETING: hello {region}
-      COUNT: 3
+      COUNT: "3"
     egress: [none]
     memory: 512Mi
     cpu: 0.5
@@ -102,7 +102,9 @@ def test_an_environment_changes_what_it_names(file: Path) -> None:
     [
         ("memory: 512Mi", "memry: 512Mi", "faas.yaml:16: functions.hello.memry: unknown key; did you mean memory?"),
         ("timeout: 20", "timeout: soon", 'faas.yaml:19: functions.hello.timeout: "soon" must be a whole number'),
-        ("COUNT: 3", "COUNT: true", 'hello.env.COUNT: true must be a text or a whole number; put it in quotes'),
+        ('COUNT: "3"', "COUNT: 12:30", 'hello.env.COUNT: 750 must be a text; put it in quotes'),
+        ("LEVEL: info", "NO: info", "faas.yaml:3: defaults.env.NO: YAML does not read this key as a text"),
+        ("packages: [libgl1]", "packages: &all [*all]", "a part of it holds itself"),
         ("[seoul, busan]", "[]", "faas.yaml:27: functions.hello.regions: it is empty"),
         ("functions:\n  hello", "function:\n  hello", "faas.yaml:4: function: unknown key; did you mean functions?"),
         ("timeout: 20", "timeout: 20\n    timeout: 30", "20: functions.hello.timeout: is there twice, first in"),
@@ -163,3 +165,12 @@ def test_what_the_file_does_not_have_is_told(
     with pytest.raises(ConfigError) as caught:
         Config.load(file, arguments.get("environment")).only(arguments.get("name"))
     assert told in str(caught.value)
+
+
+def test_a_function_of_one_region_runs_here_for_that_region(file: Path) -> None:
+    file.write_text(FULL.replace("events/{region}/+", "events/seoul/+"))
+    entry = Config.load(file).only("hello")
+    assert entry.local().env["GREETING"] == "hello seoul"
+    assert entry.local("busan").env["GREETING"] == "hello busan"
+    with pytest.raises(ConfigError, match="can't match an event of busan"):
+        entry.function("busan")

@@ -1,16 +1,20 @@
 """A function run on a developer's machine, and the fixtures for its tests."""
 
 import json
+import queue
 import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from test_pod import alive
 
 import koren_runtime
 from koren_runtime.local import LocalError, Pod, State, new_event
+from koren_runtime.local import pod as local_pod
 
 SOURCE = Path(koren_runtime.__file__).parents[1]
 
@@ -106,6 +110,35 @@ def test_decisions_of_a_handler_are_told(folder: Path) -> None:
         rejected, later = pod.call(new_event(True)), pod.call(new_event(False))
     assert (rejected.rejected, rejected.message) == (True, "no picture")
     assert (later.rejected, later.retry_after_s) == (False, 30.0)
+
+
+def test_a_handler_that_hangs_ends_with_its_pod(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_pod, "_END_TIMEOUT_S", 0.1)
+    _write(
+        folder,
+        """\
+        import os, time
+
+        def handler(event, context):
+            print("at work as", os.getpid())
+            time.sleep(600)
+        """,
+    )
+    lines: queue.Queue[str] = queue.Queue()
+    pod = Pod(folder, handler="handler.handler", on_line=lines.put)
+    pod.start()
+    with ThreadPoolExecutor(1) as pool:
+        calling = pool.submit(pod.call, new_event())
+        worker = int(lines.get(timeout=30).split()[-1])
+        pod.close()
+        with pytest.raises(LocalError, match="ended before the event was handled"):
+            calling.result(30)
+    until = time.monotonic() + 30
+    while alive(worker):
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 COUNTING = """\

@@ -37,6 +37,9 @@ _TYPES = {
     "object": "keys with their values",
 }
 
+# Of a text, and of `<<`.
+_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+
 Place = tuple[str | int, ...]
 
 
@@ -92,6 +95,22 @@ class Entry:
         Raises:
             ConfigError: a value can't be accepted; the message names the line and the key.
         """
+        function = self.local(region)
+        try:
+            return function.for_region(region)
+        except FunctionError as error:
+            raise self._refused(error) from error
+
+    def local(self, region: str | None = None) -> Function:
+        """The function as this machine runs it for a region, whose events its topic need not match.
+
+        Args:
+            region: what `{region}` stands for; by default the first that the file names, else `local`.
+
+        Raises:
+            ConfigError: a value can't be accepted; the message names the line and the key.
+        """
+        region = region or next(iter(self.regions), "local")
         options = dict(self.options)
         for key in ("handler", "source"):
             if key not in options:
@@ -109,10 +128,13 @@ class Entry:
             name.replace(_REGION, region) for name in options.get("secrets", ())
         )
         try:
-            return Function(name=self.name, **options).for_region(region)
+            return Function(name=self.name, **options)
         except FunctionError as error:
-            problem = str(error).removeprefix(f"function {self.name!r}: ")
-            raise ConfigError(f"{self._where(self._told_of(problem))}: {problem}") from error
+            raise self._refused(error) from error
+
+    def _refused(self, error: FunctionError) -> ConfigError:
+        problem = str(error).removeprefix(f"function {self.name!r}: ")
+        return ConfigError(f"{self._where(self._told_of(problem))}: {problem}")
 
     def _told_of(self, problem: str) -> str:
         """The option that a problem names, empty when it names none of the file's."""
@@ -205,6 +227,8 @@ def _parse(file: Path, text: str) -> tuple[Any, dict[Place, int]]:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{file}{line}: not YAML: {error.problem or error.context}") from error
+    except RecursionError:
+        raise ConfigError(f"{file}: a part of it holds itself: leave out that alias") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}: not YAML: {error}") from error
     finally:
@@ -215,6 +239,11 @@ def _note_lines(file: Path, node: yaml.Node, place: Place, lines: dict[Place, in
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             at = (*place, str(key.value))
+            if key.tag not in _KEYS:
+                raise ConfigError(
+                    f"{file}:{key.start_mark.line + 1}: {_dotted(at)}: YAML does not read this key as a"
+                    " text; put it in quotes"
+                )
             if at in lines:
                 raise ConfigError(
                     f"{file}:{key.start_mark.line + 1}: {_dotted(at)}: is there twice, first in line {lines[at]}"
@@ -251,7 +280,7 @@ def _told(error: Any, place: Place) -> Iterator[tuple[Place, str]]:
         names = [_TYPES[one] for one in ([kinds] if isinstance(kinds, str) else kinds)]
         shown = json.dumps(error.instance, ensure_ascii=False, default=str)
         quotes = "string" in kinds and not isinstance(error.instance, dict | list | None)
-        remedy = f'; put it in quotes: "{shown}"' if quotes else ""
+        remedy = "; put it in quotes" if quotes else ""
         yield place, f"{shown[:60]} must be {' or '.join(names)}{remedy}"
     elif error.validator == "required":
         yield place, "the key functions is missing: it names the functions"
@@ -300,8 +329,8 @@ def _entries(
 def _value(file: Path, attribute: str, value: Any) -> Any:
     if attribute in _PATHS:
         return file.parent / value
-    if attribute == "env":
-        return {name: str(one) for name, one in value.items()}
+    if isinstance(value, dict):
+        return value
     if isinstance(value, list):
         return tuple(value)
     kind = next(field.type for field in fields(Function) if field.name == attribute)

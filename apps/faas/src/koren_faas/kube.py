@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from koren_faas.errors import NotReadyError, RegionError
 from koren_faas.site import Region
 
 FIELD_MANAGER = "faas"
+_IMPORTING = threading.Lock()
 _CONNECT_TIMEOUT_S = 5.0
 _READ_TIMEOUT_S = 30.0
 
@@ -40,8 +42,10 @@ class Kube:
     """
 
     def __init__(self, region: Region, kubeconfig: Path) -> None:
-        # Here, since it takes longer to import than a command takes that needs no region.
-        from kubernetes import client, config
+        # Here, since it takes longer to import than a command takes that needs no region. One thread at a time:
+        # its modules import each other.
+        with _IMPORTING:
+            from kubernetes import client, config
 
         self.region = region.name
         self.context = region.context

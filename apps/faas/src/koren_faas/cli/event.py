@@ -71,7 +71,9 @@ def list_held(
 @click.pass_obj
 def release(site_dir: Path, ids: tuple[str, ...], regions: tuple[str, ...]) -> None:
     """Release held events. All held events of their subject go to their functions, later ones too."""
-    tell_decisions(holding.release(Site.load(site_dir), ids, regions), "released")
+    with patience("the regions"):
+        done = holding.release(Site.load(site_dir), ids, regions)
+    tell_decisions(done, "released")
 
 
 @event.command(epilog=example("faas event dismiss ID"))
@@ -80,4 +82,6 @@ def release(site_dir: Path, ids: tuple[str, ...], regions: tuple[str, ...]) -> N
 @click.pass_obj
 def dismiss(site_dir: Path, ids: tuple[str, ...], regions: tuple[str, ...]) -> None:
     """Dismiss held events. No function gets those of their subject, nor later ones."""
-    tell_decisions(holding.dismiss(Site.load(site_dir), ids, regions), "dismissed")
+    with patience("the regions"):
+        done = holding.dismiss(Site.load(site_dir), ids, regions)
+    tell_decisions(done, "dismissed")

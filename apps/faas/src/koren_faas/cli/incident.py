@@ -72,7 +72,9 @@ def show_one(site_dir: Path, id: str, out: str | None) -> None:
 @click.pass_obj
 def confirm(site_dir: Path, ids: tuple[str, ...], regions: tuple[str, ...]) -> None:
     """Confirm held incidents. Their events go to their functions, later ones too."""
-    tell_decisions(held.release_incidents(Site.load(site_dir), ids, regions), "released")
+    with patience("the regions"):
+        done = held.release_incidents(Site.load(site_dir), ids, regions)
+    tell_decisions(done, "released")
 
 
 @incident.command(epilog=example("faas incident dismiss SUBJECT"))
@@ -81,4 +83,6 @@ def confirm(site_dir: Path, ids: tuple[str, ...], regions: tuple[str, ...]) -> N
 @click.pass_obj
 def dismiss(site_dir: Path, ids: tuple[str, ...], regions: tuple[str, ...]) -> None:
     """Dismiss held incidents. No function gets their events, nor later ones."""
-    tell_decisions(held.dismiss_incidents(Site.load(site_dir), ids, regions), "dismissed")
+    with patience("the regions"):
+        done = held.dismiss_incidents(Site.load(site_dir), ids, regions)
+    tell_decisions(done, "dismissed")

@@ -14,7 +14,7 @@ import click
 
 from koren_faas import scaffold
 from koren_faas.cli.common import CONFIG, ENVIRONMENT, example, say
-from koren_faas.cli.completion import complete_function
+from koren_faas.cli.completion import complete_function, complete_region
 from koren_faas.config import Config
 from koren_faas.errors import BuildError, CallError, ConfigError
 from koren_faas.function import RUNTIMES
@@ -22,9 +22,8 @@ from koren_faas.local import laid_out, read_event
 
 REGION = click.option(
     "--region",
-    default="local",
-    show_default=True,
-    help="Region to run it for: what {region} stands for.",
+    shell_complete=complete_region,
+    help="Region to run it for: what {region} stands for.  [default: the first in the file, else local]",
 )
 
 
@@ -64,7 +63,7 @@ def run(
     event_file: IO[str] | None,
     state: Path | None,
     secrets: Path | None,
-    region: str,
+    region: str | None,
     config: Path,
     environment: str | None,
 ) -> None:
@@ -72,7 +71,7 @@ def run(
 
     The runtime is the one of the regions. Its log goes to standard error.
     """
-    function = Config.load(config, environment).only(name).function(region)
+    function = Config.load(config, environment).only(name).local(region)
     _demand("koren_runtime", "pip install apps/runtime")
     from koren_runtime.local import LocalError, Pod, State, new_event
 
@@ -122,7 +121,7 @@ def run(
 def test(
     name: str | None,
     arguments: tuple[str, ...],
-    region: str,
+    region: str | None,
     config: Path,
     environment: str | None,
 ) -> None:
@@ -137,7 +136,7 @@ def test(
     _demand("pytest", "pip install pytest")
     failed = []
     for entry in found.pick([name] if name else ()):
-        function = entry.function(region)
+        function = entry.local(region)
         assert function.source is not None
         places = (function.source / "tests", config.parent / "tests")
         tests = next((place for place in places if place.is_dir()), None)

@@ -14,6 +14,7 @@ from koren_faas.cli.common import REGION, example, say
 from koren_faas.cli.completion import complete_function
 from koren_faas.search import Entry, Search, Store, moment
 from koren_faas.site import Site
+from koren_faas.terminal import patience
 
 
 @click.command(
@@ -88,7 +89,8 @@ def logs(
         for entry in store.follow(search, begin, limit):
             click.echo(_shown(entry, out))
         return
-    entries, more = store.find(search, begin, end, limit)
+    with patience("the centre's store of logs"):
+        entries, more = store.find(search, begin, end, limit)
     for entry in entries:
         click.echo(_shown(entry, out))
     if more:

@@ -16,6 +16,7 @@ from koren_faas.errors import FaasError
 from koren_faas.function import Function
 from koren_faas.site import Site
 from koren_faas.source import read, unpacked
+from koren_faas.terminal import patience
 
 Wanted = dict[str, dict[str, Function]]
 """Function's name to region's name to what is wanted there."""
@@ -29,8 +30,9 @@ def check(names: tuple[str, ...], config: Path, environment: str | None) -> None
     """Check faas.yaml, and the code that it names. This needs no site."""
     chosen = Config.load(config, environment).pick(names)
     for entry in chosen:
-        for region in entry.regions or ("local",):
-            function = entry.function(region)
+        for region in entry.regions:
+            entry.function(region)
+        function = entry.local()
         with unpacked(function) as folder:
             read(function, folder)
     say(f"{config} is valid: {', '.join(entry.name for entry in chosen)}")
@@ -109,7 +111,12 @@ def _each(site: Site, wanted: Wanted, *, check: bool) -> Iterator[tuple[str, Res
     failed: dict[str, FaasError] = {}
     for name, places in wanted.items():
         try:
-            yield name, deployment.place(site, places, check=check, on_progress=say)
+            if check:
+                with patience("the regions"):
+                    result = deployment.place(site, places, check=True)
+            else:
+                result = deployment.place(site, places, on_progress=say)
+            yield name, result
         except FaasError as error:
             failed[name] = error
     if failed:

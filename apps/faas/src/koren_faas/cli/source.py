@@ -120,7 +120,8 @@ mqtt.add_command(ls, "list")
 @click.pass_obj
 def describe(site_dir: Path, name: str, regions: tuple[str, ...], out: str | None) -> None:
     """Show a source, and why a region refuses it."""
-    found = mqtt_sources.placed(Site.load(site_dir), name, regions)
+    with patience("the regions"):
+        found = mqtt_sources.placed(Site.load(site_dir), name, regions)
     click.echo(show.document(found, out) if out else "\n\n".join(map(show.source, found)))
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -126,8 +127,8 @@ class Pod:
         self._laid_out = variables["KOREN_FUNCTION_FOLDER"]
         gateway, process = self._gateway, self._process
         self._threads = [
-            threading.Thread(target=self._listen, args=(process,)),
-            threading.Thread(target=_await_end, args=(process, gateway)),
+            threading.Thread(target=self._listen, args=(process,), daemon=True),
+            threading.Thread(target=_await_end, args=(process, gateway), daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -147,8 +148,7 @@ class Pod:
             try:
                 self._process.wait(_END_TIMEOUT_S)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+                _kill(self._process)
         for thread in self._threads:
             # A process that the function has detached may keep the pipe open.
             thread.join(_END_TIMEOUT_S)
@@ -191,6 +191,17 @@ def _namespace() -> list[str]:
             " secrets need: allow user namespaces, or run this as root"
         )
     return command
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """Ends the runtime amid an event, and the function with it, which in a pod the kernel would end."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    workers = children.read_text().split() if children.exists() else []
+    process.kill()
+    process.wait()
+    for worker in workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(int(worker), signal.SIGKILL)
 
 
 def _await_end(process: "subprocess.Popen[bytes]", gateway: Gateway) -> None:
