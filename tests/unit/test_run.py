@@ -123,7 +123,7 @@ def checkout(tmp_path: Path) -> Checkout:
         "ansible-playbook": called + PLAYBOOK,
         "python": f'[ "$2" != pytest ] || {{ echo "python $*" >>"$STATE/calls"; exit 0; }}\nexec {sys.executable} "$@"',
     }
-    for name in ("molecule", "pytest", "yamllint", "ruff", "mypy", "ansible-lint", "antsibull-changelog"):
+    for name in ("molecule", "pytest", "yamllint", "ruff", "mypy", "ansible-lint", "antsibull-changelog", "mkdocs"):
         stand_ins[name] = called + FAILING
     stand_ins["pytest"] += """[ -z "${KOREN_BENCH_OUT-}" ] || echo '{"lost": 0}' >"$KOREN_BENCH_OUT"\n"""
     for name, text in stand_ins.items():
