@@ -53,7 +53,16 @@ COMMON_TO_SUITES = ("pyproject.toml", "requirements.txt", "tests/run", "tests/st
 # What a suite's own text does not name: tests/run makes its environment of it.
 MORE_OF_SUITES = {"scenes": ("bundle/clips/requirements.txt",)}
 # What has nothing to do with tests/unit, unless that names it.
-NOT_OF_THE_COLLECTION = ("apps/", "changelogs/", "tests/e2e/", "CHANGELOG.md", "README.md", "README.ko.md", "CONTRIBUTING.md", "SECURITY.md")
+NOT_OF_THE_COLLECTION = (
+    "apps/",
+    "changelogs/",
+    "tests/e2e/",
+    "CHANGELOG.md",
+    "README.md",
+    "README.ko.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+)
 # The tests of tests/run and of this file name the project's parts in checkouts that they make up. What the latter says
 # of the project itself is a part of lint.
 NAME_AS_EXAMPLES = ("tests/unit/test_run.py", "tests/unit/test_steps.py")
