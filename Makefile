@@ -16,7 +16,7 @@ $(VENV)/.ready: requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.PHONY: venv bundle up verify demo test test-long fuzz soak lint unit bench bench-events bench-peers bench-site bench-nfv bench-detector docs reset
+.PHONY: venv bundle up verify demo lock patch test test-long fuzz soak lint unit bench bench-events bench-peers bench-site bench-nfv bench-detector docs reset
 venv: $(VENV)/.ready ## Make the virtual environment, Go toolchain included
 
 bundle: venv ## Build what hosts need, unless the cache has it; ARGS='-e bundle_archive_to=FILE' writes one archive, '-e bundle_publish_to=DIR' fills a mirror
@@ -87,6 +87,12 @@ bench-detector: bundle $(SCENES)/.ready ## Measure the detector on tracks, clips
 
 docs: venv ## Write the roles' arguments into docs/roles.md
 	$(VENV)/bin/python docs/roles.py
+
+lock: venv ## Pin the Debian packages that the mirror has now, and show what that changes
+	PYTHONPATH=.collections $(VENV)/bin/python bundle/lock.py $(ARGS)
+
+patch: bundle ## Bring the running hosts the Debian packages that are pinned, one host at a time; ARGS=--check shows which
+	$(PLAYBOOK) playbooks/patch.yml $(ARGS)
 
 reset: venv ## Remove the site: hosts, networks, volumes and its state
 	$(PLAYBOOK) playbooks/reset.yml -e reset_confirm=yes $(ARGS)

@@ -5,6 +5,7 @@ A component is one folder ``bundle/<name>/`` with a ``build.sh``. Its first comm
 ``# needs: a b`` (components it reads) and ``# source: apps/x`` (repository folders that are part of it).
 Its key is the hash of the recipe, those sources, its needs' keys and the Go toolchain's version, so a
 changed pin builds that component anew, and those that read it, and nothing else.
+A recipe with a ``packages.lock`` finds the Debian packages that it pins in the folder ``$DEBS``.
 """
 
 from __future__ import annotations
@@ -250,6 +251,12 @@ def build(repo: Path, cache: Path, entries: list[Entry], name: str, path_dirs: l
                 SOURCE_DATE_EPOCH="1767225600",
             )
             begun = time.monotonic()
+            if (copy / f"bundle/{name}" / "packages.lock").is_file():
+                # That module reads this one.
+                from ansible_collections.koren.faas.plugins.module_utils.bundle_lock import provide
+
+                provide(repo / f"bundle/{name}/packages.lock", cache, Path(work, "debs"))
+                env["DEBS"] = str(Path(work, "debs"))
             with log.open("wb") as stream:
                 done = subprocess.run(
                     ["bash", "-euo", "pipefail", "build.sh"],
