@@ -39,6 +39,8 @@ pytestmark = pytest.mark.skipif(
 
 VARIABLES = {
     "site_name": SITE_DIR.name,
+    "site_dir": str(SITE_DIR),
+    "bundle_view": str(ROOT / ".state" / "bundle"),
     "site_net": NET,
     "site_operators": ["operator", *(f"e2e-{number}" for number in range(1, 13))],
     "alertmanager_receivers": [{"name": "e2e", "type": "webhook", "url": f"http://{NET}.10.1:18080/"}],
