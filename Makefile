@@ -16,7 +16,7 @@ $(VENV)/.ready: requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.PHONY: venv bundle up verify demo lock patch test test-long fuzz soak lint unit bench bench-events bench-peers bench-site bench-nfv bench-detector docs reset
+.PHONY: venv bundle up upgrade verify demo lock patch test test-long fuzz soak lint unit bench bench-events bench-peers bench-site bench-nfv bench-detector docs reset
 venv: $(VENV)/.ready ## Make the virtual environment, Go toolchain included
 
 bundle: venv ## Build what hosts need, unless the cache has it; ARGS='-e bundle_archive_to=FILE' writes one archive, '-e bundle_publish_to=DIR' fills a mirror
@@ -24,6 +24,9 @@ bundle: venv ## Build what hosts need, unless the cache has it; ARGS='-e bundle_
 
 up: venv ## Stand up the site, or bring it to what the inventory says
 	$(PLAYBOOK) site.yml $(ARGS)
+
+upgrade: venv ## Bring the running site to the bundle's Kubernetes, a node at a time, and then to what the inventory says
+	$(PLAYBOOK) playbooks/upgrade.yml $(ARGS)
 
 verify: venv ## Check the running site: nodes, versions, network, metrics
 	$(PLAYBOOK) playbooks/verify.yml $(ARGS)

@@ -1,7 +1,8 @@
 # needs: kubernetes etcd coredns flannel keda metrics-server
 # Images of the clusters' own pods: a static binary on nothing, or on the few Debian packages it calls.
 registry=bundle.koren.internal
-version=$(cat "$BUNDLE/kubernetes/version")
+# A tag has no "+"; kubeadm asks for the same one.
+version=$(tr + _ <"$BUNDLE/kubernetes/version")
 store=$(mktemp -d)
 trap 'rm -rf "$store"' EXIT
 buildah() { command buildah --root "$store/root" --runroot "$store/run" --storage-driver vfs "$@"; }

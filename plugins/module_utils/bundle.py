@@ -2,9 +2,10 @@
 """The bundle: what each recipe under ``bundle/`` made, kept in a cache by the hash of all that went in.
 
 A component is one folder ``bundle/<name>/`` with a ``build.sh``. Its first comment lines may say
-``# needs: a b`` (components it reads) and ``# source: apps/x`` (repository folders that are part of it).
-Its key is the hash of the recipe, those sources, its needs' keys and the Go toolchain's version, so a
-changed pin builds that component anew, and those that read it, and nothing else.
+``# needs: a b`` (components it reads), ``# source: apps/x`` (repository folders that are part of it) and
+``# setting: NAME=value`` (a variable of its environment, and what it is unless the controller sets it).
+Its key is the hash of the recipe, those sources and settings, its needs' keys and the Go toolchain's version,
+so a changed pin builds that component anew, and those that read it, and nothing else.
 A recipe with a ``packages.lock`` finds the Debian packages that it pins in the folder ``$DEBS``.
 """
 
@@ -18,7 +19,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +36,17 @@ class BundleError(Exception):
 
 @dataclass(frozen=True)
 class Component:
-    """One recipe: its name, what it needs and the repository folders that it is made from."""
+    """One recipe: its name, what it needs, the repository folders that it is made from, its settings ``NAME=value``."""
 
     name: str
     needs: tuple[str, ...]
     sources: tuple[str, ...]
+    settings: tuple[str, ...]
+
+    def environment(self, chosen: Mapping[str, str]) -> dict[str, str]:
+        """The recipe's settings, as chosen or by default."""
+        defaults = dict(setting.split("=", 1) for setting in self.settings)
+        return {name: chosen.get(name, default) for name, default in defaults.items()}
 
 
 @dataclass(frozen=True)
@@ -53,15 +60,15 @@ class Entry:
 
 
 def parse_recipe(name: str, text: str) -> Component:
-    """Read a recipe's ``# needs:`` and ``# source:`` lines from the comment at its top."""
-    found: dict[str, list[str]] = {"needs": [], "source": []}
+    """Read a recipe's ``# needs:``, ``# source:`` and ``# setting:`` lines from the comment at its top."""
+    found: dict[str, list[str]] = {"needs": [], "source": [], "setting": []}
     for line in text.splitlines():
         if not line.startswith("#"):
             break
         word, _, rest = line.lstrip("# ").partition(":")
         if word in found:
             found[word] += rest.split()
-    return Component(name, tuple(found["needs"]), tuple(found["source"]))
+    return Component(name, tuple(found["needs"]), tuple(found["source"]), tuple(found["setting"]))
 
 
 def load_recipes(repo: Path) -> dict[str, Component]:
@@ -132,14 +139,23 @@ def tree_hash(repo: Path, folders: list[str]) -> str:
     return total.hexdigest()
 
 
-def plan(repo: Path, cache: Path, wanted: list[str], toolchain: str) -> list[Entry]:
-    """What the bundle consists of, in building order, and which of it the cache has whole."""
+def plan(
+    repo: Path, cache: Path, wanted: list[str], toolchain: str, settings: Mapping[str, str] | None = None
+) -> list[Entry]:
+    """What the bundle consists of, in building order, and which of it the cache has whole.
+
+    ``settings`` are those of recipes that are not as by default; BundleError for one that no recipe has.
+    """
     recipes = load_recipes(repo)
+    chosen = settings or {}
+    if unknown := set(chosen) - {name for recipe in recipes.values() for name in recipe.environment({})}:
+        raise BundleError(f"no recipe under bundle/ has the setting {', '.join(sorted(unknown))}")
     keys: dict[str, str] = {}
     entries = []
     for component in ordered(recipes, wanted):
         text = tree_hash(repo, [f"bundle/{component.name}", *component.sources])
-        parts = [toolchain, text, *(keys[n] for n in component.needs)]
+        values = [f"{name}={value}" for name, value in component.environment(chosen).items()]
+        parts = [toolchain, text, *values, *(keys[n] for n in component.needs)]
         keys[component.name] = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
         path = cache / "components" / component.name / keys[component.name]
         entries.append(Entry(component.name, keys[component.name], path, is_whole(path)))
@@ -207,10 +223,18 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def build(repo: Path, cache: Path, entries: list[Entry], name: str, path_dirs: list[str]) -> Path:
+def build(
+    repo: Path,
+    cache: Path,
+    entries: list[Entry],
+    name: str,
+    path_dirs: list[str],
+    settings: Mapping[str, str] | None = None,
+) -> Path:
     """Build one component of a plan and put it whole into the cache; its needs must be there.
 
-    The work is done aside and moved in place at the end: a cut build leaves nothing that is trusted.
+    ``settings`` are those that the plan was made with. The work is done aside and moved in place at the end: a cut
+    build leaves nothing that is trusted.
     Raises BundleError with the end of the log when the recipe fails.
     """
     by_name = {entry.name: entry for entry in entries}
@@ -239,6 +263,7 @@ def build(repo: Path, cache: Path, entries: list[Entry], name: str, path_dirs: l
             for need in recipe.needs:
                 (view / need).symlink_to(by_name[need].path)
             env = dict(os.environ)
+            env.update(recipe.environment(settings or {}))
             env.update(
                 OUT=str(out),
                 BUNDLE=str(view),

@@ -31,9 +31,9 @@ class Problem:
 
 
 def node_problems(
-    nodes: Iterable[Mapping[str, Any]], wanted: Sequence[str], kubernetes: str, containerd: str
+    nodes: Iterable[Mapping[str, Any]], wanted: Sequence[str], kubernetes: str | None, containerd: str | None
 ) -> list[Problem]:
-    """Nodes that are missing, not Ready, not in the inventory, or run another version than the pinned."""
+    """Nodes that are missing, not Ready, not in the inventory, or run another version than the pinned, if one is."""
     found = {str(node["metadata"]["name"]): node for node in nodes}
     problems = []
     for name in wanted:
@@ -54,7 +54,7 @@ def node_problems(
             ("kubelet", info["kubeletVersion"], kubernetes),
             ("containerd", info["containerRuntimeVersion"].rpartition("/")[2], containerd),
         ):
-            if version.lstrip("v") != pinned.lstrip("v"):
+            if pinned is not None and version.lstrip("v") != pinned.lstrip("v"):
                 problems.append(
                     Problem(
                         f"{name} runs {program} {version}, pinned is {pinned}",
@@ -68,9 +68,9 @@ def node_problems(
     return problems
 
 
-def image_problems(pods: Iterable[Mapping[str, Any]], pinned: Sequence[str]) -> list[Problem]:
-    """Containers that run another version of a pinned image, pinned images' pods that are not ready."""
-    versions = {image.rpartition(":")[0]: image for image in pinned}
+def image_problems(pods: Iterable[Mapping[str, Any]], pinned: Sequence[str], versions: bool = True) -> list[Problem]:
+    """Containers that run another version of a pinned image (where `versions` matter), such pods that are not ready."""
+    known = {image.rpartition(":")[0]: image for image in pinned}
     problems = []
     for pod in pods:
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
@@ -80,16 +80,16 @@ def image_problems(pods: Iterable[Mapping[str, Any]], pinned: Sequence[str]) -> 
         told = {one["name"]: one for one in pod["status"].get("containerStatuses", [])}
         for container, image in asked.items():
             repository = image.rpartition(":")[0]
-            if repository not in versions:
+            if repository not in known:
                 continue
             running = str(told.get(container, {}).get("image", image))
             # A runtime that knows the image by several names may tell its digest.
             if ":" not in running or "sha256:" in running:
                 running = image
-            if running != versions[repository]:
+            if versions and running != known[repository]:
                 problems.append(
                     Problem(
-                        f"{namespace}/{name} runs {running}, pinned is {versions[repository]}",
+                        f"{namespace}/{name} runs {running}, pinned is {known[repository]}",
                         f"kubectl -n {namespace} describe pod {name}; a run of site.yml applies the pinned one",
                     )
                 )
@@ -209,6 +209,13 @@ def probe_problems(reports: Mapping[str, Mapping[str, Any] | None], why: Mapping
                     )
                 )
     return problems
+
+
+def version_in_use(pods: Iterable[Mapping[str, Any]], image: str) -> str:
+    """The version of an image that a pod runs; the image itself where none does."""
+    repository = image.rpartition(":")[0]
+    asked = (str(one["image"]) for pod in pods for one in pod["spec"]["containers"])
+    return next((one for one in asked if one.rpartition(":")[0] == repository), image)
 
 
 def function_image(deployments: Iterable[Mapping[str, Any]], registry: str) -> str | None:

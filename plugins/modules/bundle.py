@@ -26,6 +26,12 @@ options:
     type: list
     elements: str
     default: []
+  settings:
+    description:
+      - Settings of recipes that are not as by default, by their names in the lines C(# setting:) of C(build.sh).
+        They are part of a component's key.
+    type: dict
+    default: {}
   build:
     description: Name of the one component to build, when it is not in the cache.
     type: str
@@ -150,6 +156,7 @@ def main() -> None:
             "repo": {"type": "path", "required": True},
             "cache": {"type": "path", "required": True},
             "components": {"type": "list", "elements": "str", "default": []},
+            "settings": {"type": "dict", "default": {}},
             "build": {"type": "str"},
             "verify": {"type": "bool", "default": False},
             "archive": {"type": "path"},
@@ -162,7 +169,7 @@ def main() -> None:
     repo, cache = Path(module.params["repo"]).resolve(), Path(module.params["cache"])
     bindir = str(Path(sys.executable).parent)
     try:
-        entries = plan(repo, cache, module.params["components"], go_version([bindir]))
+        entries = plan(repo, cache, module.params["components"], go_version([bindir]), module.params["settings"])
         changed = False
         broken: list[str] = []
         if module.params["verify"]:
@@ -184,7 +191,7 @@ def main() -> None:
             to_build = target in _missing(entries)
             changed = changed or to_build
             if to_build and not module.check_mode:
-                build(repo, cache, entries, target, [bindir])
+                build(repo, cache, entries, target, [bindir], module.params["settings"])
                 entries = _present(entries, [target], True)
         missing = _missing(entries)
         if module.params["view"] and not missing and not module.check_mode:

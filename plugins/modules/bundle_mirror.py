@@ -27,6 +27,12 @@ options:
     type: list
     elements: str
     default: []
+  settings:
+    description:
+      - Settings of recipes that are not as by default, by their names in the lines C(# setting:) of C(build.sh).
+        They are part of a component's key.
+    type: dict
+    default: {}
   mirror:
     description: The mirror's address (C(https://), C(http://) or C(file://)) or its path.
     type: str
@@ -164,6 +170,7 @@ def main() -> None:
             "repo": {"type": "path", "required": True},
             "cache": {"type": "path", "required": True},
             "components": {"type": "list", "elements": "str", "default": []},
+            "settings": {"type": "dict", "default": {}},
             "mirror": {"type": "str"},
             "mirror_key": {"type": "str", "default": "", "no_log": False},
             "fetch": {"type": "str"},

@@ -59,6 +59,12 @@ options:
       - What C(koren-rules check) printed on each node, by its name. Each line is a chain that is missing.
     type: dict
     default: {}
+  pinned:
+    description:
+      - Whether what runs has to be of the versions that are told. Without it any version will do, as before an upgrade;
+        the probes then have that version of I(probe_image) which a pod of the cluster runs.
+    type: bool
+    default: true
   timeout_s:
     description: Seconds to wait for what may still be starting, and for the pods.
     type: int
@@ -120,6 +126,7 @@ from ansible_collections.koren.faas.plugins.module_utils.cluster_check import (
     rule_problems,
     scaler_problems,
     service,
+    version_in_use,
 )
 from ansible_collections.koren.faas.plugins.module_utils.faas import need_library
 
@@ -165,7 +172,8 @@ class Cluster:
         params = self.params
         version = self.get("/version")["gitVersion"]
         problems = []
-        if version.lstrip("v") != params["kubernetes_version"].lstrip("v"):
+        pinned = params["pinned"]
+        if pinned and version.lstrip("v") != params["kubernetes_version"].lstrip("v"):
             problems.append(
                 Problem(
                     f"the API server runs {version}, pinned is {params['kubernetes_version']}",
@@ -177,10 +185,10 @@ class Cluster:
             + node_problems(
                 self.items("/api/v1/nodes"),
                 params["nodes"],
-                params["kubernetes_version"],
-                params["containerd_version"],
+                params["kubernetes_version"] if pinned else None,
+                params["containerd_version"] if pinned else None,
             )
-            + image_problems(self.items("/api/v1/pods"), params["images"])
+            + image_problems(self.items("/api/v1/pods"), params["images"], pinned)
             + api_problems(self.items("/apis/apiregistration.k8s.io/v1/apiservices"), params["apis"])
             + metric_problems(self.items("/apis/metrics.k8s.io/v1beta1/nodes"), params["nodes"])
             + rule_problems(params["rules"])
@@ -193,12 +201,15 @@ class Cluster:
         seconds = self.params["timeout_s"]
         placed = self.items("/apis/apps/v1/namespaces/functions/deployments")
         pulled = function_image(placed, self.params["registry"]) if self.params["registry"] else None
+        image = self.params["probe_image"]
+        if not self.params["pinned"]:
+            image = version_in_use(self.items("/api/v1/pods"), image)
         self._remove()
         try:
             self._make("/api/v1/namespaces", namespace())
             self._make(f"{INSIDE}/services", service())
             for node in nodes:
-                self._make(f"{INSIDE}/pods", probe_pod(node, self.params["probe_image"], len(nodes), seconds // 2))
+                self._make(f"{INSIDE}/pods", probe_pod(node, image, len(nodes), seconds // 2))
                 if pulled:
                     self._make(f"{INSIDE}/pods", pull_pod(node, pulled))
             return self._wait(nodes, bool(pulled), time.monotonic() + seconds)
@@ -279,6 +290,7 @@ def main() -> None:
             "probe_image": {"type": "str", "required": True},
             "registry": {"type": "str"},
             "rules": {"type": "dict", "default": {}},
+            "pinned": {"type": "bool", "default": True},
             "timeout_s": {"type": "int", "default": 60},
         },
         supports_check_mode=True,

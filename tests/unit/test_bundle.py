@@ -63,6 +63,20 @@ def test_a_changed_pin_rebuilds_what_reads_it_and_nothing_else(repo: Path, tmp_p
     assert make(repo, cache) == ["program", "image"]
 
 
+def test_a_setting_is_part_of_the_key_and_reaches_the_recipe(repo: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    (repo / "bundle" / "program" / "build.sh").write_text("# setting: FAST=true\necho $FAST >$OUT/out\n")
+    (default,) = plan(repo, cache, ["program"], "go1")
+    entries = plan(repo, cache, ["program"], "go1", {"FAST": "false"})
+    build(repo, cache, entries, "program", [], {"FAST": "false"})
+    build(repo, cache, [default], "program", [])
+    assert (entries[0].path / "out").read_text() == "false\n"
+    assert (default.path / "out").read_text() == "true\n"
+    assert plan(repo, cache, ["program"], "go1", {"FAST": "true"})[0].key == default.key
+    with pytest.raises(BundleError, match="SLOW"):
+        plan(repo, cache, ["program"], "go1", {"SLOW": "true"})
+
+
 def test_a_failed_or_damaged_build_is_not_trusted(repo: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     script = repo / "bundle" / "program" / "build.sh"

@@ -20,6 +20,7 @@ from ansible_collections.koren.faas.plugins.module_utils.cluster_check import (
     report_of,
     rule_problems,
     scaler_problems,
+    version_in_use,
 )
 
 OPERATOR = "bundle.koren.internal/keda-operator"
@@ -46,6 +47,16 @@ def _pod(image: str, running: str | None = None, ready: bool = True, **metadata:
 def test_nodes_that_are_as_they_should_be() -> None:
     nodes = [_node("a"), _node("b", containerd="2.4.2")]
     assert node_problems(nodes, ["a", "b"], "v1.36.3", "v2.4.2") == []
+
+
+def test_before_an_upgrade_any_version_will_do() -> None:
+    assert node_problems([_node("a", kubelet="v1.35.0", containerd="2.3.0")], ["a"], None, None) == []
+    old = _pod(f"{OPERATOR}:v1")
+    assert image_problems([old], [f"{OPERATOR}:v2"], versions=False) == []
+    (starting,) = image_problems([_pod(f"{OPERATOR}:v1", ready=False)], [f"{OPERATOR}:v2"], versions=False)
+    assert "not ready" in str(starting)
+    assert version_in_use([old], f"{OPERATOR}:v2") == f"{OPERATOR}:v1"
+    assert version_in_use([], f"{OPERATOR}:v2") == f"{OPERATOR}:v2"
 
 
 def test_each_nodes_mistake_is_named_with_where_to_look() -> None:

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A site that is a minor release of Kubernetes behind is upgraded while events come: each has its effect, and once.
+
+It makes a site of its own, of the release that is pinned in the folder upgrade_from, and removes it:
+
+    KOREN_TEST_SOAK=1 KOREN_SITE_DIR=.state/up pytest tests/e2e/test_upgrade.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import DONE, SITE_DIR, Cluster, Publish, drill, on_host, until
+from test_faults import entries
+
+from koren_events import Event, Publisher, Receipt, ReceiptState
+
+ROOT = Path(__file__).parents[2]
+REGION, WORKER = "seoul", "seoul-w1"
+NET = os.environ.get("KOREN_UPGRADE_NET", "10.95")
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("KOREN_TEST_SOAK") or "KOREN_SITE_DIR" not in os.environ or (SITE_DIR / "site.json").exists(),
+    reason="makes a site of its own, for half an hour: make test-long",
+)
+
+VARIABLES = {
+    "site_name": SITE_DIR.name,
+    "site_dir": str(SITE_DIR),
+    "bundle_view": str(ROOT / ".state" / "bundle"),
+    "site_net": NET,
+    "site_operators": ["operator", *(f"e2e-{number}" for number in range(1, 13))],
+    "alertmanager_receivers": [{"name": "e2e", "type": "webhook", "url": f"http://{NET}.10.1:18080/"}],
+}
+
+
+class Play:
+    """Runs playbooks on this site."""
+
+    def __init__(self, inventory: Path) -> None:
+        self._inventory = inventory
+
+    def __call__(self, *words: str, fails: bool = False, **variables: Any) -> str:
+        """What a playbook prints; it has to succeed, or to fail."""
+        done = subprocess.run(
+            ["ansible-playbook", "-i", str(self._inventory), *words, "-e", json.dumps(VARIABLES | variables)],
+            cwd=ROOT, capture_output=True, text=True, check=False, timeout=7200,
+        )  # fmt: skip
+        assert bool(done.returncode) is fails, f"{words}: {done.stdout[-6000:]}{done.stderr[-2000:]}"
+        return done.stdout
+
+
+def changed(printed: str) -> set[str]:
+    """The hosts that a run says it has changed."""
+    return set(re.findall(r"^(\S+) +: ok=\d+ +changed=[1-9]", printed, re.MULTILINE))
+
+
+def older(folder: Path) -> Path:
+    """The recipes of the bundle, with those pins of Kubernetes that this folder has beside the test."""
+    (folder / "bundle").mkdir(parents=True)
+    (folder / "apps").symlink_to(ROOT / "apps")
+    for recipe in (ROOT / "bundle").iterdir():
+        if recipe.name != "kubernetes":
+            (folder / "bundle" / recipe.name).symlink_to(recipe)
+    pinned = folder / "bundle" / "kubernetes"
+    shutil.copytree(Path(__file__).parent / "upgrade_from" / "kubernetes", pinned)
+    shutil.copy(ROOT / "bundle" / "kubernetes" / "build.sh", pinned)
+    return folder
+
+
+def small(folder: Path) -> Path:
+    """The local inventory without Busan: a centre, and a region with a worker."""
+
+    def kept(part: Any) -> Any:
+        if not isinstance(part, dict):
+            return part
+        return {name: kept(value) for name, value in part.items() if not name.startswith("busan")}
+
+    shutil.copytree(ROOT / "inventories" / "local", folder)
+    hosts = folder / "hosts.yml"
+    hosts.write_text(yaml.safe_dump(kept(yaml.safe_load(hosts.read_text())), sort_keys=False))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def play(tmp_path_factory: pytest.TempPathFactory) -> Play:
+    """Runs playbooks on this site."""
+    return Play(small(tmp_path_factory.mktemp("inventory") / "small"))
+
+
+@pytest.fixture(scope="session")
+def site(play: Play, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """The site, made of the older Kubernetes."""
+    recipes = older(tmp_path_factory.mktemp("recipes") / "older")
+    try:
+        play(
+            "site.yml",
+            __bundle_repo=str(recipes),
+            bundle_kubernetes_patches=False,
+            bundle_view=str(SITE_DIR.parent / f"{SITE_DIR.name}-older-bundle"),
+        )
+        yield json.loads((SITE_DIR / "site.json").read_text())
+    finally:
+        play("playbooks/reset.yml", reset_confirm="yes")
+
+
+class Traffic:
+    """An event a second to a region, and when each was handled."""
+
+    def __init__(self, publish_at: Publish, broker: str) -> None:
+        self.events: list[Event] = []
+        self.handled: dict[str, list[float]] = {}
+        self._publisher: Publisher = publish_at(broker, self._hear)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Traffic:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(1):
+            event = replace(drill(REGION, type=DONE, do="note"), subject=f"upgrade-{len(self.events)}")
+            self.events.append(event)
+            self._publisher.publish(event)
+
+    def _hear(self, receipt: Receipt) -> None:
+        if receipt.state is ReceiptState.SUCCEEDED:
+            self.handled.setdefault(receipt.id, []).append(time.monotonic())
+
+    def all_handled(self) -> bool:
+        """Whether each event so far was."""
+        return all(event.id in self.handled for event in list(self.events))
+
+    def longest_gap_s(self) -> float:
+        """The longest time in which no event was handled."""
+        moments = sorted(moment for each in self.handled.values() for moment in each)
+        return max(later - earlier for earlier, later in pairwise(moments))
+
+
+def versions(cluster: Cluster) -> set[str]:
+    """The versions of the API server and of all kubelets."""
+    kubelets = {node["status"]["nodeInfo"]["kubeletVersion"] for node in cluster.items("nodes")}
+    return kubelets | {json.loads(cluster.run("version", "-o", "json"))["serverVersion"]["gitVersion"]}
+
+
+def test_a_running_site_is_upgraded_while_events_come(
+    site: dict[str, Any], play: Play, cluster: Callable[[str], Cluster], probe: str, publish_at: Publish
+) -> None:
+    seoul = cluster(REGION)
+    (before,) = versions(seoul)
+    play("playbooks/bundle.yml")
+    wanted = (ROOT / ".state" / "bundle" / "kubernetes" / "version").read_text().strip()
+    assert before != wanted
+
+    refused = play("site.yml", fails=True)
+    assert "playbooks/upgrade.yml" in refused
+    assert not {host for host in changed(refused) if host.startswith((REGION, "central"))}
+    assert versions(seoul) == {before}
+
+    with Traffic(publish_at, site["central_broker"]) as traffic:
+        until("events are handled", lambda: len(traffic.handled) > 5, 120)
+        began = time.monotonic()
+        play("playbooks/upgrade.yml")
+        took_s = time.monotonic() - began
+        until("events are handled after it", lambda: traffic.events[-1].id in traffic.handled, 120)
+    until("every event is handled", traffic.all_handled, 180)
+
+    assert versions(seoul) == versions(cluster("central")) == {wanted}
+    cordoned = seoul.items("events", "-n", "default", "--field-selector", "reason=NodeNotSchedulable")
+    assert WORKER in {event["involvedObject"]["name"] for event in cordoned}
+    assert not [node for node in seoul.items("nodes") if node["spec"].get("unschedulable")]
+    assert before in on_host(f"{REGION}-cp", "ls", "/var/lib/koren-upgrade")
+    figures = {
+        "from": before,
+        "to": wanted,
+        "events": len(traffic.events),
+        "upgrade_s": round(took_s),
+        "longest_gap_s": round(traffic.longest_gap_s(), 1),
+    }
+    (SITE_DIR.parent / "upgrade.json").write_text(json.dumps(figures) + "\n")
+    print(figures)
+    entered = entries(probe, [event.id for event in traffic.events])
+    twice = {event.id: entered[event.id] for event in traffic.events if len(entered[event.id]) != 1}
+    assert not twice, f"{figures}: {twice}"
+
+    assert changed(play("playbooks/upgrade.yml")) == set()
