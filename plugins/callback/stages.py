@@ -140,7 +140,8 @@ class CallbackModule(Default):  # type: ignore[misc]
         if changed:
             self._changed.add(result.host.get_name())
         self._say_message(result)
-        with self._loudly(result.task, changed and _changes_shown()):
+        # What a loop has changed was shown item by item.
+        with self._loudly(result.task, changed and not result.task.loop and _changes_shown()):
             super().v2_runner_on_ok(result)
 
     def v2_runner_item_on_ok(self, result: Any) -> None:
