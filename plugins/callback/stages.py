@@ -102,7 +102,7 @@ class CallbackModule(Default):  # type: ignore[misc]
             name = Path(playbook._file_name).stem
             folder = Path(self.get_option("log_folder"))
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for old in sorted(folder.glob("*.log"))[: -KEPT + 1 or None]:
+            for old in sorted(folder.glob("[0-9]*T[0-9]*-*-[0-9]*.log"))[: -KEPT + 1 or None]:
                 old.unlink(missing_ok=True)
             self._path = folder / f"{time.strftime('%Y%m%dT%H%M%S')}-{name}-{os.getpid()}.log"
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

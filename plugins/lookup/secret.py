@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.plugins.loader import lookup_loader
 from ansible.plugins.lookup import LookupBase
 
@@ -58,4 +59,7 @@ class LookupModule(LookupBase):
         paths = [UNKEPT if dry and not Path(term).exists() else term for term in terms]
         options = {name: self.get_option(name) for name in ("length", "chars")}
         secrets: list[str] = passwords.run(paths, variables, **options)
+        for path, secret in zip(terms, secrets, strict=True):
+            if not secret:
+                raise AnsibleError(f"{path} is empty: restore it from a backup, or delete it to have a new secret made")
         return secrets

@@ -110,7 +110,10 @@ def renew(repo: Path, cache: Path) -> list[Change]:
     changes: list[Change] = []
     for component, found in ((IMAGE, {"image": image}), (APT, sets)):
         path = repo / "bundle" / component / LOCK
-        old = read_lock(path) if path.exists() else []
+        try:
+            old = read_lock(path) if path.exists() else []
+        except BundleError:
+            old = []  # a conflict, or a write that was cut
         members = defaultdict(list)
         for name, keys in found.items():
             for key in keys:
@@ -120,7 +123,9 @@ def renew(repo: Path, cache: Path) -> list[Change]:
         if old != new:
             lines = (f"{' '.join(each.key)} {each.sha256} {each.path} {','.join(each.sets)}\n" for each in new)
             head = _HEAD.format(day=time.strftime("%Y-%m-%d", time.gmtime()))
-            path.write_text(head + "".join(lines), encoding="utf-8")
+            part = path.with_suffix(".part")
+            part.write_text(head + "".join(lines), encoding="utf-8")
+            part.replace(path)
     return changes
 
 

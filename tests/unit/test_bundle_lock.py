@@ -150,6 +150,9 @@ def test_a_list_that_was_changed_since_and_a_broken_line_are_told(mirror: Mirror
         lock.write("clock 1:4.0-1\n")
     with pytest.raises(BundleError, match=r"packages\.lock, line 4 .*make lock"):
         built(repo, tmp_path / "cache")
+    (repo / "bundle/apt/region.txt").write_text("clock\n")
+    renew(repo, tmp_path / "cache")
+    assert built(repo, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("component", ["apt", "host-image"])

@@ -49,6 +49,16 @@ def test_what_init_makes_runs_and_passes_its_test(hello: Path) -> None:
     assert "1 passed" in tested.stdout
 
 
+@pytest.mark.parametrize("name", ["on", "null", "1234"])
+def test_a_name_that_yaml_reads_as_another_kind_is_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (("init", name), ("check", "--config", f"{name}/faas.yaml")):
+        done = _faas(*command)
+        assert done.exit_code == 0, done.output
+
+
 def test_init_writes_over_nothing(hello: Path) -> None:
     os.chdir(hello.parent)
     done = _faas("init", "hello")

@@ -24,6 +24,7 @@ def test_a_folder_gives_its_code_and_data_without_leftovers(tmp_path: Path) -> N
     for name in (
         *("handler.py", "words/ko.txt", "lib/tests/data.py"),
         *("tests/test_handler.py", ".git/config", "__pycache__/handler.cpython-311.pyc", "old.pyc"),
+        *("secrets/sns/token", "state.json"),
     ):
         _write(tmp_path / name)
     files = {str(path) for path in read(_function(tmp_path)).files}

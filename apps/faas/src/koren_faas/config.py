@@ -308,7 +308,7 @@ def _entries(
                 )
     for name in content["functions"]:
         options: dict[str, Any] = {}
-        its_lines = {"": f"{file}:{lines['functions', name]}"}
+        its_lines = {"": f"{file}:{_line(lines, ('functions', name))}"}
         for place, layer in layers:
             for part in (("defaults",), ("functions", name)):
                 said = layer

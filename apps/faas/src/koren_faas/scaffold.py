@@ -13,7 +13,7 @@ _FILES = {
     NAME: """\
 # All that a deploy is told of these functions. `faas check` checks it, `faas apply` deploys it.
 functions:
-  {name}:
+  "{name}":
     runtime: {runtime}
     handler: handler.handler
     from-file: .

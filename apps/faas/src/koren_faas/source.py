@@ -20,6 +20,8 @@ from koren_faas.function import Function
 _LAYOUT = "2"
 # It tells how to deploy: a change of it is no change of the code.
 _CONFIG = PurePosixPath("faas.yaml")
+# Tests, and what `faas run` and `faas init` keep on this machine.
+_LOCAL = ("tests", "secrets", "state.json")
 # A requirements file that leans on other files would be named by less than its content.
 _LEANS_ON_FILES = re.compile(r"(-r|-c|-e|--requirement|--constraint|--editable|\./|/|file:)")
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^\]]*\])?\s*(?P<pin>==)?")
@@ -132,7 +134,7 @@ def _walk(folder: Path) -> list[PurePosixPath]:
     found = []
     for file in folder.rglob("*"):
         path = PurePosixPath(file.relative_to(folder).as_posix())
-        skipped = path.parts[0] == "tests" or path == _CONFIG or any(
+        skipped = path.parts[0] in _LOCAL or path == _CONFIG or any(
             part.startswith(".") or part == "__pycache__" for part in path.parts
         )
         if file.is_file() and not skipped and path.suffix != ".pyc":

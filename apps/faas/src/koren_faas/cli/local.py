@@ -26,6 +26,8 @@ REGION = click.option(
     help="Region to run it for: what {region} stands for.  [default: the first in the file, else local]",
 )
 
+_NO_TESTS = 5  # pytest's exit code
+
 
 @click.command(epilog=example("faas init hello"))
 @click.argument("name")
@@ -158,6 +160,8 @@ def test(
                 cwd=tests.parent,
                 env=_environment(paths),
             )
+        if done.returncode == _NO_TESTS:
+            say(f"{entry.name}: no test was selected; look at the arguments after --")
         if done.returncode != 0:
             failed.append(entry.name)
     if failed:
