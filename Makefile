@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 VENV := .venv
 PLAYBOOK := $(VENV)/bin/ansible-playbook
-# Another inventory or more variables: make up ARGS='-i inventories/other --limit busan'
+# Another inventory or more variables: make up ARGS='-i inventories/other --limit busan,localhost'
 ARGS ?=
 
 .PHONY: help
