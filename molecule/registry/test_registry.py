@@ -105,6 +105,10 @@ def test_the_node_pulls_and_keeps_an_image(site: Site, client: Client) -> None:
     assert site.run(HOST, f"koren-image pull {image}") == ""
     site.run(HOST, f"{CTR} images label {image} io.cri-containerd.pinned=")
     assert site.run(HOST, f"koren-image pull {image}").strip() == f"pinned {image}"
+    # A pull of the kubelet's takes the pin away, too.
+    site.run(HOST, f"{CTR} images label {image} io.cri-containerd.pinned=")
+    pin = f"koren-image pin {NAME.partition('/')[0]}"
+    assert (site.run(HOST, pin).strip(), site.run(HOST, pin)) == (f"pinned {image}", "")
     site.run(HOST, f"{CTR} images remove {image}")
 
 
