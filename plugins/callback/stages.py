@@ -78,7 +78,7 @@ class Log:
             self._display.banner(msg, *args, **options)
 
 
-class CallbackModule(Default):  # type: ignore[misc]
+class CallbackModule(Default):
     """The callback plugin."""
 
     CALLBACK_NAME = "koren.faas.stages"
