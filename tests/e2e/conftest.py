@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import ssl
@@ -128,6 +129,11 @@ def on_host(host: str, *command: str) -> str:
     """What a command on a host prints; raises CalledProcessError when it fails."""
     ssh = ["ssh", "-F", str(SITE_DIR / "ssh_config"), host, shlex.join(command)]
     return subprocess.run(ssh, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout
+
+
+def changed(printed: str) -> set[str]:
+    """The hosts that a run says it has changed."""
+    return set(re.findall(r"^(\S+) +: ok=\d+ +changed=[1-9]", printed, re.MULTILINE))
 
 
 def container(host: str) -> str:

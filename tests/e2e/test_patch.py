@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import DONE, Cluster, Heard, Play, drill, on_host, until
+from conftest import DONE, Cluster, Heard, Play, changed, drill, on_host, until
 
 from koren_events import Publisher, ReceiptState
 
@@ -43,7 +42,7 @@ def test_nodes_are_patched_while_events_come(
     for event in events[:10]:
         publisher.publish(event)
     printed = play("playbooks/patch.yml", "--limit", "seoul,localhost")
-    assert set(re.findall(r"^(\S+) +: ok=\d+ +changed=[1-9]", printed, re.MULTILINE)) >= set(nodes)
+    assert changed(printed) >= set(nodes)
     for event in events[10:]:
         publisher.publish(event)
     for event in events:

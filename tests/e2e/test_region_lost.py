@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from conftest import DONE, SITE_DIR, Cluster, Heard, Play, Publish, drill, faas, lose, until
+from conftest import DONE, SITE_DIR, Cluster, Heard, Play, Publish, changed, drill, faas, lose, until
 
 from koren_events import Event, Publisher, ReceiptState
 
 REGION, LOST = "seoul", "seoul-cp"
 
 pytestmark = pytest.mark.skipif(not os.environ.get("KOREN_TEST_SOAK"), reason="takes half an hour: make test-long")
-
-
-def changed(printed: str) -> set[str]:
-    """The hosts that a run says it has changed."""
-    return set(re.findall(r"^(\S+) +: ok=\d+ +changed=[1-9]", printed, re.MULTILINE))
 
 
 def waits(event: Event) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import threading
@@ -23,7 +22,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import DONE, SITE_DIR, Cluster, Publish, drill, on_host, until
+from conftest import DONE, SITE_DIR, Cluster, Publish, changed, drill, on_host, until
 from test_faults import entries
 
 from koren_events import Event, Publisher, Receipt, ReceiptState
@@ -61,11 +60,6 @@ class Play:
         )  # fmt: skip
         assert bool(done.returncode) is fails, f"{words}: {done.stdout[-6000:]}{done.stderr[-2000:]}"
         return done.stdout
-
-
-def changed(printed: str) -> set[str]:
-    """The hosts that a run says it has changed."""
-    return set(re.findall(r"^(\S+) +: ok=\d+ +changed=[1-9]", printed, re.MULTILINE))
 
 
 def older(folder: Path) -> Path:
