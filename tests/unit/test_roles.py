@@ -39,6 +39,22 @@ def test_each_default_has_its_line_of_explanation(role: str) -> None:
             assert above.startswith("#"), f"{path}: no comment above {line}"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for folder in ("templates", "tasks", "files")
+        for path in sorted((REPO / "roles").glob(f"*/{folder}/**/*"))
+        if path.is_file() and "RestartSec=" in path.read_text(encoding="utf-8")
+    ],
+    ids=lambda path: str(path.relative_to(REPO / "roles")),
+)
+def test_a_service_is_started_again_however_often_it_fails(path: Path) -> None:
+    """By default systemd gives a unit up that fails five times in ten seconds, as on a full disk."""
+    text = path.read_text(encoding="utf-8")
+    assert text.count("StartLimitIntervalSec=0") == text.count("RestartSec="), "a unit lacks StartLimitIntervalSec=0"
+
+
 def test_the_page_of_arguments_is_up_to_date() -> None:
     spec = importlib.util.spec_from_file_location("roles", REPO / "docs" / "roles.py")
     assert spec and spec.loader

@@ -6,10 +6,12 @@ import contextlib
 import datetime
 import ipaddress
 import json
+import os
 import random
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -42,6 +44,7 @@ PLAIN = "plant"
 """First level of the topics of plain messages that the broker lets through."""
 REDIS_USER = "gateway"
 REDIS_PASSWORD = "only-for-tests"
+CLOCK = Path(__file__).parents[3] / "tests/clock/clock.c"
 
 
 _given: set[int] = set()
@@ -125,8 +128,9 @@ class Pki:
 class RedisServer:
     """As the regions run it: append-only, every write on disk before its answer, one ACL user."""
 
-    def __init__(self, folder: Path, maxmemory: str = "0") -> None:
+    def __init__(self, folder: Path, maxmemory: str = "0", *, own_clock: bool = False) -> None:
         self.folder = folder
+        self.clock = folder / "clock" if own_clock else None
         self.port = free_port()
         self.maxmemory = maxmemory
         self._process: subprocess.Popen[bytes] | None = None
@@ -145,10 +149,26 @@ class RedisServer:
             "+@transaction +@scripting +@pubsub -@admin -@dangerous +info +time\n"
             f"user keeper on >{REDIS_PASSWORD} +@admin\n"
         )
+        its = {}
+        if self.clock is not None:
+            library = self.folder / "clock.so"
+            subprocess.run(["cc", "-shared", "-fPIC", "-o", library, CLOCK], check=True)
+            self.set_clock(0)
+            its = {"LD_PRELOAD": str(library), "KOREN_CLOCK": str(self.clock)}
         self._process = subprocess.Popen(
-            ["redis-server", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["redis-server", str(config)],
+            env=os.environ | its,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         _wait_for_port(self.port, self._process)
+
+    def set_clock(self, off_s: int) -> None:
+        """Sets the server's own clock to so many seconds away from the machine's."""
+        assert self.clock is not None
+        # Over what is there: the server has the file mapped.
+        with open(os.open(self.clock, os.O_WRONLY | os.O_CREAT), "wb") as clock:
+            clock.write(struct.pack("=q", off_s))
 
     def rewrite(self) -> None:
         """Begins to rewrite the append-only file."""

@@ -63,6 +63,7 @@ class Leases:
         if self._looked_at is None or now - self._looked_at > 3 * _SWEEP_S:
             self._sweep_from = now + self._lease_s
         try:
+            await self._follow_clock(now)
             # Asked also when nothing is swept: it shows that Redis is there.
             expired = [
                 (function, lease)
@@ -90,6 +91,18 @@ class Leases:
                 return
             except Exception:
                 _log.exception("lease not ended", function=function.name, key=lease.key)
+
+    async def _follow_clock(self, now: float) -> None:
+        ran_ms = None if self._looked_at is None else round((now - self._looked_at) * 1000)
+        try:
+            step_ms = await self._queue.follow_clock(ran_ms)
+        except StoreUnavailable:
+            raise
+        except GatewayError as error:
+            _log.error("clock not followed", problem=str(error))
+            return
+        if step_ms:
+            _log.warning("the host's clock was set; what waits keeps its time", by_ms=step_ms)
 
     async def follow(self, cluster: Cluster) -> None:
         """Drops the leases of pods that are gone, for ever."""

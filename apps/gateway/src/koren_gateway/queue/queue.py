@@ -321,6 +321,17 @@ class Queue:
         leases = unpacked(await self._run("expired", name=function)) or []
         return [ExpiredLease(key.decode(errors="replace"), delivery) for key, delivery in leases]
 
+    async def follow_clock(self, ran_ms: int | None) -> int:
+        """Moves the times of what waits and is in hand when the host's clock was set.
+
+        Args:
+            ran_ms: how long ago the caller did this, by a clock that nobody sets; None if it did not.
+
+        Returns:
+            By how many ms the clock was set; 0 if it was not, or by half a minute at most.
+        """
+        return int(await self._run("set_clock", ran=ran_ms))
+
     async def withdraw(self, function: str, key: str) -> bool:
         """Takes an invocation out of the queue; False when it is in hand or ended."""
         return bool(await self._run("withdraw", name=function, key=key))

@@ -44,6 +44,7 @@
 --   koren:bytes                       hash: account -> bytes; accounts: dead, held, queue, state, and
 --                                     <account>:<fn>
 --   koren:dropped                     hash: what -> how many were dropped for want of room or by age
+--   koren:clock                       string, ms of the host's clock some seconds ago at most
 --   koren:mqtt-recent                 list: number, hash and id of messages of sources, the last thousand
 --   koren:mqtt-topics                 hash: sources' topic filter -> 1 once the broker has the subscription, else 0
 --   koren:bell                        channel: 'f:<fn>' when its work changed, 'o:<key>' at an outcome,

@@ -1,0 +1,53 @@
+#!lua flags=allow-oom
+-- Notices that the host's clock was set by more than half a minute, and moves the times of what waits
+-- and of what is in hand by as much. Else events would wait for hours after a clock that was ahead is
+-- set back, and pods would lose what they have in hand when it is set forward.
+--
+-- P: ran (ms since the caller last ran this, by a clock that nobody sets; may be missing)
+-- Returns by how many ms the clock was set, 0 if it was not.
+
+local STEP = 30000
+local NOTED_EVERY = 10000
+
+local noted = number(call('GET', 'koren:clock'))
+local step = 0
+if noted > 0 and now < noted - STEP then
+  step = now - noted
+elseif noted > 0 and P.ran and now - noted - P.ran > STEP + NOTED_EVERY then
+  step = now - noted - P.ran
+end
+if step ~= 0 or now < noted or now - noted >= NOTED_EVERY then
+  call('SET', 'koren:clock', now)
+end
+if step == 0 then
+  return 0
+end
+
+-- Times that were noted by the clock as it was. What came since then is dated by the new one.
+local from, to = now + STEP, '+inf'
+if step > 0 then
+  from, to = noted - STEP, now - STEP
+end
+
+local function moved(key)
+  local found = call('ZRANGEBYSCORE', key, from, to, 'WITHSCORES')
+  for place = 1, #found, 2 do
+    call('ZADD', key, found[place + 1] + step, found[place])
+  end
+  return found
+end
+
+for _, name in ipairs(call('SMEMBERS', 'koren:functions')) do
+  moved(of(name, 'ready'))
+  moved(of(name, 'incidents'))
+  local in_hand = moved(of(name, 'leased'))
+  for place = 1, #in_hand, 2 do
+    local key = call('LINDEX', of(name, 'queue:' .. in_hand[place]), 0)
+    if key and call('HEXISTS', of(name, 'invocation:' .. key), 'deadline') == 1 then
+      call('HINCRBY', of(name, 'invocation:' .. key), 'deadline', step)
+    end
+  end
+  ring('f:' .. name)
+end
+moved('koren:held')
+return step

@@ -1,0 +1,118 @@
+"""The clock of Redis' host is set: what waits and is in hand keeps its time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from gateway_lab import RedisServer
+from test_queue import FN, end, entry, take
+
+from koren_gateway.errors import LeaseLost
+from koren_gateway.queue.budgets import Memory
+from koren_gateway.queue.queue import Nothing, Queue
+from koren_gateway.queue.store import Store, connect
+from koren_gateway.settings import Settings
+
+pytestmark = pytest.mark.asyncio
+
+HOURS_S = 7200
+RAN_MS = 1000
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    redis = RedisServer(tmp_path / "redis", own_clock=True)
+    redis.start()
+    yield redis
+    redis.stop()
+
+
+@pytest_asyncio.fixture
+async def store(server: RedisServer, lab_settings: Settings) -> AsyncIterator[Store]:
+    redis = connect(lab_settings.model_copy(update={"redis_port": server.port}))
+    yield Store(redis)
+    await redis.aclose()
+
+
+@pytest.fixture
+def queue(store: Store, lab_settings: Settings) -> Queue:
+    return Queue(store, lab_settings, Memory(store, lab_settings.batch_bytes))
+
+
+async def test_what_waits_is_due_after_a_clock_that_was_ahead_is_set_back(server: RedisServer, queue: Queue) -> None:
+    server.set_clock(HOURS_S)
+    await queue.follow_clock(None)
+    await queue.enqueue([entry(subject="waits"), entry(subject="fails")])
+    failed = await take(queue)
+    await queue.retry(end(failed), "it fails", 1.0)
+
+    server.set_clock(0)
+    assert isinstance(await queue.take(FN, "pod-a", None), Nothing)
+    assert abs(await queue.follow_clock(RAN_MS) + HOURS_S * 1000) < 5000
+    assert await queue.follow_clock(RAN_MS) == 0
+
+    taken = await take(queue)
+    await queue.succeed(end(taken), b"1")
+    backlog = await queue.backlog(FN.name)
+    assert (backlog.runnable, backlog.waiting) in {(0, 1), (1, 0)}
+    async with asyncio.timeout(10):
+        while isinstance(await queue.take(FN, "pod-a", None), Nothing):
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("step_s", [HOURS_S, -HOURS_S, 60, -60])
+async def test_what_is_in_hand_stays_so_for_its_time(
+    server: RedisServer, queue: Queue, step_s: int
+) -> None:
+    await queue.follow_clock(None)
+    brief = replace(FN, timeout_s=1.0)
+    await queue.enqueue([entry((brief,))])
+    taken = await take(queue, function=brief)
+
+    server.set_clock(step_s)
+    assert abs(await queue.follow_clock(RAN_MS) - step_s * 1000) < 12_000
+    assert await queue.expired(FN.name) == []
+    await queue.extend(FN.name, taken.key, taken.delivery)
+    # Its end comes, too.
+    async with asyncio.timeout(30):
+        while not await queue.expired(FN.name):
+            await asyncio.sleep(0.1)
+    with pytest.raises(LeaseLost):
+        await queue.extend(FN.name, taken.key, taken.delivery)
+
+
+@pytest.mark.parametrize("step_s", [HOURS_S, -HOURS_S])
+async def test_a_person_has_as_long_to_release_a_held_event(
+    server: RedisServer, store: Store, queue: Queue, step_s: int
+) -> None:
+    async def until_ms() -> float:
+        _, score = await store.command("ZRANGE", "koren:held", 0, 0, "WITHSCORES")
+        return float(score)
+
+    await queue.follow_clock(None)
+    assert [one.outcome for one in await queue.enqueue([entry(hold=True)])] == ["held"]
+    before = await until_ms()
+
+    server.set_clock(step_s)
+    await queue.follow_clock(RAN_MS)
+    assert await queue.tidy() == 0
+    assert abs(await until_ms() - before - step_s * 1000) < 12_000
+
+
+@pytest.mark.parametrize("step_s", [20, -20])
+async def test_a_small_step_moves_nothing(server: RedisServer, queue: Queue, step_s: int) -> None:
+    await queue.follow_clock(None)
+    server.set_clock(step_s)
+    assert await queue.follow_clock(RAN_MS) == 0
+
+
+async def test_a_pause_of_the_gateway_is_no_step(server: RedisServer, queue: Queue) -> None:
+    await queue.follow_clock(None)
+    server.set_clock(HOURS_S)
+    # So long it did not look, as its own clock says; or it does not know.
+    assert await queue.follow_clock(HOURS_S * 1000) == 0
+    server.set_clock(2 * HOURS_S)
+    assert await queue.follow_clock(None) == 0
