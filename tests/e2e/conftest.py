@@ -27,7 +27,17 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from koren_events import Camera, Event, Publisher, Receipt, ReceiptState, SeenObject, Text, accident_detected
+from koren_events import (
+    Camera,
+    Event,
+    Publisher,
+    Receipt,
+    ReceiptState,
+    SeenObject,
+    Text,
+    accident_cleared,
+    accident_detected,
+)
 
 SITE_DIR = Path(os.environ.get("KOREN_SITE_DIR", ".state/local")).resolve()
 PROBE = "e2e-probe"
@@ -37,6 +47,27 @@ OPENED, CLOSED, DONE = (f"kr.koren.test.drill.{what}" for what in ("opened", "cl
 
 Publish = Callable[..., Publisher]
 Play = Callable[..., str]
+
+
+Record = Callable[[str, object], None]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Writes how each long test went, and the figures that it recorded, into the file that KOREN_LONG_TABLE names."""
+    if not (table := os.environ.get("KOREN_LONG_TABLE")):
+        return
+    worst: dict[str, pytest.TestReport] = {}
+    took_s: dict[str, float] = {}
+    for outcome in ("passed", "skipped", "failed", "error"):
+        for report in terminalreporter.getreports(outcome):
+            took_s[report.nodeid] = took_s.get(report.nodeid, 0) + report.duration
+            if report.when == "call" or not report.passed:
+                worst[report.nodeid] = report
+    with Path(table).open("a") as rows:
+        for name, report in worst.items():
+            figures = ", ".join(f"{what} {value}" for what, value in report.user_properties)
+            what = name.rpartition("::")[2].removeprefix("test_").replace("_", " ")
+            rows.write(f"{what:<80}  {report.outcome:<7}  {took_s[name]:>5.0f} s  {figures}\n")
 
 
 @dataclass(frozen=True)
@@ -393,6 +424,23 @@ def posts(region: str, url: str) -> list[dict[str, Any]]:
     with urllib.request.urlopen(ask, timeout=20, context=tls) as answer:
         records: list[dict[str, Any]] = json.load(answer)["records"]
     return records
+
+
+def clear(publisher: Publisher, detected: Event) -> str:
+    """End an accident and see that it was posted once, with one reply that says so; the first post's address."""
+    cleared = accident_cleared(detected, cleared_at=datetime.now(UTC))
+    publisher.publish(cleared)
+    closing = list(publisher.receipts(cleared, timeout_s=90))[-1]
+    assert closing.state is ReceiptState.SUCCEEDED
+    of_incident = [
+        post
+        for post in posts(detected.region, closing.result["url"])
+        if post["value"]["kr.koren.incident"]["subject"] == detected.subject
+    ]
+    (first,) = [post["uri"] for post in of_incident if "reply" not in post["value"]]
+    (end,) = [post["value"]["reply"]["root"]["uri"] for post in of_incident if "reply" in post["value"]]
+    assert first == end
+    return str(first)
 
 
 def until(what: str, check: Callable[[], Any], timeout_s: float) -> Any:

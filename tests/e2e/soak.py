@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 import pytest
 import redis
-from conftest import SITE_DIR, Cluster, Heard, Identities, Publish, cut_off, on_host, until
+from conftest import SITE_DIR, Cluster, Heard, Identities, Publish, Record, cut_off, on_host, until
 from figures import Figures
 from inside import Process, gateway_pods, seoul_redis
 from soak_traffic import HeldEvent, Line, Sent, Traffic
@@ -256,6 +256,7 @@ def test_soak(
     publish_at: Publish,
     identities: Identities,
     capsys: pytest.CaptureFixture[str],
+    record_property: Record,
 ) -> None:
     seoul = cluster("seoul")
     store = seoul_redis(site)
@@ -323,6 +324,8 @@ def test_soak(
         },
     } | memory.line()
     figures.write()
+    for what in ("sent", "lost", "doubled", "disordered"):
+        record_property(what, figures.line[what])
     with capsys.disabled():
         for what, found in (("lost", lost), ("doubled", twice), ("disordered", early), ("must not be", never)):
             print("".join(f"\n{what}: {one}" for one in found[:20]), end="")

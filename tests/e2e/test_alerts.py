@@ -19,6 +19,8 @@ from conftest import SITE_DIR, Publish, ask_centre, cut_off, drill, faas, on_hos
 
 from koren_events import Publisher, ReceiptState
 
+pytestmark = pytest.mark.long
+
 FUNCTION = "e2e-alerts"
 KIND = "kr.koren.test.alarm.rung"
 WORK_S = 20

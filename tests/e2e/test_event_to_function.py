@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
-from conftest import REPORT, Cluster, accident, drill, faas, on_host, posts, until
+from conftest import REPORT, Cluster, accident, clear, drill, faas, on_host, until
 
-from koren_events import Publisher, ReceiptState, accident_cleared
+from koren_events import Publisher, ReceiptState
 
 
 def test_event_starts_its_region_only_and_ends_at_zero(
@@ -71,18 +70,7 @@ def test_gateway_killed_between_event_and_pod_gives_one_post(
 
     receipts = list(publisher.receipts(detected, timeout_s=180))
     assert [r.state for r in receipts].count(ReceiptState.SUCCEEDED) == 1
-    cleared = accident_cleared(detected, cleared_at=datetime.now(UTC))
-    publisher.publish(cleared)
-    closing = list(publisher.receipts(cleared, timeout_s=90))[-1]
-    assert closing.state is ReceiptState.SUCCEEDED
-    of_incident = [
-        post
-        for post in posts("seoul", closing.result["url"])
-        if post["value"]["kr.koren.incident"]["subject"] == detected.subject
-    ]
-    (first,) = [post["uri"] for post in of_incident if "reply" not in post["value"]]
-    (end,) = [post["value"]["reply"]["root"]["uri"] for post in of_incident if "reply" in post["value"]]
-    assert first == end == receipts[-1].result["uri"]
+    assert clear(publisher, detected) == receipts[-1].result["uri"]
     until("the pod is gone after the incident", lambda: not seoul.pods(REPORT), 90)
 
 

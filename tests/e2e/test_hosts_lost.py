@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
-from typing import Any
 
 import pytest
-from conftest import DONE, Heard, Play, container, drill, lose, podman, until
+from conftest import DONE, Heard, Play, Record, container, drill, lose, podman, until
 
 from koren_events import Publisher, ReceiptState
 
-pytestmark = pytest.mark.skipif(not os.environ.get("KOREN_TEST_SOAK"), reason="takes an hour: make test-long")
+pytestmark = pytest.mark.long
 
 HANDLED_S = 180
 
@@ -34,9 +32,17 @@ def handled(publisher: Publisher, heard: Heard) -> None:
         # It has the backups here, which are gone with it.
         ("hpc-1", "site.yml", "central,localhost"),
     ],
+    ids=lambda value: value if "-" in value else "",
 )
 def test_a_lost_host_is_replaced(
-    host: str, playbook: str, limit: str, play: Play, probe: str, publisher: Publisher, heard: Heard
+    host: str,
+    playbook: str,
+    limit: str,
+    play: Play,
+    probe: str,
+    publisher: Publisher,
+    heard: Heard,
+    record_property: Record,
 ) -> None:
     """One run makes the host anew; then the site is well, an event is handled and an accident is posted."""
     play("site.yml", "--tags", "nfv,backup")
@@ -44,14 +50,14 @@ def test_a_lost_host_is_replaced(
     lose(host)
     began = time.monotonic()
     play(playbook, "--limit", limit)
-    print(f"{host} was replaced after {time.monotonic() - began:.0f} s")
+    record_property("replaced after", f"{time.monotonic() - began:.0f} s")
     play("playbooks/verify.yml")
     handled(publisher, heard)
     play("playbooks/demo.yml")
 
 
 def test_events_outlive_a_power_cut_of_all_hosts(
-    site: dict[str, Any], play: Play, probe: str, publisher: Publisher, heard: Heard
+    play: Play, probe: str, publisher: Publisher, heard: Heard, record_property: Record
 ) -> None:
     """All hosts stop at once and start again: what was accepted is handled, and nobody has to do anything."""
     handled(publisher, heard)
@@ -64,5 +70,5 @@ def test_events_outlive_a_power_cut_of_all_hosts(
     podman("start", *hosts)
     for event in events:
         until("an event is handled", lambda event=event: heard.of(event, ReceiptState.SUCCEEDED), 900)
-    print(f"all events were handled {time.monotonic() - began:.0f} s after the hosts' start")
+    record_property("all handled after", f"{time.monotonic() - began:.0f} s")
     play("playbooks/verify.yml")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ from conftest import DONE, Cluster, Heard, Play, changed, drill, on_host, until
 
 from koren_events import Publisher, ReceiptState
 
-pytestmark = pytest.mark.skipif(not os.environ.get("KOREN_TEST_SOAK"), reason="takes minutes: make test-long")
+pytestmark = pytest.mark.long
 
 PACKAGE = "chrony"
 OLDER = f"""

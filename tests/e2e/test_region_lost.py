@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from conftest import DONE, SITE_DIR, Cluster, Heard, Play, Publish, changed, drill, faas, lose, until
+from conftest import DONE, SITE_DIR, Cluster, Heard, Play, Publish, Record, changed, drill, faas, lose, until
 
 from koren_events import Event, Publisher, ReceiptState
 
 REGION, LOST = "seoul", "seoul-cp"
 
-pytestmark = pytest.mark.skipif(not os.environ.get("KOREN_TEST_SOAK"), reason="takes half an hour: make test-long")
+pytestmark = pytest.mark.long
 
 
 def waits(event: Event) -> bool:
@@ -34,6 +33,7 @@ def test_a_lost_region_comes_back_with_its_functions_queue_and_memory(
     publisher: Publisher,
     publish_at: Publish,
     heard: Heard,
+    record_property: Record,
 ) -> None:
     play("site.yml", "--tags", "nfv,backup")
     done = drill(REGION, type=DONE)
@@ -52,7 +52,7 @@ def test_a_lost_region_comes_back_with_its_functions_queue_and_memory(
     lose(LOST)
     began = time.monotonic()
     play("playbooks/restore.yml", "--limit", "seoul,localhost")
-    print(f"the region was back after {time.monotonic() - began:.0f} s")
+    record_property("back after", f"{time.monotonic() - began:.0f} s")
 
     seoul = cluster(REGION)
     until(

@@ -3,7 +3,7 @@
 
 It makes a site of its own, of the release that is pinned in the folder upgrade_from, and removes it:
 
-    KOREN_TEST_SOAK=1 KOREN_SITE_DIR=.state/up pytest tests/e2e/test_upgrade.py
+    KOREN_SITE_DIR=.state/up pytest -m long tests/e2e/test_upgrade.py
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import DONE, SITE_DIR, Cluster, Publish, changed, drill, on_host, until
+from conftest import DONE, SITE_DIR, Cluster, Publish, Record, changed, drill, on_host, until
 from test_faults import entries
 
 from koren_events import Event, Publisher, Receipt, ReceiptState
@@ -31,10 +31,12 @@ ROOT = Path(__file__).parents[2]
 REGION, WORKER = "seoul", "seoul-w1"
 NET = os.environ.get("KOREN_UPGRADE_NET", "10.95")
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("KOREN_TEST_SOAK") or "KOREN_SITE_DIR" not in os.environ or (SITE_DIR / "site.json").exists(),
-    reason="makes a site of its own, for half an hour: make test-long",
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        "KOREN_SITE_DIR" not in os.environ or (SITE_DIR / "site.json").exists(), reason="makes a site of its own"
+    ),
+]
 
 VARIABLES = {
     "site_name": SITE_DIR.name,
@@ -156,7 +158,12 @@ def versions(cluster: Cluster) -> set[str]:
 
 
 def test_a_running_site_is_upgraded_while_events_come(
-    site: dict[str, Any], play: Play, cluster: Callable[[str], Cluster], probe: str, publish_at: Publish
+    site: dict[str, Any],
+    play: Play,
+    cluster: Callable[[str], Cluster],
+    probe: str,
+    publish_at: Publish,
+    record_property: Record,
 ) -> None:
     seoul = cluster(REGION)
     (before,) = versions(seoul)
@@ -189,8 +196,8 @@ def test_a_running_site_is_upgraded_while_events_come(
         "upgrade_s": round(took_s),
         "longest_gap_s": round(traffic.longest_gap_s(), 1),
     }
-    (SITE_DIR.parent / "upgrade.json").write_text(json.dumps(figures) + "\n")
-    print(figures)
+    for what, figure in figures.items():
+        record_property(what, figure)
     entered = entries(probe, [event.id for event in traffic.events])
     twice = {event.id: entered[event.id] for event in traffic.events if len(entered[event.id]) != 1}
     assert not twice, f"{figures}: {twice}"

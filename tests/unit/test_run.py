@@ -125,6 +125,7 @@ def checkout(tmp_path: Path) -> Checkout:
     }
     for name in ("molecule", "pytest", "yamllint", "ruff", "mypy", "ansible-lint", "antsibull-changelog", "mkdocs"):
         stand_ins[name] = called + FAILING
+    stand_ins["pytest"] += """[ -z "${KOREN_LONG_TABLE-}" ] || echo 'a test  passed  1 s' >>"$KOREN_LONG_TABLE"\n"""
     stand_ins["pytest"] += """[ -z "${KOREN_BENCH_OUT-}" ] || echo '{"lost": 0}' >"$KOREN_BENCH_OUT"\n"""
     for name, text in stand_ins.items():
         (programs / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
@@ -267,12 +268,22 @@ def test_a_step_about_the_running_site_ends_with_its_figures(checkout: Checkout,
     assert checkout.ran == [f"pytest -q -o python_files={file} tests/e2e"]
 
 
-def test_long_tests_run_all_that_has_passed_and_a_soak_and_fuzzing(checkout: Checkout) -> None:
+def test_long_tests_run_all_that_has_passed_and_a_site_with_faults_and_fuzzing(checkout: Checkout) -> None:
     checkout.run("molecule", "openstack", "nfv")
-    long = checkout.run("all", "fuzz", CI="true", KOREN_TEST_ALL="1", KOREN_TEST_DEADLINE_S="", KOREN_TEST_SOAK="1")
+    long = checkout.run("all", "long", "fuzz", CI="true", KOREN_TEST_ALL="1", KOREN_TEST_DEADLINE_S="")
 
-    assert long.stdout.splitlines()[-1].endswith(" 0 failed, 0 skipped"), long.stdout
-    soak, reset = checkout.places("pytest -q -o python_files=soak.py", "ansible-playbook playbooks/reset.yml")
-    assert soak < reset, "the soak is of the site that the run made"
+    lines = long.stdout.splitlines()
+    assert lines[-1].endswith(" 0 failed, 0 skipped"), long.stdout
+    assert "a test  passed  1 s" in lines, "the table of long tests"
+    faults, soak, reset, upgrade = (
+        len(checkout.ran) - 1 - checkout.ran[::-1].index(line)
+        for line in (
+            "pytest -q -m long tests/e2e",
+            "pytest -q -o python_files=soak.py tests/e2e",
+            next(line for line in reversed(checkout.ran) if line.startswith("ansible-playbook playbooks/reset.yml")),
+            "pytest -q -m long tests/e2e/test_upgrade.py",
+        )
+    )
+    assert faults < soak < reset < upgrade
     assert "strategy linear" in checkout.ran
     assert checkout.ran.count("python -m pytest -q -m fuzz or hypothesis tests") == 6
