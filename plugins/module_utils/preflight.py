@@ -356,6 +356,8 @@ def kernel_lacks(config: str) -> list[str]:
 
 def check_machine(
     *,
+    architecture: str,
+    system: str,
     uid: int,
     become: bool,
     programs: Mapping[str, bool],
@@ -369,9 +371,15 @@ def check_machine(
 ) -> list[str]:
     """Errors of the machine that is to carry the hosts; each names what is there and the remedy.
 
-    ``kernel_config`` is None where the kernel does not tell its configuration; nothing is said of it then.
+    ``architecture`` is the kernel's name of the processor, ``system`` the distribution with its release as
+    ``ID VERSION_ID`` of os-release(5). ``kernel_config`` is None where the kernel does not tell its
+    configuration; nothing is said of it then.
     """
     errors = []
+    if architecture != "x86_64":
+        errors.append(f"the machine is {architecture}, and hosts run programs for x86_64 (amd64); take such a machine")
+    if system != "debian 12":
+        errors.append(f"the machine runs {system}, and hosts are made of its Debian packages; take one with Debian 12")
     if uid != 0 and not become:
         errors.append(
             f"the run is by user id {uid}, who is not root and can't become root without a password; "

@@ -138,6 +138,7 @@ errors:
 import gzip
 import json
 import os
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -161,6 +162,14 @@ def _cgroup_controllers() -> set[str]:
     unified = Path("/sys/fs/cgroup/cgroup.controllers")
     found = {line.split()[0] for line in lines if line.split()[3] == "1"}
     return found | set(unified.read_text(encoding="utf-8").split() if unified.exists() else [])
+
+
+def _system() -> str:
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return platform.system()
+    return f"{release['ID']} {release.get('VERSION_ID', '')}".strip()
 
 
 def _kernel_config() -> str | None:
@@ -189,6 +198,8 @@ def _machine_errors(params: dict[str, Any], hosts: list[Host]) -> list[str]:
     """What the machine lacks that is to carry the hosts."""
     uid = os.getuid()
     errors = check_machine(
+        architecture=platform.machine(),
+        system=_system(),
         uid=uid,
         become=params["become"] or (uid != 0 and _becomes_root()),
         programs={name: shutil.which(name) is not None for name in ("podman", "apt-get")},

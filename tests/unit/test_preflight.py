@@ -63,6 +63,8 @@ CLOUD: dict[str, Any] = {
     ],
 }
 MACHINE: dict[str, Any] = {
+    "architecture": "x86_64",
+    "system": "debian 12",
     "uid": 0,
     "become": False,
     "programs": {"podman": True, "apt-get": True},
@@ -203,6 +205,8 @@ def test_where_hosts_have_clocks_of_their_own_somebody_must_tell_the_time() -> N
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"architecture": "aarch64"}, ["aarch64", "amd64"]),
+        ({"system": "ubuntu 24.04"}, ["ubuntu 24.04", "Debian 12"]),
         ({"uid": 1000}, ["1000", "--ask-become-pass"]),
         ({"programs": {"podman": False, "apt-get": False}}, ["podman is missing", "install podman"]),
         ({"cgroup_controllers": {"cpu"}}, ["memory, pids"]),
