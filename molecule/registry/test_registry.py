@@ -128,6 +128,24 @@ def test_an_archive_is_imported_once(site: Site) -> None:
         site.run(HOST, "koren-image import /etc/hostname")
 
 
+def test_of_an_images_older_versions_one_and_those_in_use_stay(site: Site) -> None:
+    image = site.run(HOST, "cat /opt/koren/images/etcd.name").strip()
+    repository = image.rpartition(":")[0]
+    for number, version in enumerate(("used", "oldest", "older", "before")):
+        name = f"{repository}:{version}"
+        site.run(HOST, f"{CTR} images tag {image} {name}")
+        site.run(HOST, f"{CTR} images label {name} io.cri-containerd.pinned=pinned kr.koren.imported={number + 1}")
+    site.run(HOST, f"{CTR} containers create {repository}:used in-use")
+    site.run(HOST, f"{CTR} images remove --sync {image}")
+    said = site.run(HOST, "koren-image import /opt/koren/images/etcd.tar").splitlines()
+    assert said == [f"imported {image}", f"removed {repository}:older", f"removed {repository}:oldest"]
+    listed = site.run(HOST, f"{CTR} images list --quiet").split()
+    of_it = {name for name in listed if name.startswith(repository)}
+    assert of_it == {image, f"{repository}:used", f"{repository}:before"}
+    site.run(HOST, f"{CTR} containers delete in-use")
+    site.run(HOST, f"{CTR} images remove {repository}:used {repository}:before")
+
+
 def test_secrets_are_for_those_who_need_them(site: Site, client: Client) -> None:
     secret = site.folder / "secrets/registry-seoul"
     assert secret.stat().st_mode & 0o777 == 0o600
