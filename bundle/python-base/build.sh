@@ -9,11 +9,12 @@ buildah() { command buildah --root "$store/root" --runroot "$store/run" --storag
 export SOURCE_DATE_EPOCH=315532800
 
 root=$store/rootfs
-mmdebstrap --quiet --variant=extract \
-  --include=python3.11-minimal,libpython3.11-stdlib,libc-bin,libgomp1,libstdc++6,zlib1g,tzdata,ca-certificates,media-types \
-  --extract-hook="for deb in \"\$1\"/var/cache/apt/archives/*.deb; do dpkg-deb --field \"\$deb\"; printf 'Status: install ok installed\n\n'; done >'$OUT/dpkg-status'" \
-  --extract-hook="ls \"\$1/var/cache/apt/archives\" | sed -n 's/^\(.*\)_\(.*\)_.*\.deb$/\1 \2/p' | sed 's/%3a/:/' >'$OUT/packages'" \
-  bookworm "$root"
+mkdir "$root"
+for deb in "$DEBS"/*.deb; do
+  dpkg-deb --extract "$deb" "$root"
+  dpkg-deb --show --showformat '${Package} ${Version}\n' "$deb" >>"$OUT/packages"
+  { dpkg-deb --field "$deb" && printf 'Status: install ok installed\n\n'; } >>"$OUT/dpkg-status"
+done
 version=$(sed -n 's/^python3.11-minimal //p' "$OUT/packages")
 # A tag has no '+' and '~'.
 echo "${version//[+~:]/-}" >"$OUT/version"

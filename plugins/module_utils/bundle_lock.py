@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Debian packages that components are made of, pinned by a file ``packages.lock`` in a component's folder.
 
-A component's ``<set>.txt`` files name packages. The lock lists these with all that they depend on, over what the host
-image has. A build gets exactly the locked files, which are kept in the cache by their SHA-256.
+A component's ``<set>.txt`` files name packages. The lock lists these with all that they depend on. The sets of ``apt``
+come on top of the host image, whose packages they leave out. A build gets exactly the locked files, which are kept in
+the cache by their SHA-256.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ LOCK = "packages.lock"
 # What the hosts have from the start; the other sets come on top of it.
 IMAGE = "host-image"
 APT = "apt"
+# The list of a component that is made of its packages and nothing else.
+ALONE = "packages"
 _HEAD = """# Written by `make lock` from what Debian's mirror had on {day}: name version architecture SHA-256 file sets
 """
 _KEPT_S = 90 * 86400
@@ -107,8 +110,12 @@ def renew(repo: Path, cache: Path) -> list[Change]:
         image = apt.solve("", base + _listed(repo / "bundle" / IMAGE / "image.txt"))
         status = "\n\n".join(f"{index[key].stanza}\nStatus: install ok installed" for key in image) + "\n"
         sets = {path.stem: apt.solve(status, _listed(path)) for path in sorted((repo / "bundle" / APT).glob("*.txt"))}
+        alone = {
+            path.parent.name: {ALONE: apt.solve("", _listed(path))}
+            for path in sorted((repo / "bundle").glob(f"*/{ALONE}.txt"))
+        }
     changes: list[Change] = []
-    for component, found in ((IMAGE, {"image": image}), (APT, sets)):
+    for component, found in ((IMAGE, {"image": image}), (APT, sets), *alone.items()):
         path = repo / "bundle" / component / LOCK
         try:
             old = read_lock(path) if path.exists() else []
@@ -133,12 +140,13 @@ def gone(repo: Path, cache: Path) -> list[Package]:
     """The locked packages that neither the cache nor the mirror has."""
     apt, store = _Apt(cache / "apt-state"), cache / "debs"
     with locked(cache / "locks" / "debs"):
-        paths = [repo / "bundle" / component / LOCK for component in (IMAGE, APT)]
+        paths = sorted((repo / "bundle").glob(f"*/{LOCK}"))
         missing = [each for path in paths for each in read_lock(path) if not _is_stored(store, each)]
         if missing:
             apt.update()
             index = apt.index()
-        return [package for package in missing if package.key not in index]
+        absent = {package.key: package for package in missing if package.key not in index}
+        return list(absent.values())
 
 
 def in_words(changes: list[Change]) -> str:

@@ -67,6 +67,8 @@ def repo(tmp_path: Path) -> Path:
         (tmp_path / "repo/bundle" / name).mkdir(parents=True)
         (tmp_path / "repo/bundle" / name / f"{listing}.txt").write_text("clock\n" if name == "apt" else "base\n")
         (tmp_path / "repo/bundle" / name / "build.sh").write_text('cp "$DEBS"/*.deb "$OUT"\n')
+    (tmp_path / "repo/bundle/watch").mkdir()
+    (tmp_path / "repo/bundle/watch/packages.txt").write_text("clock\n")
     (tmp_path / "repo/bundle/apt/edge.txt").write_text("@region\n")
     return tmp_path / "repo"
 
@@ -86,6 +88,8 @@ def test_a_build_has_just_what_is_pinned_and_needs_the_mirror_once(mirror: Mirro
     sets = {name: each.sets for name, each in pinned.items()}
     assert sets == dict.fromkeys(["clock", "libclock"], ("edge", "region"))
     assert {each.name for each in read_lock(repo / "bundle/host-image/packages.lock")} == {"base", "apt", "libc"}
+    # What is no system of its own has what its packages need, and nothing else.
+    assert {each.name for each in read_lock(repo / "bundle/watch/packages.lock")} == {"clock", "libclock", "libc"}
     files = built(repo, cache)
     assert files == {Path(each.path).name: each.sha256 for each in pinned.values()}
 
@@ -106,7 +110,9 @@ def test_a_version_that_has_gone_is_named_with_its_remedy(mirror: Mirror, repo: 
         built(repo, cache)
     assert [each.name for each in gone(repo, cache)] == ["libclock"]
     changes = renew(repo, cache)
-    assert in_words(changes).splitlines()[1:] == ["apt        libclock  2.1+deb12u1  2.1+deb12u2"]
+    assert in_words(changes).splitlines()[1:] == [
+        f"{component:<9}  libclock  2.1+deb12u1  2.1+deb12u2" for component in ("apt", "watch")
+    ]
     assert "libclock_2.1+deb12u2_all.deb" in built(repo, cache)
     assert gone(repo, cache) == []
 
@@ -155,7 +161,7 @@ def test_a_list_that_was_changed_since_and_a_broken_line_are_told(mirror: Mirror
     assert built(repo, tmp_path / "cache")
 
 
-@pytest.mark.parametrize("component", ["apt", "host-image"])
+@pytest.mark.parametrize("component", ["apt", "host-image", "python-base"])
 def test_each_listed_package_of_the_project_is_pinned(component: str) -> None:
     folder = REPO / "bundle" / component
     pinned = read_lock(folder / "packages.lock")
