@@ -40,6 +40,7 @@ from koren_events import (
 )
 
 SITE_DIR = Path(os.environ.get("KOREN_SITE_DIR", ".state/local")).resolve()
+TESTED = "give the site what tests/e2e/site.yml has: make up ARGS='-e @tests/e2e/site.yml'"
 PROBE = "e2e-probe"
 OTHER = "e2e-other"
 REPORT = "report-incident"
@@ -115,31 +116,22 @@ def site() -> dict[str, Any]:
     return described
 
 
+def run_playbook(*words: str, fails: bool = False, **variables: Any) -> str:
+    """What a playbook prints that is run with the variables of a site of the tests; it has to succeed, or to fail."""
+    done = subprocess.run(
+        ["ansible-playbook", *words, "-e", f"@{Path(__file__).with_name('site.yml')}", "-e", json.dumps(variables)],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False, timeout=7200,
+    )  # fmt: skip
+    assert bool(done.returncode) is fails, f"{words}: {done.stdout[-6000:]}{done.stderr[-2000:]}"
+    return done.stdout
+
+
 @pytest.fixture(scope="session")
 def play(site: dict[str, Any]) -> Play:
     """Runs a playbook on this site, with backups on the detector's host; what it prints."""
-    operators = sorted(path.stem for path in (SITE_DIR / "pki").glob("e2e-*.crt"))
-    net = site["central_broker"].split(".")[:2]
-    described = {
-        "site_name": SITE_DIR.name,
-        "site_net": ".".join(net),
-        "site_operators": ["operator", *operators],
-        "backup_server": "hpc-1",
-        # Who is told of alerts stays as it is: an empty list would tell nobody.
-        "alertmanager_receivers": [
-            {"name": "e2e", "type": "webhook", "url": f"http://{'.'.join(net)}.10.1:18080/"},
-        ],
-    }
-
-    def run(*words: str) -> str:
-        done = subprocess.run(
-            ["ansible-playbook", *words, "-e", json.dumps(described)],
-            cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False, timeout=3600,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{words}: {done.stdout[-6000:]}{done.stderr[-2000:]}"
-        return done.stdout
-
-    return run
+    net = ".".join(site["central_broker"].split(".")[:2])
+    described = {"site_name": SITE_DIR.name, "site_net": net, "backup_server": "hpc-1"}
+    return lambda *words: run_playbook(*words, **described)
 
 
 @pytest.fixture(scope="session")
@@ -233,11 +225,7 @@ class Identities:
     def take(self) -> Identity:
         """One that no client has."""
         if not self._free:
-            names = ", ".join(f"e2e-{number}" for number in range(1, 13))
-            pytest.fail(
-                "the site has too few operators for the tests' clients; set "
-                f"site_operators: [operator, {names}] in its inventory and run make up"
-            )
+            pytest.fail(f"the site has too few operators for the tests' clients; {TESTED}")
         return self._free.pop(0)
 
     def give_back(self, identity: Identity) -> None:

@@ -13,6 +13,7 @@ import pytest
 from conftest import (
     DONE,
     SITE_DIR,
+    TESTED,
     Cluster,
     Connect,
     Heard,
@@ -129,6 +130,29 @@ def test_nobody_else_may_publish_and_the_publisher_nothing_else(sensor: Identity
 def test_a_source_is_listed_with_its_status(source: str) -> None:
     [listed] = [one for one in json.loads(faas("source", "mqtt", "ls", "-o", "json")) if one["name"] == source]
     assert (listed["region"], listed["topic"], listed["status"]) == ("seoul", "common", "LISTENING")
+
+
+def test_a_message_at_the_centre_goes_to_the_region_that_its_topic_names(
+    site: dict[str, Any], connect: Connect, cluster: Callable[[str], Cluster]
+) -> None:
+    certificate, key = (SITE_DIR / "pki" / f"sensor.{suffix}" for suffix in ("crt", "key"))
+    if not certificate.exists():
+        pytest.fail(f"the site has no source at the centre; {TESTED}")
+    name = "e2e-centre"
+    faas(
+        *("function", "deploy", name, "--runtime", "python3.11"),
+        *("--from-file", str(PROGRAM.with_name("handler.py")), "--handler", "handler.handler"),
+        *("--topic", f"events/{{region}}/{name}/mqtt"),
+    )
+    try:
+        client = connect("central", certificate, key)
+        assert client.publish(f"{name}/seoul/door", b"open") is None
+        assert client.publish(f"{name}/nowhere/door", b"open") == "Not authorized"
+        until("it runs in Seoul", lambda: cluster("seoul").pods(name), 120)
+        until("nothing runs again", lambda: not cluster("seoul").pods(name), 120)
+        assert not cluster("busan").pods_ever(name)
+    finally:
+        faas("function", "delete", name)
 
 
 def test_its_topic_is_free_once_it_is_deleted(sensor: Identity) -> None:

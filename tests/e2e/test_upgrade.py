@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import DONE, SITE_DIR, Cluster, Publish, Record, changed, drill, on_host, until
+from conftest import DONE, SITE_DIR, Cluster, Play, Publish, Record, changed, drill, on_host, run_playbook, until
 from test_faults import entries
 
 from koren_events import Event, Publisher, Receipt, ReceiptState
@@ -43,25 +42,7 @@ VARIABLES = {
     "site_dir": str(SITE_DIR),
     "bundle_view": str(ROOT / ".state" / "bundle"),
     "site_net": NET,
-    "site_operators": ["operator", *(f"e2e-{number}" for number in range(1, 13))],
-    "alertmanager_receivers": [{"name": "e2e", "type": "webhook", "url": f"http://{NET}.10.1:18080/"}],
 }
-
-
-class Play:
-    """Runs playbooks on this site."""
-
-    def __init__(self, inventory: Path) -> None:
-        self._inventory = inventory
-
-    def __call__(self, *words: str, fails: bool = False, **variables: Any) -> str:
-        """What a playbook prints; it has to succeed, or to fail."""
-        done = subprocess.run(
-            ["ansible-playbook", "-i", str(self._inventory), *words, "-e", json.dumps(VARIABLES | variables)],
-            cwd=ROOT, capture_output=True, text=True, check=False, timeout=7200,
-        )  # fmt: skip
-        assert bool(done.returncode) is fails, f"{words}: {done.stdout[-6000:]}{done.stderr[-2000:]}"
-        return done.stdout
 
 
 def older(folder: Path) -> Path:
@@ -94,7 +75,8 @@ def small(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def play(tmp_path_factory: pytest.TempPathFactory) -> Play:
     """Runs playbooks on this site."""
-    return Play(small(tmp_path_factory.mktemp("inventory") / "small"))
+    inventory = small(tmp_path_factory.mktemp("inventory") / "small")
+    return lambda *words, **more: run_playbook("-i", str(inventory), *words, **(VARIABLES | more))
 
 
 @pytest.fixture(scope="session")
