@@ -293,6 +293,8 @@ class TestCluster:
     functions: list[Mapping[str, Any]] = field(default_factory=lambda: [REPORTER])
     declared: list[Mapping[str, Any]] = field(default_factory=list)
     """ConfigMaps of sources."""
+    triggers_declared: list[Mapping[str, Any]] = field(default_factory=list)
+    secrets: dict[str, dict[str, bytes]] = field(default_factory=dict)
     there: bool = True
     reviews: int = 0
     rights: set[tuple[str, str, str]] = field(default_factory=set)
@@ -301,6 +303,7 @@ class TestCluster:
     lease: LeaseRecord = field(default_factory=lambda: LeaseRecord(None, None, 0, None))
     deployment_changes: "asyncio.Queue[Change]" = field(default_factory=asyncio.Queue)
     source_changes: "asyncio.Queue[Change]" = field(default_factory=asyncio.Queue)
+    trigger_changes: "asyncio.Queue[Change]" = field(default_factory=asyncio.Queue)
     pod_changes: "asyncio.Queue[Change]" = field(default_factory=asyncio.Queue)
 
     async def deployments(self) -> AsyncIterator[Change]:
@@ -316,6 +319,17 @@ class TestCluster:
         yield Change("listed", self.declared)
         while True:
             yield await self.source_changes.get()
+
+    async def triggers(self) -> AsyncIterator[Change]:
+        while not self.there:
+            await asyncio.sleep(0.05)
+        yield Change("listed", self.triggers_declared)
+        while True:
+            yield await self.trigger_changes.get()
+
+    async def secret(self, name: str) -> dict[str, bytes] | None:
+        self._check()
+        return self.secrets.get(name)
 
     async def pods(self) -> AsyncIterator[Change]:
         while True:
@@ -383,6 +397,7 @@ def settings(pki: Pki, redis: RedisServer, broker_port: int, **more: Any) -> Set
             "bind": "127.0.0.1",
             "runtime_port": free_port(),
             "functions_port": free_port(),
+            "http_port": free_port(),
             "scaler_port": free_port(),
             "metrics_port": free_port(),
             "stop_delay_s": 0.1,

@@ -106,7 +106,7 @@ async def test_a_call_of_a_function_that_does_not_start_is_told_why(lab: Lab, st
 async def test_a_call_without_an_answer_ends_in_time_and_leaves_nothing(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("koren_gateway.api.functions._START_S", 0.2)
+    monkeypatch.setattr("koren_gateway.api.calls.START_S", 0.2)
     await lab.cluster.deployment_changes.put(Change("changed", [deployment("quick", timeout_s="0.2")]))
     await lab.known("quick")
     answer = await lab.admin("POST", "/v1/functions/quick/invoke", json={})

@@ -10,18 +10,23 @@ import structlog
 
 from koren_events import Telemetry
 from koren_gateway.api.admin import Admin
+from koren_gateway.api.calls import Calls
 from koren_gateway.api.functions import FunctionApi
+from koren_gateway.api.http_triggers import HttpTriggerApi
 from koren_gateway.api.listener import Listener
 from koren_gateway.api.runtime import RuntimeApi
 from koren_gateway.cluster.functions import Functions
+from koren_gateway.cluster.http_triggers import HttpTriggers
 from koren_gateway.cluster.interface import Cluster
 from koren_gateway.cluster.leader import Leader
 from koren_gateway.cluster.reviews import Reviewer
 from koren_gateway.cluster.sources import Sources
+from koren_gateway.cluster.tokens import Tokens
 from koren_gateway.intake.intake import Intake
 from koren_gateway.intake.receipts import Outbox
 from koren_gateway.intake.subscriptions import Subscriptions
 from koren_gateway.metrics import Metrics
+from koren_gateway.queue.answers import Answers
 from koren_gateway.queue.attempts import Attempts
 from koren_gateway.queue.budgets import Memory
 from koren_gateway.queue.dead_letters import DeadLetters
@@ -30,6 +35,7 @@ from koren_gateway.queue.init_errors import InitErrors
 from koren_gateway.queue.leases import Leases
 from koren_gateway.queue.logs import Logs
 from koren_gateway.queue.queue import Queue
+from koren_gateway.queue.rates import Rates
 from koren_gateway.queue.state import State
 from koren_gateway.queue.store import Store, connect
 from koren_gateway.queue.tidying import Tidying
@@ -64,7 +70,9 @@ class Gateway:
         logs = Logs(store, memory)
         self._functions = functions = Functions()
         self._sources = sources = Sources()
+        self._http_triggers = http_triggers = HttpTriggers()
         self._bell = bell = Bell(store)
+        calls = Calls(queue=queue, bell=bell, init_errors=init_errors, stopping=self._stopping, spans=spans)
         reviewer = Reviewer(cluster, metrics)
         attempts = Attempts(settings, queue, functions, metrics, spans)
         dead_letters = DeadLetters(store, queue, functions, settings.region)
@@ -94,18 +102,30 @@ class Gateway:
         self._function_api = FunctionApi(
             region=settings.region,
             queue=queue,
-            bell=bell,
+            calls=calls,
             functions=functions,
             sources=Subscriptions(store, sources),
+            http_triggers=http_triggers,
             dead_letters=dead_letters,
             held=held,
             logs=logs,
             reviewer=reviewer,
-            init_errors=init_errors,
             cluster=cluster,
-            stopping=self._stopping,
             spans=spans,
             on_behalf_accounts=settings.on_behalf_accounts,
+        )
+        self._http_trigger_api = HttpTriggerApi(
+            region=settings.region,
+            client=settings.http_client or f"ingress.{settings.region}",
+            triggers=http_triggers,
+            functions=functions,
+            tokens=Tokens(cluster),
+            rates=Rates(store),
+            calls=calls,
+            answers=Answers(store),
+            metrics=metrics,
+            stopping=self._stopping,
+            spans=spans,
         )
         self._admin = Admin(
             store=store,
@@ -113,6 +133,7 @@ class Gateway:
             bell=bell,
             functions=functions,
             sources=sources,
+            http_triggers=http_triggers,
             dead_letters=dead_letters,
             held=held,
             memory=memory,
@@ -133,6 +154,7 @@ class Gateway:
                     "memory": self._memory.follow,
                     "functions": lambda: self._functions.follow(self._cluster),
                     "sources": lambda: self._sources.follow(self._cluster),
+                    "HTTP triggers": lambda: self._http_triggers.follow(self._cluster),
                     "pods": lambda: self._leases.follow(self._cluster),
                     "leases": self._leases.sweep,
                     "tidying": self._tidying.run,
@@ -164,9 +186,9 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def _serving(self) -> AsyncIterator[None]:
         settings = self._settings
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.minimum_version = ssl.TLSVersion.TLSv1_2
-        tls.load_cert_chain(settings.tls_certificate, settings.tls_key)
+        tls, tls_of_ingress = (_tls(settings) for _ in range(2))
+        tls_of_ingress.load_verify_locations(settings.tls_ca)
+        tls_of_ingress.verify_mode = ssl.CERT_REQUIRED
         scaler = server(
             self._scaler,
             f"{settings.bind}:{settings.scaler_port}",
@@ -179,12 +201,20 @@ class Gateway:
                 Listener(self._admin.app(), settings.bind, settings.metrics_port),
                 Listener(self._runtime_api.app(), settings.bind, settings.runtime_port),
                 Listener(self._function_api.app(), settings.bind, settings.functions_port, tls),
+                Listener(self._http_trigger_api.app(), settings.bind, settings.http_port, tls_of_ingress),
             ):
                 stack.push_async_callback(listener.stop)
                 await listener.start()
             await scaler.start()
             stack.push_async_callback(scaler.stop, _STREAMS_END_S)
             yield
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_2
+    tls.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    return tls
 
 
 def _spans_of(settings: Settings, metrics: Metrics) -> Spans | None:

@@ -110,6 +110,17 @@ class Metrics:
         self.refused_sources = self._gauge(
             "refused_sources", "ConfigMaps with a source's label that are no source."
         )
+        self.http_requests = Counter(
+            f"{_PREFIX}http_requests",
+            "Requests of HTTP triggers by the answer's status; without a trigger when none has the path.",
+            ["trigger", "status"],
+            registry=self.registry,
+        )
+        self.http_waiting = self._gauge("http_waiting", "Requests of HTTP triggers in hand.")
+        self.http_triggers = self._gauge("http_triggers", "Declared HTTP triggers.")
+        self.refused_http_triggers = self._gauge(
+            "refused_http_triggers", "ConfigMaps that declare an HTTP trigger and are none."
+        )
         self.redis_used = self._gauge("redis_used_bytes", "Memory that Redis uses.")
         self.redis_limit = self._gauge("redis_limit_bytes", "Redis' memory limit; 0: none.")
         self.redis_aof_ok = Gauge(
@@ -120,7 +131,7 @@ class Metrics:
         )
         self._used = Gauge(
             f"{_PREFIX}used_bytes",
-            "What an account of the budgets holds: dead, held, queue, state, log; of the region "
+            "What an account of the budgets holds: dead, held, queue, state, answers, log; of the region "
             "where no function is named.",
             ["account", "function"],
             registry=self.registry,

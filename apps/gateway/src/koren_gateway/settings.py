@@ -85,6 +85,10 @@ class Settings(BaseSettings):
     functions_port: int = 8443
     scaler_port: int = 9090
     metrics_port: int = 9100
+    http_port: int = 8444
+    """Where the region's ingress sends the requests of HTTP triggers."""
+    http_client: str = ""
+    """Common name of the client certificate that the ingress has; empty: `ingress.<region>`."""
     scaler_client: str = "keda"
     """Common name of the client certificate that may ask the scaler."""
     poll_s: float = 25.0

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from koren_events.tracing import Tracer
 
 CALL_TYPE = "kr.koren.faas.invocation"
+"""Type of the event that a call of a function becomes."""
+REQUEST_TYPE = "kr.koren.http.request"
+"""Type of the event that a request of an HTTP trigger becomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ class Spans:
         if outcome == "duplicate":
             context = context.child(outcome, received_ms)
         is_dead = outcome == "dead-lettered"
-        called = event.type == CALL_TYPE
+        called = event.type in (CALL_TYPE, REQUEST_TYPE)
         self._tracer.span(
             f"receive {trace.topic}" if trace.topic else "receive call",
             self._of.SpanKind.SERVER if called else self._of.SpanKind.CONSUMER,
@@ -175,7 +178,7 @@ class Spans:
         )
         if "handler_entered" not in times_ms:
             return
-        called = event.type == CALL_TYPE
+        called = event.type in (CALL_TYPE, REQUEST_TYPE)
         self._tracer.span(
             attempt.function,
             self._of.SpanKind.SERVER if called else self._of.SpanKind.CONSUMER,

@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from koren_gateway.api import http
 from koren_gateway.cluster.functions import Functions
+from koren_gateway.cluster.http_triggers import HttpTriggers
 from koren_gateway.cluster.sources import Sources
 from koren_gateway.errors import GatewayError
 from koren_gateway.metrics import Metrics
@@ -32,6 +33,7 @@ class Admin:
         bell: Bell,
         functions: Functions,
         sources: Sources,
+        http_triggers: HttpTriggers,
         dead_letters: DeadLetters,
         held: HeldEvents,
         memory: Memory,
@@ -43,6 +45,7 @@ class Admin:
         self._bell = bell
         self._functions = functions
         self._sources = sources
+        self._http_triggers = http_triggers
         self._dead_letters = dead_letters
         self._held = held
         self._memory = memory
@@ -81,6 +84,8 @@ class Admin:
         self._metrics.refused.set(len(self._functions.refused()))
         self._metrics.sources.set(len(self._sources.all()))
         self._metrics.refused_sources.set(len(self._sources.refused()))
+        self._metrics.http_triggers.set(len(self._http_triggers.all()))
+        self._metrics.refused_http_triggers.set(len(self._http_triggers.refused()))
         try:
             await self._measure()
         except GatewayError as error:

@@ -1,8 +1,6 @@
 """The API of people and tools: call functions, look after dead letters; who may, RBAC says."""
 
-import asyncio
 import base64
-import contextlib
 import json
 import time
 import unicodedata
@@ -18,21 +16,19 @@ from koren_events.cloudevent import CloudEvent, check_unreleased, parse
 from koren_events.errors import InvalidEvent
 from koren_events.times import format_time, utc_now
 from koren_gateway.api import http
+from koren_gateway.api.calls import Calls, NoAnswer, NotStarting, QueueFull, data_of
 from koren_gateway.api.http import Refused, errors_as_json
 from koren_gateway.cluster.functions import Function, Functions, is_name
+from koren_gateway.cluster.http_triggers import HttpTriggers
 from koren_gateway.cluster.interface import Caller, Cluster
 from koren_gateway.cluster.reviews import Reviewer
-from koren_gateway.errors import GatewayError
 from koren_gateway.intake.subscriptions import Subscriptions
 from koren_gateway.queue.dead_letters import DeadLetters, NotRedrivable
 from koren_gateway.queue.held import HeldEvent, HeldEvents, NotHeld
-from koren_gateway.queue.init_errors import InitErrors
 from koren_gateway.queue.logs import Logs
 from koren_gateway.queue.queue import Entry, Outcome, Queue
-from koren_gateway.scaling.bell import Bell, Ticket
 from koren_gateway.tracing import CALL_TYPE, Spans, trace_id, trace_of
 
-_START_S = 30.0
 _NAME_MAX = 128
 _BEHALF_MAX = 12 * _NAME_MAX
 _log = structlog.get_logger()
@@ -47,31 +43,29 @@ class FunctionApi:
         *,
         region: str,
         queue: Queue,
-        bell: Bell,
+        calls: Calls,
         functions: Functions,
         sources: Subscriptions,
+        http_triggers: HttpTriggers,
         dead_letters: DeadLetters,
         held: HeldEvents,
         logs: Logs,
         reviewer: Reviewer,
-        init_errors: InitErrors,
         cluster: Cluster,
-        stopping: asyncio.Event,
         spans: Spans | None = None,
         on_behalf_accounts: frozenset[str] = frozenset(),
     ) -> None:
         self._region = region
         self._queue = queue
-        self._bell = bell
+        self._calls = calls
         self._functions = functions
         self._sources = sources
+        self._http_triggers = http_triggers
         self._dead_letters = dead_letters
         self._held = held
         self._logs = logs
         self._reviewer = reviewer
-        self._init_errors = init_errors
         self._cluster = cluster
-        self._stopping = stopping
         self._spans = spans
         self._on_behalf_accounts = on_behalf_accounts
 
@@ -82,6 +76,7 @@ class FunctionApi:
             [
                 http.get("/v1/functions", self._list),
                 http.get("/v1/sources", self._list_sources),
+                http.get("/v1/http-triggers", self._list_http_triggers),
                 http.post("/v1/functions/{name}/invoke", self._invoke),
                 http.get("/v1/functions/{name}/log", self._log),
                 http.get("/v1/dead-letters", self._list_dead),
@@ -130,6 +125,16 @@ class FunctionApi:
         await self._allow(request, "list", "sources")
         return web.json_response({"region": self._region, "sources": await self._sources.state()})
 
+    async def _list_http_triggers(self, request: web.Request) -> web.Response:
+        await self._allow(request, "list", "triggers")
+        if not self._http_triggers.in_step:
+            raise Refused(503, "the triggers of this region are not known yet; try again")
+        known = [{"name": one.name, "problem": None} for one in self._http_triggers.all()]
+        refused = [
+            {"name": one.name, "problem": one.problem} for one in self._http_triggers.refused()
+        ]
+        return web.json_response({"region": self._region, "triggers": known + refused})
+
     async def _log(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         await self._allow(request, "logs", "functions", name)
@@ -167,69 +172,36 @@ class FunctionApi:
         told = {"function": name, "key": entry.key, "event_id": event.id, "subject": event.subject}
         _log.info("function called", wait=wait, **told, **trace_id(entry.trace))
         if not wait:
-            await self._queue.enqueue([entry])
-            self._trace_call(entry, event)
+            await self._calls.start(entry, event)
             return web.json_response({"id": entry.key, "event": event.id}, status=202)
-        with self._bell.watcher(f"o:{entry.key}", f"i:{name}") as ticket:
-            try:
-                [taken_in] = await self._queue.enqueue([entry])
-                if taken_in.outcome == "full":
-                    raise Refused(507, f"the queue of {name} is full; try again later")
-                self._trace_call(entry, event)
-                outcome = await self._wait(function, entry.key, ticket)
-            except asyncio.CancelledError:
-                # Whoever asked has hung up: what nobody took yet is not to run.
-                await asyncio.shield(self._withdraw(name, entry.key))
-                raise
         headers = {"Koren-Invocation-Id": entry.key}
+        outcome = await self._outcome(function, entry, event)
         if outcome.state == "succeeded":
             return web.Response(body=outcome.body, content_type="application/json", headers=headers)
         failure = json.loads(outcome.body)
         raise Refused(502, f"{name} failed: {failure['type']}: {failure['message']}", **failure)
 
-    def _trace_call(self, entry: Entry, event: CloudEvent) -> None:
-        if self._spans is not None:
-            self._spans.taken_in(
-                entry.trace,
-                event,
-                received_ms=entry.received_ms,
-                durable_ms=round(time.time() * 1000),
-                size_bytes=len(entry.message),
-                outcome="called",
-            )
-
-    async def _withdraw(self, name: str, key: str) -> None:
-        with contextlib.suppress(GatewayError):
-            if await self._queue.withdraw(name, key):
-                _log.info("call withdrawn, its caller has gone", function=name, key=key)
-
-    async def _wait(self, function: Function, key: str, ticket: Ticket) -> Outcome:
-        until = time.monotonic() + function.timeout_s + _START_S
-        while True:
-            ticket.answer()
-            outcome = await self._queue.outcome(key)
-            if outcome is not None:
-                return outcome
-            failure = await self._init_errors.get(function.name)
-            if failure is not None and await self._queue.withdraw(function.name, key):
-                raise Refused(
-                    502,
-                    f"{function.name} does not start: {failure}",
-                    type=failure.type,
-                    message=failure.message,
-                    traceback=failure.traceback,
-                )
-            left_s = until - time.monotonic()
-            if left_s <= 0 or self._stopping.is_set():
-                break
-            await ticket.wait(left_s)
-        started = not await self._queue.withdraw(function.name, key)
-        why = "the gateway stops" if self._stopping.is_set() else "no answer in time"
-        raise Refused(
-            504,
-            f"{function.name}: {why}; "
-            + ("it runs still" if started else "it had not started, and will not; try again"),
-        )
+    async def _outcome(self, function: Function, entry: Entry, event: CloudEvent) -> Outcome:
+        try:
+            return await self._calls.outcome(function, entry, event)
+        except QueueFull:
+            raise Refused(
+                507, f"the queue of {function.name} is full; try again later"
+            ) from None
+        except NotStarting as error:
+            failure = error.failure
+            raise Refused(
+                502,
+                f"{function.name} does not start: {failure}",
+                type=failure.type,
+                message=failure.message,
+                traceback=failure.traceback,
+            ) from None
+        except NoAnswer as error:
+            end = "it runs still"
+            if error.withdrawn:
+                end = "it had not started, and will not; try again"
+            raise Refused(504, f"{function.name}: {error}; {end}") from None
 
     def _event_of(
         self, name: str, content_type: str, charset: str | None, body: bytes
@@ -249,23 +221,7 @@ class FunctionApi:
             "time": format_time(utc_now()),
             "region": self._region,
         }
-        if content_type == "application/json" or not body:
-            try:
-                data = {"datacontenttype": "application/json", "data": json.loads(body or b"null")}
-            except (ValueError, RecursionError) as error:
-                raise Refused(
-                    400, f"the body is not JSON ({error}); send text as text/plain"
-                ) from None
-        elif content_type.startswith("text/"):
-            data = {
-                "datacontenttype": content_type,
-                "data": _decoded(body, charset),
-            }
-        else:
-            data = {
-                "datacontenttype": content_type,
-                "data_base64": base64.b64encode(body).decode(),
-            }
+        data = data_of(content_type, charset, body)
         message = json.dumps(attributes | data, ensure_ascii=False).encode(errors="replace")
         try:
             return parse(message)
@@ -416,13 +372,6 @@ def _limit(request: web.Request) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= 1000:
         raise Refused(400, f"limit is {text[:40]!r}; give a number from 1 to 1000")
     return int(text)
-
-
-def _decoded(body: bytes, charset: str | None) -> str:
-    try:
-        return body.decode(charset or "utf-8", errors="replace")
-    except LookupError:
-        raise Refused(400, f"charset {charset!r} is not known; send UTF-8") from None
 
 
 def _shown(message: bytes) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import functools
 import json
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import structlog
@@ -26,9 +26,12 @@ _log = structlog.get_logger()
 class Refused(Exception):
     """The request is answered with `status` and `{"error": problem, …}`."""
 
-    def __init__(self, status: int, problem: str, **more: Any) -> None:
+    def __init__(
+        self, status: int, problem: str, *, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> None:
         super().__init__(problem)
         self.status = status
+        self.headers = headers
         self.body = {"error": problem, **more}
 
 
@@ -38,7 +41,7 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
     try:
         return await handler(request)
     except Refused as error:
-        return web.json_response(error.body, status=error.status)
+        return web.json_response(error.body, status=error.status, headers=error.headers)
     except LeaseLost as error:
         return web.json_response({"error": str(error)}, status=409)
     except (StoreUnavailable, ClusterUnavailable) as error:
@@ -72,6 +75,7 @@ get = functools.partial(web.get, expect_handler=_expectation)
 post = functools.partial(web.post, expect_handler=_expectation)
 put = functools.partial(web.put, expect_handler=_expectation)
 delete = functools.partial(web.delete, expect_handler=_expectation)
+route = functools.partial(web.route, expect_handler=_expectation)
 
 
 def number_header(request: web.Request, name: str) -> int | None:

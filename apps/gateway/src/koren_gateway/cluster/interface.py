@@ -66,6 +66,14 @@ class Cluster(Protocol):
         """The ConfigMaps that declare sources, in the same way."""
         ...
 
+    def triggers(self) -> AsyncIterator[Change]:
+        """The ConfigMaps that declare triggers, in the same way."""
+        ...
+
+    async def secret(self, name: str) -> dict[str, bytes] | None:
+        """The values of a Secret of the functions' namespace; none when there is no such Secret."""
+        ...
+
     async def delete_pod(self, name: str) -> None:
         """Deletes a function's pod; one that is gone already is no error."""
         ...

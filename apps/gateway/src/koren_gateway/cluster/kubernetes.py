@@ -1,6 +1,7 @@
 """The region's cluster by its API server."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from kubernetes_asyncio import client, config
 from kubernetes_asyncio.client.exceptions import ApiException
 
 from koren_gateway.cluster.functions import FUNCTION_LABEL
+from koren_gateway.cluster.http_triggers import TRIGGER_LABEL
 from koren_gateway.cluster.interface import Caller, Change, LeaseRecord
 from koren_gateway.cluster.sources import SOURCE_LABEL
 from koren_gateway.errors import ClusterUnavailable
@@ -69,6 +71,21 @@ class Kubernetes:
     def sources(self) -> AsyncIterator[Change]:
         """The ConfigMaps that declare sources."""
         return self._follow(self._core.list_namespaced_config_map, label_selector=SOURCE_LABEL)
+
+    def triggers(self) -> AsyncIterator[Change]:
+        """The ConfigMaps that declare triggers."""
+        return self._follow(self._core.list_namespaced_config_map, label_selector=TRIGGER_LABEL)
+
+    async def secret(self, name: str) -> dict[str, bytes] | None:
+        """The values of a Secret."""
+        try:
+            found = await self._json(self._core.read_namespaced_secret, name, self._functions_in)
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise ClusterUnavailable(_why(error)) from None
+        data: Mapping[str, str] = found.get("data") or {}
+        return {key: base64.b64decode(value) for key, value in data.items()}
 
     async def delete_pod(self, name: str) -> None:
         """Deletes a function's pod."""

@@ -47,6 +47,8 @@ class Budgets:
     """What the pods of one function wrote."""
     incidents_function: int
     """How many incidents one function may have open; more do not keep it running."""
+    answers: int
+    """Answers to requests of HTTP triggers; beyond it the oldest go."""
     marks: int
     """Of how many subjects is remembered that they were closed, released or dismissed; the oldest go."""
     batch: int
@@ -63,7 +65,7 @@ _NAMES = tuple(field.name for field in fields(Budgets))
 def budgets_of(memory_bytes: int, batch_bytes: int) -> Budgets:
     """The budgets in a Redis of so much memory (0: without a limit).
 
-    Dead letters, state, held events, what is remembered of events and subjects, and queues share 93 % of it;
+    Dead letters, state, held events, answers, what is remembered of events and subjects, and queues share 94 % of it;
     the rest is for receipts, logs, open incidents and Redis itself.
     """
     memory = memory_bytes or UNLIMITED_BYTES
@@ -72,7 +74,8 @@ def budgets_of(memory_bytes: int, batch_bytes: int) -> Budgets:
         dead_function=memory * 15 // 100,
         state=memory * 15 // 100,
         state_function=memory * 5 // 100,
-        held=memory * 10 // 100,
+        held=memory * 8 // 100,
+        answers=memory * 3 // 100,
         queue=memory * 25 // 100,
         queue_function=memory * 20 // 100,
         seen=memory * 15 // 100 // SEEN_BYTES,

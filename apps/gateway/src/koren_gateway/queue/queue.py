@@ -53,6 +53,10 @@ class Entry:
     """One attempt only, and whoever asked waits for the outcome."""
     call: bool = False
     """Somebody called the function: the result is for the caller, not for receipts."""
+    answer_kept_ms: int = 0
+    """How long after its end the answer can be asked for by the key; 0: it is not kept."""
+    trigger: str = ""
+    """The HTTP trigger that it came by, whose clients may ask for the answer."""
     from_letter: str = ""
     """Dead letter that this takes the place of, message included."""
     reason: str = ""
@@ -78,7 +82,8 @@ class TakenIn:
     """What became of an entry, which is on disk now."""
 
     outcome: Literal["new", "held", "dismissed", "dead-lettered", "full", "gone", "seen"]
-    """`dead-lettered`: held events are full; `full`: a call whose function's queue is full;
+    """`dead-lettered`: held events are full; `full`: a call, or one whose answer is
+    kept, whose function's queue is full;
     `gone`: the dead letter that it was to take the place of is."""
     last_ms: int = 0
     """When an event that was seen came last."""
@@ -479,6 +484,8 @@ def _packed(entry: Entry) -> dict[str, Any]:
         "size": _size(entry, meta),
         "once": int(entry.once),
         "call": int(entry.call),
+        "answer": entry.answer_kept_ms,
+        "trigger": entry.trigger,
         "letter": entry.from_letter,
         "reason": entry.reason,
         "sequence": "" if event is None or event.sequence is None else event.sequence,

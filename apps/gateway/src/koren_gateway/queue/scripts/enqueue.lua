@@ -6,12 +6,13 @@
 -- P: budgets, hold_for (ms), keep_dismissed (ms), receipts_kept, events
 -- Each of events: key, subject, received (ms), seen (16 bytes; '' when repeats do not count), meta, body,
 --    trace ('' if none), size (bytes that its body, attributes, trace and subject take), once, call,
+--    answer (ms that the answer is kept for who asks; 0: it is not), trigger (whose answer that is),
 --    letter (dead letter that it takes the place of, or ''), reason ('' unless it is to be a dead letter itself), sequence ('' if none),
 --    hold (1: it waits for a person), topic,
 --    functions: a list of name, opens, closes, limit (ms)
 -- Returns for each {outcome, ms}: 'new', 'held', 'dismissed', 'dead-lettered' (held events are full),
---    'full' (a call whose function's queue is full), 'gone' (its dead letter is), or 'seen' with the
---    ms when it came last and, if it is held or dismissed now, that state.
+--    'full' (a call, or one with an answer, whose function's queue is full), 'gone' (its dead letter is),
+--    or 'seen' with the ms when it came last and, if it is held or dismissed now, that state.
 
 local function hold(event, verdict)
   local key = 'koren:held:' .. event.key
@@ -52,6 +53,16 @@ local function hold(event, verdict)
   return 'held'
 end
 
+local function expect_answer(event)
+  call('HSET', 'koren:answer:' .. event.key, 'function', event.functions[1].name, 'trigger', event.trigger,
+    'kept', event.answer, 'asked', event.seen, 'bytes', ANSWER_BYTES)
+  call('ZADD', 'koren:answers', '+inf', event.key)
+  charge('answers', '', ANSWER_BYTES)
+  if event.seen ~= '' then
+    call('SET', 'koren:asked:' .. event.seen, event.key)
+  end
+end
+
 local function take_in(event)
   if event.seen ~= '' then
     local last = call('ZSCORE', 'koren:seen', event.seen)
@@ -62,7 +73,8 @@ local function take_in(event)
     end
   end
   local work = { key = event.key, subject = event.subject, event = event.key, size = event.size,
-    sequence = event.sequence, once = event.once, call = event.call, released = '' }
+    sequence = event.sequence, once = event.once, call = event.call, released = '',
+    answer = event.answer > 0 and 1 or 0 }
   if event.letter ~= '' then
     local letter = fields('koren:dead:' .. event.letter, { 'event', 'body', 'meta', 'received', 'bytes' })
     if not letter.meta then
@@ -96,7 +108,13 @@ local function take_in(event)
     end
     work.released = by
   end
-  if spread(work, event, event.functions) and event.once == 1 then
+  if work.answer == 1 then
+    expect_answer(event)
+  end
+  if spread(work, event, event.functions) and (work.once == 1 or work.answer == 1) then
+    if work.answer == 1 then
+      give_up_answer(event.key)
+    end
     return { 'full', 0 }
   end
   return { 'new', 0 }

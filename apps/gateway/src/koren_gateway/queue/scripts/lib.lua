@@ -14,7 +14,8 @@
 --   koren:fn:<fn>:leased              sorted set of subjects with work in hand, by lease's end in ms
 --   koren:fn:<fn>:invocation:<key>    hash: subject, event, once (1: one attempt, somebody waits; 2: nobody
 --                                     waits any more), call
---                                     (1: its result is for the caller alone), closes, sequence, bytes,
+--                                     (1: its result is for the caller alone), answer (1: there is a
+--                                     koren:answer of its key), closes, sequence, bytes,
 --                                     released (by whom, if it was held), delivery (fences), attempts
 --                                     (handlers entered), and while leased: holder, deadline,
 --                                     taken (ms), cold (1: its pod's first event), activated,
@@ -41,7 +42,13 @@
 --   koren:verdict:<subject>           string: 'released\n<by>' or 'dismissed\n<by>' (subject short); expires
 --   koren:marks                       sorted set: keys of 'closed' and 'verdict', by ms when each expires
 --   koren:outcome:<key>               hash: state, result or error; expires
---   koren:bytes                       hash: account -> bytes; accounts: dead, held, queue, state, and
+--   koren:answer:<key>                hash of an invocation whose answer can be asked for: function, trigger,
+--                                     kept (ms, from its end), asked (16 bytes of the event's key, '' if repeats
+--                                     do not count), bytes, and once ended: state, body (result or error)
+--   koren:answers                     sorted set of their keys, by ms when each is forgotten ('+inf': not ended)
+--   koren:asked:<16 bytes>            string: key of the answer to the event with this key
+--   koren:http-rate:<trigger>         string, µs from when on its next request is on time; expires
+--   koren:bytes                       hash: account -> bytes; accounts: dead, held, queue, state, answers, and
 --                                     <account>:<fn>
 --   koren:dropped                     hash: what -> how many were dropped for want of room or by age
 --   koren:clock                       string, ms of the host's clock some seconds ago at most
@@ -57,6 +64,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 -- What each takes in Redis beside its event's size (measured).
 local LETTER_BYTES = 800
 local INVOCATION_BYTES = 1000
+local ANSWER_BYTES = 800
 local RESULT_BYTES = 512 -- a larger result is left out while many receipts wait
 local QUEUE_OF_FREE = 4
 local BROKEN_KEPT = 14 * 24 * 3600 * 1000
@@ -269,7 +277,7 @@ local function bury(id, name, letter, event, body, size)
   trim_letters('koren:dead', 'dead', P.budgets.dead)
 end
 
-local INVOCATION = { 'subject', 'event', 'once', 'call', 'closes', 'sequence', 'bytes', 'released',
+local INVOCATION = { 'subject', 'event', 'once', 'call', 'answer', 'closes', 'sequence', 'bytes', 'released',
   'delivery', 'attempts', 'holder', 'deadline', 'taken', 'cold', 'activated', 'pod_started', 'handler_entered' }
 
 -- The invocation, if this delivery has its lease (and, if asked for, only when that ran out).
@@ -297,9 +305,59 @@ local function its_event(has)
   return its
 end
 
+local function forget_answer(key)
+  local has = fields('koren:answer:' .. key, { 'asked', 'bytes' })
+  if has.asked and has.asked ~= '' then
+    call('DEL', 'koren:asked:' .. has.asked)
+  end
+  call('DEL', 'koren:answer:' .. key)
+  call('ZREM', 'koren:answers', key)
+  charge('answers', '', -number(has.bytes))
+end
+
+-- Forgets an answer that will not come, so that its event may come again.
+local function give_up_answer(key)
+  local asked = call('HGET', 'koren:answer:' .. key, 'asked')
+  if asked and asked ~= '' then
+    call('ZREM', 'koren:seen', asked)
+  end
+  forget_answer(key)
+end
+
+-- Keeps how an invocation ended, for who asks for it. Where there is no room the oldest answers go; of one that
+-- is too large only the state stays.
+local function keep_answer(key, state, body)
+  local name = 'koren:answer:' .. key
+  local has = fields(name, { 'kept' })
+  if not has.kept then
+    return
+  end
+  if #body > P.budgets.answers / 4 then
+    call('HSET', name, 'state', state)
+    body = ''
+    count_dropped('answers', 1)
+  else
+    call('HSET', name, 'state', state, 'body', body)
+  end
+  call('HINCRBY', name, 'bytes', #body)
+  charge('answers', '', #body)
+  call('ZADD', 'koren:answers', now + number(has.kept), key)
+  while charged('answers') > P.budgets.answers do
+    local oldest = call('ZRANGE', 'koren:answers', '-inf', '(+inf', 'BYSCORE', 'LIMIT', 0, 1)[1]
+    if not oldest then
+      break
+    end
+    forget_answer(oldest)
+    count_dropped('answers', 1)
+  end
+end
+
 -- Forgets an invocation and what belongs to it alone.
 local function forget_invocation(name, key, has)
   call('DEL', of(name, 'invocation:' .. key))
+  if has.answer then
+    give_up_answer(key)
+  end
   charge('queue', name, -number(has.bytes))
   if has.holder then
     call('HDEL', 'koren:holders', has.holder)
@@ -329,6 +387,9 @@ local function finish(name, key, has, its, attempt, verdict)
     ring('o:' .. key)
   elseif verdict.state == 'dead-lettered' and has.once ~= '2' then
     keeps = true
+  end
+  if has.answer then
+    keep_answer(key, verdict.state, verdict.answered)
   end
   local told = verdict.told
   if has.call == '1' and verdict.state == 'succeeded' then
@@ -376,7 +437,7 @@ local function meet(name)
 end
 
 -- Puts an event into a function's queue. `work`: key, subject, event, size (bytes of body and
--- attributes), sequence, once, call, released; `wish`: name, opens, closes, limit. False when the function's queue is full, or the
+-- attributes), sequence, once, call, answer, released; `wish`: name, opens, closes, limit. False when the function's queue is full, or the
 -- invocation is there already.
 local function put(work, wish)
   local name, subject = wish.name, work.subject
@@ -397,6 +458,9 @@ local function put(work, wish)
   call('HSET', invocation, 'subject', subject, 'event', work.event, 'once', work.once,
     'call', work.call, 'closes', wish.closes, 'sequence', work.sequence, 'bytes', bytes,
     'released', work.released, 'delivery', 0, 'attempts', 0)
+  if work.answer == 1 then
+    call('HSET', invocation, 'answer', 1)
+  end
   charge('queue', name, bytes)
   if call('RPUSH', of(name, 'queue:' .. subject), work.key) == 1 then
     call('ZADD', of(name, 'ready'), now, subject)
@@ -418,7 +482,7 @@ local function put(work, wish)
 end
 
 -- Puts an event into the queue of each function that wants it; a full function's becomes its dead
--- letter. `event`: body, meta, received, trace. Returns whether one that waits for an outcome was refused.
+-- letter. `event`: body, meta, received, trace. Returns whether one was refused.
 local function spread(work, event, wishes)
   local key = 'koren:event:' .. work.event
   local refused, unused = false, 0
@@ -439,7 +503,7 @@ local function spread(work, event, wishes)
     elseif why == 'full' then
       refused = true
       count_dropped('queue-full', 1)
-      if work.once == 1 then
+      if work.once == 1 or work.answer == 1 then
         unused = unused + 1
       else
         local its = fields(key, { 'meta', 'received' })

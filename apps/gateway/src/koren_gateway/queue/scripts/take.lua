@@ -66,7 +66,7 @@ while true do
   call('ZREM', ready, subject)
   local key = call('LINDEX', of(name, 'queue:' .. subject), 0)
   if key then
-    local has = fields(of(name, 'invocation:' .. key), { 'subject', 'event', 'released', 'bytes', 'holder' })
+    local has = fields(of(name, 'invocation:' .. key), { 'subject', 'event', 'released', 'bytes', 'holder', 'answer' })
     local event = fields('koren:event:' .. (has.event or key), { 'body', 'meta', 'received', 'trace' })
     if has.subject and event.body and event.meta then
       return lease(subject, key, has, event, due)

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Forgets what is too old or beyond its budget: dead letters, held events, state,
--- open incidents, memory of what was seen.
+-- open incidents, answers, memory of what was seen.
 -- At most some hundreds at a time.
 --
 -- P: budgets, dead_for (ms), seen_for (ms), keep_dismissed (ms), receipts_kept
@@ -23,6 +23,10 @@ for _, name in ipairs(call('SMEMBERS', 'koren:functions')) do
 end
 add_to('queue', queues - charged('queue')) -- after broken data: it would refuse every function's events
 call('ZREMRANGEBYSCORE', 'koren:marks', '-inf', now)
+
+for _, key in ipairs(call('ZRANGEBYSCORE', 'koren:answers', '-inf', now, 'LIMIT', 0, 200)) do
+  forget_answer(key)
+end
 
 local late = 0
 for _, key in ipairs(call('ZRANGEBYSCORE', 'koren:held', '-inf', now, 'LIMIT', 0, 50)) do

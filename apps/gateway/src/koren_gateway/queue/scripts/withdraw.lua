@@ -5,7 +5,7 @@
 -- P: name, key
 -- Returns 1 when it was taken out, else 0.
 
-local has = fields(of(P.name, 'invocation:' .. P.key), { 'subject', 'holder', 'event', 'bytes', 'once' })
+local has = fields(of(P.name, 'invocation:' .. P.key), { 'subject', 'holder', 'event', 'bytes', 'once', 'answer' })
 if not has.subject then
   return 0
 end

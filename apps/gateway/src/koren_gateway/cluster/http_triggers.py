@@ -1,0 +1,280 @@
+"""The HTTP triggers of a region: paths of its ingress that start functions, as their ConfigMaps say."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from koren_gateway.cluster.functions import is_name
+from koren_gateway.cluster.interface import Change, Cluster
+
+TRIGGER_LABEL = "faas.koren.kr/trigger"
+KIND = "http"
+METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
+OWN_PATHS = "/-/"
+"""Paths below this are the gateway's own."""
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,52}[a-z0-9])?")
+_PATH = re.compile(r"/([A-Za-z0-9._~!$&'()+,;=:@-]+(/[A-Za-z0-9._~!$&'()+,;=:@-]+)*)?/?")
+_HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_HEADER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,62}[A-Za-z0-9])?")
+_RATE = re.compile(r"([1-9][0-9]{0,5})/(s|m)")
+_SECRET = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
+_PATH_MAX = 512
+_HEADERS_MAX = 16
+_PER_S = {"s": 1, "m": 60}
+_WITHHELD = ("authorization", "cookie", "proxy-authorization")
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many requests in a time; all of them may come at once."""
+
+    requests: int
+    per_s: int
+
+    def __str__(self) -> str:
+        return f"{self.requests} requests in {self.per_s} s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpTrigger:
+    """A path of the region's ingress, and what a request for it does."""
+
+    name: str
+    function: str
+    path: str
+    """`/orders`, or `/orders/*` for all that is below it as well."""
+    host: str = ""
+    """The name that the client asks for; empty: any."""
+    methods: tuple[str, ...] = ("POST",)
+    is_async: bool = False
+    """Whether a client gets a receipt at once instead of the result."""
+    rate: Rate | None = None
+    token_secret: str = ""
+    """Secret of the functions' namespace whose values are the tokens; empty: anybody may start the function."""
+    headers: tuple[str, ...] = ()
+    """Request headers that the function gets, in lower case."""
+    paused: bool = False
+
+    @property
+    def prefix(self) -> str | None:
+        """What the paths below it begin with; none when it has one path only."""
+        return self.path.removesuffix("*") if self.path.endswith("/*") else None
+
+    def takes(self, path: str) -> bool:
+        """Whether a request's path is the trigger's."""
+        if self.prefix is None:
+            return path == self.path
+        return path.startswith(self.prefix) or path == self.prefix.removesuffix("/")
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedHttpTrigger:
+    """A ConfigMap that declares an HTTP trigger and is none, and why."""
+
+    name: str
+    problem: str
+
+
+def http_trigger_of(declared: Mapping[str, Any]) -> HttpTrigger:
+    """The trigger that a ConfigMap (as JSON) declares.
+
+    Raises ValueError that names the key and what it should be.
+    """
+    name = str(declared["metadata"]["labels"][TRIGGER_LABEL])
+    data: Mapping[str, Any] = declared.get("data") or {}
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"label {TRIGGER_LABEL} is {name!r}; give a DNS label of at most 54 characters, e.g. orders")
+    function, path, host, secret = (str(data.get(key) or "") for key in ("function", "path", "host", "token-secret"))
+    if not is_name(function):
+        raise ValueError(f"function is {function!r}; give a function's name, e.g. hello")
+    _check_path(path)
+    if host and not _HOST.fullmatch(host):
+        raise ValueError(f"host is {host!r}; give a DNS name in lower case, e.g. hello.example")
+    if secret and not _SECRET.fullmatch(secret):
+        raise ValueError(f"token-secret is {secret!r}; give the name of a Secret")
+    if bool(secret) is _flag(data, "anonymous"):
+        raise ValueError("give either token-secret or anonymous: true, for anybody may start the function then")
+    return HttpTrigger(
+        name=name,
+        function=function,
+        path=path,
+        host=host,
+        methods=_methods(data),
+        is_async=_flag(data, "async"),
+        rate=_rate(data),
+        token_secret=secret,
+        headers=_headers(data),
+        paused=_flag(data, "paused"),
+    )
+
+
+def _check_path(path: str) -> None:
+    if len(path) > _PATH_MAX or not _PATH.fullmatch(path.removesuffix("*") if path.endswith("/*") else path):
+        raise ValueError(f"path is {path[:80]!r}; give one such as /orders, or /orders/* with all that is below it")
+    if {".", ".."} & set(path.split("/")):
+        raise ValueError(f"path is {path[:80]!r}; leave out . and ..")
+    if path.startswith(OWN_PATHS) or path == OWN_PATHS.removesuffix("/"):
+        raise ValueError(f"path is {path!r}; what is below {OWN_PATHS} is the gateway's own")
+
+
+def _flag(data: Mapping[str, Any], key: str) -> bool:
+    value = str(data.get(key) or "false")
+    if value not in ("true", "false"):
+        raise ValueError(f"{key} is {value!r}; give true or false")
+    return value == "true"
+
+
+def _words(data: Mapping[str, Any], key: str) -> list[str]:
+    return str(data.get(key) or "").replace(",", " ").split()
+
+
+def _methods(data: Mapping[str, Any]) -> tuple[str, ...]:
+    methods = _words(data, "methods") or ["POST"]
+    for method in methods:
+        if method not in METHODS:
+            raise ValueError(f"methods has {method!r}; give some of {', '.join(METHODS)}")
+    return tuple(sorted(set(methods)))
+
+
+def _headers(data: Mapping[str, Any]) -> tuple[str, ...]:
+    headers = [name.lower() for name in _words(data, "headers")]
+    if len(headers) > _HEADERS_MAX:
+        raise ValueError(f"headers has {len(headers)} names; give at most {_HEADERS_MAX}")
+    for name in headers:
+        if not _HEADER.fullmatch(name):
+            raise ValueError(f"headers has {name!r}; give names such as X-GitHub-Event")
+        if name in _WITHHELD:
+            raise ValueError(f"headers has {name!r}, which holds a secret that no function gets; leave it out")
+    return tuple(sorted(set(headers)))
+
+
+def _rate(data: Mapping[str, Any]) -> Rate | None:
+    text = str(data.get("rate") or "")
+    if not text:
+        return None
+    found = _RATE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"rate is {text!r}; give N/s or N/m, e.g. 10/s")
+    return Rate(int(found[1]), _PER_S[found[2]])
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    trigger: HttpTrigger
+    made: tuple[str, str]
+    """When the ConfigMap was made, and its name: of two that clash the older one stays."""
+
+
+class HttpTriggers:
+    """The HTTP triggers as last seen; in step once the first list has come.
+
+    A host and path belong to one trigger: of two that have the same, or one name, the younger is refused.
+    """
+
+    def __init__(self) -> None:
+        self._by_object: dict[str, _Known] = {}
+        self._wrong: dict[str, RefusedHttpTrigger] = {}
+        self._refused: dict[str, RefusedHttpTrigger] = {}
+        self._triggers: tuple[HttpTrigger, ...] = ()
+        self._in_step = asyncio.Event()
+
+    @property
+    def in_step(self) -> bool:
+        """Whether the cluster's triggers are known."""
+        return self._in_step.is_set()
+
+    def all(self) -> tuple[HttpTrigger, ...]:
+        """Every trigger, by name."""
+        return tuple(sorted(self._triggers, key=lambda trigger: trigger.name))
+
+    def refused(self) -> list[RefusedHttpTrigger]:
+        """The ConfigMaps that want to be triggers and are not, by name."""
+        return [one for _, one in sorted(self._refused.items())]
+
+    def get(self, name: str) -> HttpTrigger | None:
+        """The trigger of that name."""
+        return next((trigger for trigger in self._triggers if trigger.name == name), None)
+
+    def of(self, host: str, path: str) -> HttpTrigger | None:
+        """The trigger of a request: one that names the host before one for any, then the longest path."""
+        return next((one for one in self._triggers if one.host in ("", host) and one.takes(path)), None)
+
+    def apply(self, change: Change) -> None:
+        """Takes over what the cluster says. What one object says wrong concerns no other."""
+        match change.kind:
+            case "listed":
+                before, self._by_object = self._by_object, {}
+                self._wrong = {}
+                for declared in change.objects:
+                    self._put(declared, before)
+            case "changed":
+                for declared in change.objects:
+                    self._put(declared, self._by_object)
+            case "removed":
+                for name in change.names:
+                    self._by_object.pop(name, None)
+                    self._wrong.pop(name, None)
+        self._settle()
+        if change.kind == "listed":
+            self._in_step.set()
+            _log.info("HTTP triggers in step", triggers=[trigger.name for trigger in self.all()])
+
+    async def follow(self, cluster: Cluster) -> None:
+        """Keeps in step with the cluster, for ever."""
+        async for change in cluster.triggers():
+            self.apply(change)
+
+    def _put(self, declared: Mapping[str, Any], before: Mapping[str, _Known]) -> None:
+        metadata = declared["metadata"]
+        name = metadata["name"]
+        self._wrong.pop(name, None)
+        if (declared.get("data") or {}).get("kind") != KIND:
+            self._by_object.pop(name, None)
+            return
+        try:
+            trigger = http_trigger_of(declared)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            self._wrong[name] = RefusedHttpTrigger(_label(declared), str(error) or type(error).__name__)
+            # A trigger whose right to be called was mistyped must not stay open as it was.
+            self._by_object.pop(name, None)
+            return
+        self._by_object[name] = _Known(trigger, (str(metadata.get("creationTimestamp") or ""), name))
+
+    def _settle(self) -> None:
+        taken: list[HttpTrigger] = []
+        refused = dict(self._wrong)
+        for name, known in sorted(self._by_object.items(), key=lambda item: item[1].made):
+            trigger = known.trigger
+            same = next((one for one in taken if _clash(one, trigger)), None)
+            if same is None:
+                taken.append(trigger)
+                continue
+            problem = f"trigger {same.name} has {trigger.host}{trigger.path} already; a path has one trigger"
+            if same.name == trigger.name:
+                problem = f"another ConfigMap declares trigger {same.name} already; delete one of the two"
+            refused[name] = RefusedHttpTrigger(trigger.name, problem)
+        for name, one in refused.items():
+            if self._refused.get(name) != one:
+                _log.error("no HTTP trigger", configmap=name, problem=one.problem)
+        self._refused = refused
+        # An exact path is longer than the prefix that it begins with; `/a` comes before `/a/*`.
+        self._triggers = tuple(sorted(taken, key=lambda one: (not one.host, -len(_stem(one)), one.prefix is not None)))
+
+
+def _stem(trigger: HttpTrigger) -> str:
+    return trigger.path if trigger.prefix is None else trigger.prefix.removesuffix("/")
+
+
+def _clash(one: HttpTrigger, other: HttpTrigger) -> bool:
+    return one.name == other.name or (one.host, one.path) == (other.host, other.path)
+
+
+def _label(declared: Mapping[str, Any]) -> str:
+    labels = declared["metadata"].get("labels")
+    return str(labels.get(TRIGGER_LABEL, "")) if isinstance(labels, Mapping) else ""
