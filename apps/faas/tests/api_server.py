@@ -32,7 +32,7 @@ class ApiServer:
         held: held events of that gateway, by id.
         kept: what that gateway keeps of pods' output; None is one that has no such API.
         refused: Deployments that it refuses; None when it does not answer.
-        source_problem: why that gateway refuses every source; None when it listens to all.
+        source_problem: why that gateway refuses every source and HTTP trigger; None when it takes all.
         metrics: what that gateway's pod tells Prometheus.
         leaving: path of an object that is being deleted to how often it is still seen.
         watched: events for who watches pods; None ends the watch.
@@ -154,14 +154,20 @@ class ApiServer:
             return 200, after
         if before is None:
             return 404, {"message": "not found"}
-        if method == "DELETE" and path.startswith(_CONFIGMAPS):
+        if method == "DELETE" and path.split("/")[-2] in ("configmaps", "roles", "rolebindings"):
             del self.objects[path]
-            self.asked.append("DELETE configmaps")
+            self.asked.append(f"DELETE {path.split('/')[-2]}")
         return 200, before
+
+    def _triggers(self) -> Iterator[dict[str, Any]]:
+        for declared in self.objects.values():
+            name = declared["metadata"].get("labels", {}).get("faas.koren.kr/trigger")
+            if name and declared["kind"] == "ConfigMap":
+                yield {"name": name, "problem": self.source_problem}
 
     def _sources(self) -> Iterator[dict[str, Any]]:
         for path, declared in self.objects.items():
-            if path.startswith(_CONFIGMAPS):
+            if path.startswith(_CONFIGMAPS) and "faas.koren.kr/mqtt-source" in declared["metadata"]["labels"]:
                 yield _source(declared, self.source_problem)
 
     def _gateway(self, method: str, path: str, query: dict[str, str]) -> Answer:
@@ -169,6 +175,8 @@ class ApiServer:
             if self.refused is None:
                 return 503, {"error": "no endpoints available"}
             return 200, {"region": "here", "functions": [], "refused": self.refused}
+        if path == "/http-triggers":
+            return 200, {"region": "here", "triggers": [*self._triggers()]}
         if path == "/sources":
             return 200, {"region": "here", "sources": [*self._sources()]}
         if path.endswith("/log") and self.kept is not None:

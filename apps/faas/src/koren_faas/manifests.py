@@ -88,7 +88,7 @@ def for_namespace() -> list[Manifest]:
                     "resources": ["heldevents"],
                     "verbs": ["list", "get", "release", "dismiss"],
                 },
-                {"apiGroups": [API_GROUP], "resources": ["sources"], "verbs": ["list"]},
+                {"apiGroups": [API_GROUP], "resources": ["sources", "triggers"], "verbs": ["list"]},
             ],
         },
         {

@@ -17,6 +17,7 @@ from koren_faas.dead_letters import DeadLetter
 from koren_faas.deployment import REFUSED, Deployed, Refused
 from koren_faas.endings import Ending
 from koren_faas.held import HeldEvent
+from koren_faas.http_triggers import Declared as HttpTrigger
 from koren_faas.mqtt_sources import Declared
 from koren_faas.triggers import Trigger
 from koren_faas.usage import Usage
@@ -139,6 +140,19 @@ def triggers(found: Sequence[Trigger], *, wide: bool = False) -> str:
         (one.name, manifests.NAMESPACE, one.topic, f"function={one.function}", one.region)
         for one in found
     ]
+    return table(rows, wide=wide)
+
+
+def http_triggers(found: Sequence[HttpTrigger], *, wide: bool = False) -> str:
+    """HTTP triggers, a line each."""
+    rows: list[tuple[str, ...]] = [("NAME", "NAMESPACE", "FUNCTION", "METHODS", "URL", "ACCESS", "STATUS", "REGION")]
+    for one in found:
+        its = one.trigger
+        described = ("", "", "", "")
+        if its is not None:
+            access = "token" if its.token_secret else "anonymous"
+            described = (its.function, ",".join(its.methods), one.url or f"{its.host}{its.path}", access)
+        rows.append((one.name, manifests.NAMESPACE, *described, one.status, one.region))
     return table(rows, wide=wide)
 
 

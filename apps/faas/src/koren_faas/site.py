@@ -29,12 +29,14 @@ class Region:
         context: its context in the site's kubeconfig.
         nodes: names of the hosts that run pods, as the site's ssh_config knows them.
         registry: host and port of its registry of function images.
+        ingress: address of its ingress; empty where it has none.
     """
 
     name: str
     context: str
     nodes: tuple[str, ...]
     registry: str
+    ingress: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class Site:
                 context=value["context"],
                 nodes=tuple(value["nodes"]),
                 registry=value["registry"],
+                ingress=value.get("ingress") or "",
             )
             for name, value in content["regions"].items()
         }

@@ -13,6 +13,7 @@ from koren_faas.cli.completion import completion
 from koren_faas.cli.dlq import dlq
 from koren_faas.cli.event import event
 from koren_faas.cli.function import function
+from koren_faas.cli.http_trigger import http
 from koren_faas.cli.incident import incident
 from koren_faas.cli.local import init, run, test
 from koren_faas.cli.logs import logs
@@ -44,6 +45,7 @@ def main(ctx: click.Context, site_dir: Path | None) -> None:
     ctx.obj = site_dir or default_dir()
 
 
+trigger.add_command(http)
 for _command in (init, run, test, check, diff, apply):
     main.add_command(_command)
 for _command in (function, trigger, source, autoscale, event, dlq, logs, region, top, incident, completion):
