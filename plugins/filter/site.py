@@ -21,6 +21,14 @@ def first_address(cidr: str) -> str:
     return str(next(ipaddress.ip_network(cidr).hosts()))
 
 
+def nth_address(cidr: str, place: int) -> str:
+    """The address at a place in a network, ``10.0.0.20`` at 20 in ``10.0.0.0/24``; ValueError where there is none."""
+    network = ipaddress.ip_network(cidr)
+    if not 0 <= place < network.num_addresses:
+        raise ValueError(f"{cidr} has no address at place {place}; give one from 0 to {network.num_addresses - 1}")
+    return str(network[place])
+
+
 def region_network(host: Mapping[str, Any]) -> dict[str, str]:
     """The name and CIDR of the LAN of a host's region."""
     return {"name": str(host["region_name"]), "cidr": str(host["region_lan_cidr"])}
@@ -123,7 +131,7 @@ def merge_kubeconfig(merged: Mapping[str, Any], admin: Mapping[str, Any], region
 
 
 def site_regions(nodes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Regions by name with their context and nodes' names, and the broker and registry that the first node carries."""
+    """Regions by name with their context and nodes' names, and the broker, registry and ingress of the first node."""
     regions: dict[str, dict[str, Any]] = {}
     for node in nodes:
         name = str(node["region_name"])
@@ -131,6 +139,8 @@ def site_regions(nodes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]
         region = regions.setdefault(
             name, {"context": name, "broker": address, "registry": f"{address}:5000", "nodes": []}
         )
+        if not region["nodes"] and node.get("ingress_enabled"):
+            region["ingress"] = f"https://{address}"
         region["nodes"].append(str(node["inventory_hostname"]))
     return regions
 
@@ -166,6 +176,7 @@ class FilterModule:
         """Names to functions."""
         return {
             "first_address": first_address,
+            "nth_address": nth_address,
             "merge_kubeconfig": merge_kubeconfig,
             "nodes_that_left": nodes_that_left,
             "older_versions": older_versions,

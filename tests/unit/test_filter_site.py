@@ -5,6 +5,8 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 FILTERS = runpy.run_path(str(Path(__file__).parents[2] / "plugins/filter/site.py"))
 merge_kubeconfig = FILTERS["merge_kubeconfig"]
 nodes_that_left = FILTERS["nodes_that_left"]
@@ -102,3 +104,17 @@ def test_of_a_components_versions_the_one_in_use_and_the_one_before_stay() -> No
         ]
     # What was cut while it was copied is not what ran before.
     assert older_versions([*other, version("vmagent/z.part", 3)], ["/b/vmagent/y"]) == ["/b/vmagent/z.part"]
+
+
+def test_a_region_with_an_ingress_tells_its_address() -> None:
+    hosts = [
+        {"region_name": "seoul", "inventory_hostname": "seoul-cp", "ansible_host": "10.0.0.1", "ingress_enabled": True},
+        {"region_name": "seoul", "inventory_hostname": "seoul-w1", "ansible_host": "10.0.0.2", "ingress_enabled": True},
+    ]
+    assert site_regions(hosts)["seoul"]["ingress"] == "https://10.0.0.1"
+
+
+def test_an_address_of_a_network_is_at_its_place() -> None:
+    assert FILTERS["nth_address"]("10.211.0.0/16", 20) == "10.211.0.20"
+    with pytest.raises(ValueError, match="has no address at place 4"):
+        FILTERS["nth_address"]("10.0.0.0/30", 4)
