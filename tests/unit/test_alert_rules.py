@@ -28,6 +28,7 @@ FOREIGN = {
     "vm_persistentqueue_": "vmagent",
     "vmagent_": "vmagent",
     "mqtt2prometheus_": "mosquitto",
+    "haproxy_": "ingress",
 }
 
 
