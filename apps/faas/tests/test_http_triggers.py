@@ -18,9 +18,9 @@ from koren_faas.errors import FunctionError
 from koren_faas.http_triggers import HttpTrigger
 
 NAMESPACE = "/api/v1/namespaces/functions"
-DECLARED = f"{NAMESPACE}/configmaps/http-trigger-orders"
+DECLARED = f"{NAMESPACE}/configmaps/trigger-orders"
 RBAC = "/apis/rbac.authorization.k8s.io/v1/namespaces/functions"
-ROLE, BINDING = f"{RBAC}/roles/http-trigger-orders", f"{RBAC}/rolebindings/http-trigger-orders"
+ROLE, BINDING = f"{RBAC}/roles/trigger-orders", f"{RBAC}/rolebindings/trigger-orders"
 Servers = dict[str, ApiServer]
 
 
@@ -112,7 +112,7 @@ def test_a_secret_without_a_token_is_refused_before_anything_changed(live_site: 
 def test_what_would_change_is_shown_and_nothing_changed(live_site: Site, servers: Servers) -> None:
     result = _create(live_site, "--anonymous", "--region", "seoul", "--dryrun")
     assert result.exit_code == 0, result.output
-    assert "ConfigMap http-trigger-orders" in result.stdout and "+  path: /orders" in result.stdout
+    assert "ConfigMap trigger-orders" in result.stdout and "+  path: /orders" in result.stdout
     assert DECLARED not in servers["seoul"].objects
 
 
@@ -120,6 +120,13 @@ def test_a_path_that_another_trigger_has_is_refused(live_site: Site, servers: Se
     assert _create(live_site, "--anonymous").exit_code == 0
     other = _faas(live_site, "create", "other", "--function", "hello", "--path", "/orders", "--anonymous")
     assert other.exit_code == 1 and "HTTP trigger orders has /orders already" in other.stderr
+
+
+def test_a_name_that_a_trigger_of_another_kind_has_is_refused(live_site: Site, servers: Servers) -> None:
+    declared = {"name": "trigger-orders", "labels": {"faas.koren.kr/trigger": "orders"}}
+    servers["seoul"].objects[DECLARED] = {"kind": "ConfigMap", "metadata": declared, "data": {"kind": "cron"}}
+    result = _create(live_site, "--anonymous", "--region", "seoul")
+    assert result.exit_code == 1 and "trigger orders of kind cron" in result.stderr
 
 
 def test_a_region_that_refuses_a_trigger_says_why(live_site: Site, servers: Servers) -> None:

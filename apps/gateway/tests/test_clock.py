@@ -1,6 +1,7 @@
 """The clock of Redis' host is set: what waits and is in hand keeps its time."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest_asyncio
 from gateway_lab import RedisServer
 from test_queue import FN, end, entry, take
 
+from koren_gateway.cluster.http_triggers import Rate
 from koren_gateway.errors import LeaseLost
 from koren_gateway.queue.budgets import Memory
 from koren_gateway.queue.queue import Nothing, Queue
+from koren_gateway.queue.rates import Rates
 from koren_gateway.queue.store import Store, connect
 from koren_gateway.settings import Settings
 
@@ -116,3 +119,22 @@ async def test_a_pause_of_the_gateway_is_no_step(server: RedisServer, queue: Que
     assert await queue.follow_clock(HOURS_S * 1000) == 0
     server.set_clock(2 * HOURS_S)
     assert await queue.follow_clock(None) == 0
+
+
+async def test_rates_and_answers_of_http_triggers_keep_their_time(
+    server: RedisServer, store: Store, queue: Queue
+) -> None:
+    server.set_clock(HOURS_S)
+    await queue.follow_clock(None)
+    rates, rate = Rates(store), Rate(1, 60)
+    assert await rates.wait_s("orders", rate) == 0 < await rates.wait_s("orders", rate)
+    kept = [replace(entry(subject=subject), answer_kept_ms=600_000, trigger="orders") for subject in "ab"]
+    await queue.enqueue(kept)
+    await queue.succeed(end(await take(queue)), b"1")
+    server.set_clock(0)
+    await queue.follow_clock(RAN_MS)
+    assert await rates.wait_s("orders", rate) == 0
+    seconds, _ = await store.command("TIME")
+    _, ended, _, waiting = await store.command("ZRANGE", "koren:answers", 0, -1, "WITHSCORES")
+    assert 0 < float(ended) / 1000 - int(seconds) < 660
+    assert float(waiting) == math.inf

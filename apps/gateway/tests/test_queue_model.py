@@ -51,6 +51,7 @@ BUDGETS = Budgets(
     seen=14,
     incidents_function=1_000,
     marks=1_000,
+    answers=1_000,
     log_function=1_000,
     batch=100_000,
 )

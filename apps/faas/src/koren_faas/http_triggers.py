@@ -232,9 +232,14 @@ def _problems(trigger: HttpTrigger) -> list[str]:
 
 
 def _demand_free(kube: Kube, trigger: HttpTrigger) -> None:
-    for item in _items(kube):
+    for item in kube.list(_CONFIGMAPS, LABEL):
         name, data = item["metadata"]["labels"][LABEL], item.get("data") or {}
-        if name != trigger.name and (data.get("host", ""), data.get("path")) == (trigger.host, trigger.path):
+        if name == trigger.name and data.get("kind") != KIND:
+            raise FunctionError(
+                f"{kube.region}: there is a trigger {name} of kind {data.get('kind')} already; choose another name"
+            )
+        same_place = (data.get("host", ""), data.get("path")) == (trigger.host, trigger.path)
+        if data.get("kind") == KIND and name != trigger.name and same_place:
             raise FunctionError(
                 f"{kube.region}: HTTP trigger {name} has {trigger.host}{trigger.path} already: choose another"
                 f" path or host, or delete it with 'faas trigger http delete {name}'"
@@ -266,7 +271,7 @@ def _items(kube: Kube) -> list[dict[str, Any]]:
 
 def _named(kind: str, name: str) -> Manifest:
     version = "v1" if kind == "ConfigMap" else f"{_RBAC}/v1"
-    meta = {"name": f"http-trigger-{name}", "namespace": manifests.NAMESPACE}
+    meta = {"name": f"trigger-{name}", "namespace": manifests.NAMESPACE}
     return {"apiVersion": version, "kind": kind, "metadata": meta}
 
 

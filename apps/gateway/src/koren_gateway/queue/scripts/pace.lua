@@ -8,6 +8,9 @@
 local key = 'koren:http-rate:' .. P.name
 local micros = clock[1] * 1000000 + clock[2]
 local due = math.max(number(call('GET', key)), micros)
+if due > micros + P.every * P.burst then
+  due = micros -- the host's clock was set back
+end
 local early = due - micros - P.every * (P.burst - 1)
 if early > 0 then
   return math.ceil(early / 1000)

@@ -50,4 +50,5 @@ for _, name in ipairs(call('SMEMBERS', 'koren:functions')) do
   ring('f:' .. name)
 end
 moved('koren:held')
+moved('koren:answers')
 return step
