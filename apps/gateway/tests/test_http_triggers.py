@@ -9,10 +9,15 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from aiohttp.test_utils import make_mocked_request
 from gateway_lab import REGION, Lab, Mosquitto, Pki, TestCluster, deployment, started, until
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
+from koren_events.cloudevent import parse
+from koren_gateway.api.http import Refused
+from koren_gateway.api.http_triggers import event_of
 from koren_gateway.cluster.http_triggers import TRIGGER_LABEL, HttpTrigger, HttpTriggers, http_trigger_of
 from koren_gateway.cluster.interface import Change
 from koren_gateway.queue.rates import Rates
@@ -447,3 +452,30 @@ def test_any_declaration_is_a_trigger_or_refused(data: dict[str, str], name: str
     for one in triggers.all():
         assert isinstance(one, HttpTrigger) and one.takes(one.path.removesuffix("*"))
         assert bool(one.token_secret) is not (data.get("anonymous") == "true")
+
+
+@given(
+    st.binary(max_size=200),
+    st.sampled_from(
+        ("application/json", "text/plain", "text/plain; charset=x", "application/x", "a/b+json", "", "text")
+    ),
+    st.text(max_size=40),
+    st.dictionaries(
+        st.sampled_from(("X-A", "X-B-2", "Accept")), st.text(st.characters(max_codepoint=255), max_size=20)
+    ),
+)
+def test_any_request_is_an_event_or_refused(body: bytes, kind: str, query: str, headers: dict[str, str]) -> None:
+    its = http_trigger_of(trigger(headers="X-A X-B-2"))
+    request = make_mocked_request("POST", str(URL("/orders") % {"q": query}), {"Content-Type": kind, **headers})
+    try:
+        event, message = event_of(request, body, its, REGION, "id-1")
+    except Refused as refused:
+        assert refused.status == 400
+        return
+    again, as_it_came = parse(message)
+    assert (again, as_it_came) == (event, message) and event.source == "http/orders"
+    made = json.loads(message)
+    assert {name for name in made if name.startswith("http")} <= {
+        *("httpmethod", "httppath", "httpquery", "httpaccept", "httpxa", "httpxb2"),
+    }
+    assert ("data" in made) is not ("data_base64" in made)

@@ -3,14 +3,14 @@
 import asyncio
 import base64
 import contextlib
-import json
 import math
 import time
 from typing import Any
 
 import structlog
 
-from koren_events.cloudevent import CloudEvent
+from koren_events.cloudevent import CloudEvent, json_value
+from koren_events.errors import InvalidEvent
 from koren_gateway.api.http import Refused
 from koren_gateway.cluster.functions import Function
 from koren_gateway.errors import GatewayError
@@ -132,9 +132,9 @@ def data_of(content_type: str, charset: str | None, body: bytes) -> dict[str, An
     """
     if content_type == "application/json" or content_type.endswith("+json") or not body:
         try:
-            return {"datacontenttype": "application/json", "data": json.loads(body or b"null")}
-        except (ValueError, RecursionError) as error:
-            raise Refused(400, f"the body is not JSON ({error}); send text as text/plain") from None
+            return {"datacontenttype": "application/json", "data": json_value(body or b"null")}
+        except InvalidEvent as error:
+            raise Refused(400, f"the body is {error}; send text as text/plain") from None
     if content_type.startswith("text/") or content_type == "application/x-www-form-urlencoded":
         return {"datacontenttype": content_type, "data": _decoded(body, charset)}
     return {"datacontenttype": content_type, "data_base64": base64.b64encode(body).decode()}
