@@ -31,6 +31,7 @@ from koren_gateway.app import Gateway
 from koren_gateway.cluster.functions import FUNCTION_LABEL
 from koren_gateway.cluster.interface import Caller, Change, LeaseRecord
 from koren_gateway.cluster.sources import SOURCE_LABEL
+from koren_gateway.cluster.triggers import TRIGGER_LABEL
 from koren_gateway.errors import ClusterUnavailable
 from koren_gateway.intake.mqtt import Connection, Link
 from koren_gateway.queue.store import Store, connect
@@ -270,6 +271,14 @@ def declared(name: str, topic: str, made: str = "", **more: str) -> dict[str, An
     }
 
 
+def trigger(name: str, function: str, kind: str = "mqtt", **more: str) -> dict[str, Any]:
+    """The ConfigMap of a trigger; `more` are its other keys, with _ for -."""
+    return {
+        "metadata": {"name": f"trigger-{name}", "labels": {TRIGGER_LABEL: name}},
+        "data": {"kind": kind, "function": function, **{key.replace("_", "-"): value for key, value in more.items()}},
+    }
+
+
 REPORTER = deployment(
     "report-incident",
     topic="events/+/+/accident",
@@ -293,6 +302,8 @@ class TestCluster:
     functions: list[Mapping[str, Any]] = field(default_factory=lambda: [REPORTER])
     declared: list[Mapping[str, Any]] = field(default_factory=list)
     """ConfigMaps of sources."""
+    triggers_declared: list[Mapping[str, Any]] = field(default_factory=list)
+    """ConfigMaps of triggers."""
     there: bool = True
     reviews: int = 0
     rights: set[tuple[str, str, str]] = field(default_factory=set)
@@ -301,6 +312,7 @@ class TestCluster:
     lease: LeaseRecord = field(default_factory=lambda: LeaseRecord(None, None, 0, None))
     deployment_changes: "asyncio.Queue[Change]" = field(default_factory=asyncio.Queue)
     source_changes: "asyncio.Queue[Change]" = field(default_factory=asyncio.Queue)
+    trigger_changes: "asyncio.Queue[Change]" = field(default_factory=asyncio.Queue)
     pod_changes: "asyncio.Queue[Change]" = field(default_factory=asyncio.Queue)
 
     async def deployments(self) -> AsyncIterator[Change]:
@@ -316,6 +328,13 @@ class TestCluster:
         yield Change("listed", self.declared)
         while True:
             yield await self.source_changes.get()
+
+    async def triggers(self) -> AsyncIterator[Change]:
+        while not self.there:
+            await asyncio.sleep(0.05)
+        yield Change("listed", self.triggers_declared)
+        while True:
+            yield await self.trigger_changes.get()
 
     async def pods(self) -> AsyncIterator[Change]:
         while True:

@@ -13,11 +13,14 @@ from koren_gateway.api.admin import Admin
 from koren_gateway.api.functions import FunctionApi
 from koren_gateway.api.listener import Listener
 from koren_gateway.api.runtime import RuntimeApi
+from koren_gateway.api.triggers import TriggerList
 from koren_gateway.cluster.functions import Functions
 from koren_gateway.cluster.interface import Cluster
 from koren_gateway.cluster.leader import Leader
 from koren_gateway.cluster.reviews import Reviewer
 from koren_gateway.cluster.sources import Sources
+from koren_gateway.cluster.triggers import Triggers
+from koren_gateway.intake.cron import Cron
 from koren_gateway.intake.intake import Intake
 from koren_gateway.intake.receipts import Outbox
 from koren_gateway.intake.subscriptions import Subscriptions
@@ -29,6 +32,7 @@ from koren_gateway.queue.held import HeldEvents
 from koren_gateway.queue.init_errors import InitErrors
 from koren_gateway.queue.leases import Leases
 from koren_gateway.queue.logs import Logs
+from koren_gateway.queue.pauses import Pauses
 from koren_gateway.queue.queue import Queue
 from koren_gateway.queue.state import State
 from koren_gateway.queue.store import Store, connect
@@ -64,17 +68,22 @@ class Gateway:
         logs = Logs(store, memory)
         self._functions = functions = Functions()
         self._sources = sources = Sources()
+        self._triggers = triggers = Triggers(functions)
+        self._pauses = pauses = Pauses(store, functions, triggers)
         self._bell = bell = Bell(store)
         reviewer = Reviewer(cluster, metrics)
         attempts = Attempts(settings, queue, functions, metrics, spans)
         dead_letters = DeadLetters(store, queue, functions, settings.region)
-        held = HeldEvents(store, queue, functions)
+        held = HeldEvents(store, queue, triggers)
         self._tidying = Tidying(queue, functions)
         self._leases = leases = Leases(settings, queue, functions, attempts, init_errors, reviewer)
         outbox = Outbox(store, settings.region)
-        self._intake = intake = Intake(settings, store, queue, functions, sources, outbox, memory, metrics, spans)
-        self._leader = Leader(cluster, settings.pod, intake.run, intake.able)
-        self._scaler = Scaler(settings, queue, bell, self._stopping)
+        self._intake = intake = Intake(
+            settings, store, queue, functions, sources, triggers, outbox, memory, metrics, spans
+        )
+        self._cron = cron = Cron(settings.region, store, queue, functions, triggers, metrics, spans)
+        self._leader = Leader(cluster, settings.pod, self._lead, intake.able)
+        self._scaler = Scaler(settings, queue, bell, functions, self._stopping)
         self._runtime_api = RuntimeApi(
             namespace=FUNCTIONS_NAMESPACE,
             poll_s=settings.poll_s,
@@ -97,6 +106,7 @@ class Gateway:
             bell=bell,
             functions=functions,
             sources=Subscriptions(store, sources),
+            triggers=TriggerList(functions, triggers, pauses, cron),
             dead_letters=dead_letters,
             held=held,
             logs=logs,
@@ -113,6 +123,7 @@ class Gateway:
             bell=bell,
             functions=functions,
             sources=sources,
+            triggers=triggers,
             dead_letters=dead_letters,
             held=held,
             memory=memory,
@@ -133,6 +144,8 @@ class Gateway:
                     "memory": self._memory.follow,
                     "functions": lambda: self._functions.follow(self._cluster),
                     "sources": lambda: self._sources.follow(self._cluster),
+                    "triggers": lambda: self._triggers.follow(self._cluster),
+                    "pauses": self._pauses.run,
                     "pods": lambda: self._leases.follow(self._cluster),
                     "leases": self._leases.sweep,
                     "tidying": self._tidying.run,
@@ -157,6 +170,10 @@ class Gateway:
     def stop(self) -> None:
         """Makes `run` stop and return."""
         self._stopping.set()
+
+    async def _lead(self) -> None:
+        """Takes events in, and makes those of the clock, until the intake ends."""
+        await first_failure(self._intake.run(), for_ever("cron", self._cron.run, self._metrics))
 
     async def _until_stopping(self) -> None:
         await self._stopping.wait()

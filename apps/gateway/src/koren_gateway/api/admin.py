@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from koren_gateway.api import http
 from koren_gateway.cluster.functions import Functions
 from koren_gateway.cluster.sources import Sources
+from koren_gateway.cluster.triggers import Triggers
 from koren_gateway.errors import GatewayError
 from koren_gateway.metrics import Metrics
 from koren_gateway.queue.budgets import SEEN_BYTES, Memory
@@ -32,6 +33,7 @@ class Admin:
         bell: Bell,
         functions: Functions,
         sources: Sources,
+        triggers: Triggers,
         dead_letters: DeadLetters,
         held: HeldEvents,
         memory: Memory,
@@ -43,6 +45,7 @@ class Admin:
         self._bell = bell
         self._functions = functions
         self._sources = sources
+        self._triggers = triggers
         self._dead_letters = dead_letters
         self._held = held
         self._memory = memory
@@ -71,6 +74,7 @@ class Admin:
                 ("stopping", not self._stopping.is_set()),
                 ("no connection to redis", self._bell.connected),
                 ("functions not known yet", self._functions.in_step),
+                ("triggers not known yet", self._triggers.in_step),
             )
             if not there
         ]
@@ -81,6 +85,7 @@ class Admin:
         self._metrics.refused.set(len(self._functions.refused()))
         self._metrics.sources.set(len(self._sources.all()))
         self._metrics.refused_sources.set(len(self._sources.refused()))
+        self._metrics.refused_triggers.set(len(self._triggers.refused()))
         try:
             await self._measure()
         except GatewayError as error:
@@ -95,11 +100,12 @@ class Admin:
         backlogs: dict[str, dict[str, float]] = {}
         for function in self._functions.all():
             metrics.begin(function.name)
-            backlog = await self._queue.backlog(function.name)
+            backlog = await self._queue.backlog(function)
             backlogs[function.name] = {
                 "runnable_subjects": backlog.runnable,
                 "in_flight": backlog.in_flight,
                 "waiting_subjects": backlog.waiting,
+                "paused_subjects": backlog.paused,
                 "open_incidents": backlog.open_incidents,
                 "longest_due_seconds": backlog.longest_due_s,
             }

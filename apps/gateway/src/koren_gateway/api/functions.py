@@ -19,6 +19,7 @@ from koren_events.errors import InvalidEvent
 from koren_events.times import format_time, utc_now
 from koren_gateway.api import http
 from koren_gateway.api.http import Refused, errors_as_json
+from koren_gateway.api.triggers import TriggerList
 from koren_gateway.cluster.functions import Function, Functions, is_name
 from koren_gateway.cluster.interface import Caller, Cluster
 from koren_gateway.cluster.reviews import Reviewer
@@ -50,6 +51,7 @@ class FunctionApi:
         bell: Bell,
         functions: Functions,
         sources: Subscriptions,
+        triggers: TriggerList,
         dead_letters: DeadLetters,
         held: HeldEvents,
         logs: Logs,
@@ -65,6 +67,7 @@ class FunctionApi:
         self._bell = bell
         self._functions = functions
         self._sources = sources
+        self._triggers = triggers
         self._dead_letters = dead_letters
         self._held = held
         self._logs = logs
@@ -82,6 +85,7 @@ class FunctionApi:
             [
                 http.get("/v1/functions", self._list),
                 http.get("/v1/sources", self._list_sources),
+                http.get("/v1/triggers", self._list_triggers),
                 http.post("/v1/functions/{name}/invoke", self._invoke),
                 http.get("/v1/functions/{name}/log", self._log),
                 http.get("/v1/dead-letters", self._list_dead),
@@ -101,7 +105,7 @@ class FunctionApi:
         await self._allow(request, "list", "functions")
         functions = []
         for function in self._functions.all():
-            backlog = await self._queue.backlog(function.name)
+            backlog = await self._queue.backlog(function)
             functions.append(
                 {
                     "name": function.name,
@@ -110,10 +114,13 @@ class FunctionApi:
                     "runtime": function.runtime,
                     "timeout_s": function.timeout_s,
                     "max_attempts": function.max_attempts,
+                    "max_in_flight": function.max_in_flight,
+                    "rate": None if function.rate is None else str(function.rate),
                     "active": backlog.active,
                     "runnable": backlog.runnable,
                     "in_flight": backlog.in_flight,
                     "waiting": backlog.waiting,
+                    "paused": backlog.paused,
                     "open_incidents": backlog.open_incidents,
                     "longest_due_s": backlog.longest_due_s,
                 }
@@ -129,6 +136,10 @@ class FunctionApi:
     async def _list_sources(self, request: web.Request) -> web.Response:
         await self._allow(request, "list", "sources")
         return web.json_response({"region": self._region, "sources": await self._sources.state()})
+
+    async def _list_triggers(self, request: web.Request) -> web.Response:
+        await self._allow(request, "list", "triggers")
+        return web.json_response({"region": self._region, "triggers": await self._triggers.state()})
 
     async def _log(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

@@ -66,6 +66,10 @@ class Cluster(Protocol):
         """The ConfigMaps that declare sources, in the same way."""
         ...
 
+    def triggers(self) -> AsyncIterator[Change]:
+        """The ConfigMaps that declare triggers, in the same way."""
+        ...
+
     async def delete_pod(self, name: str) -> None:
         """Deletes a function's pod; one that is gone already is no error."""
         ...

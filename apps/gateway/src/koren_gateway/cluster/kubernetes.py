@@ -14,6 +14,7 @@ from kubernetes_asyncio.client.exceptions import ApiException
 from koren_gateway.cluster.functions import FUNCTION_LABEL
 from koren_gateway.cluster.interface import Caller, Change, LeaseRecord
 from koren_gateway.cluster.sources import SOURCE_LABEL
+from koren_gateway.cluster.triggers import TRIGGER_LABEL
 from koren_gateway.errors import ClusterUnavailable
 
 AUDIENCE = "gateway"
@@ -69,6 +70,10 @@ class Kubernetes:
     def sources(self) -> AsyncIterator[Change]:
         """The ConfigMaps that declare sources."""
         return self._follow(self._core.list_namespaced_config_map, label_selector=SOURCE_LABEL)
+
+    def triggers(self) -> AsyncIterator[Change]:
+        """The ConfigMaps that declare triggers."""
+        return self._follow(self._core.list_namespaced_config_map, label_selector=TRIGGER_LABEL)
 
     async def delete_pod(self, name: str) -> None:
         """Deletes a function's pod."""
