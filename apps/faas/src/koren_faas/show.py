@@ -134,9 +134,33 @@ def usage(used: Sequence[Usage], *, wide: bool = False) -> str:
 
 def triggers(found: Sequence[Trigger], *, wide: bool = False) -> str:
     """Triggers, a line each."""
-    rows: list[tuple[str, ...]] = [("NAME", "NAMESPACE", "TOPIC", "FUNCTION SELECTOR", "REGION")]
+    rows: list[tuple[str, ...]] = [
+        ("NAME", "NAMESPACE", "TOPIC", "FUNCTION SELECTOR", "STATUS", "REGION")
+    ]
     rows += [
-        (one.name, manifests.NAMESPACE, one.topic, f"function={one.function}", one.region)
+        (one.name, manifests.NAMESPACE, one.topic, f"function={one.function}", one.status, one.region)
+        for one in found
+    ]
+    return table(rows, wide=wide)
+
+
+def cron_triggers(found: Sequence[Trigger], *, wide: bool = False) -> str:
+    """Triggers of kind cron, a line each."""
+    rows: list[tuple[str, ...]] = [
+        ("NAME", "NAMESPACE", "SCHEDULE", "TIMEZONE", "FUNCTION", "STATUS", "LAST", "NEXT", "REGION")
+    ]
+    rows += [
+        (
+            one.name,
+            manifests.NAMESPACE,
+            one.data.get("schedule", ""),
+            one.data.get("timezone", ""),
+            one.function,
+            one.status,
+            one.last or "",
+            one.next or "",
+            one.region,
+        )
         for one in found
     ]
     return table(rows, wide=wide)
