@@ -56,9 +56,9 @@ class Function:
         max_scale: most pods in one region.
         target: incidents with work that one pod is to look after; one more pod for each more.
         max_attempts: tries before an event becomes a dead letter.
-        max_in_flight: most events that it may have in hand in one region; None: no limit but its pods.
+        max_in_flight: most events that it may have in hand in one region; 0: as many as its pods.
         rate: most events that may be handed to it in one region in any second or minute, as `N/s` or
-            `N/m`; None: no limit.
+            `N/m`; empty: no limit.
         secrets: Kubernetes Secrets mounted as files below `/run/secrets/<secret>/`.
         env: environment variables of the handler.
         egress: what its pods may connect to, beside the gateway and DNS: `default`, `none`, or
@@ -87,8 +87,8 @@ class Function:
     max_scale: int = 10
     target: int = 1
     max_attempts: int = 5
-    max_in_flight: int | None = None
-    rate: str | None = None
+    max_in_flight: int = 0
+    rate: str = ""
     secrets: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     egress: tuple[str, ...] = (DEFAULT,)
@@ -166,9 +166,9 @@ def _problems(f: Function) -> list[str]:
     ):
         if number < 1:
             problems.append(f"{option} is {number}, it must be at least 1")
-    if f.max_in_flight is not None and f.max_in_flight < 1:
-        problems.append(f"max-in-flight is {f.max_in_flight}, it must be at least 1")
-    if f.rate is not None and not _RATE.fullmatch(f.rate):
+    if f.max_in_flight < 0:
+        problems.append(f"max-in-flight is {f.max_in_flight}, it can't be negative; 0 is no limit")
+    if f.rate and not _RATE.fullmatch(f.rate):
         problems.append(f"rate is {f.rate!r}; give N/s or N/m, with N from 1 to 9999")
     if f.min_scale < 0:
         problems.append(f"min-scale is {f.min_scale}, it can't be negative")

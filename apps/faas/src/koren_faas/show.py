@@ -92,6 +92,10 @@ def description(one: Deployed, endings: Sequence[Ending] = ()) -> str:
     if function.opens:
         until = f"{function.closes} or " if function.closes else ""
         incident = f"{function.opens} until {until}{function.incident_limit_s} s"
+    limits = (
+        f"at most {function.max_in_flight} in hand" if function.max_in_flight else "",
+        f"at most {function.rate}" if function.rate else "",
+    )
     load = "1 incident" if function.target == 1 else f"{function.target} incidents"
     rows = [
         ("Name:", function.name),
@@ -99,10 +103,11 @@ def description(one: Deployed, endings: Sequence[Ending] = ()) -> str:
         ("Region:", one.region),
         ("Handler:", function.handler),
         ("Runtime:", function.runtime),
-        ("Topic:", function.topic or ""),
+        ("Topic:", f"{function.topic or ''}{' (paused)' if one.paused else ''}"),
         ("Incident:", incident),
         ("Timeout:", f"{function.timeout_s} s, at most {function.max_attempts} attempts"),
         ("Scale:", f"{function.min_scale} to {function.max_scale} pods, {load} each"),
+        ("Limits:", ", ".join(filter(None, limits))),
         ("Envvar:", json.dumps(dict(function.env), ensure_ascii=False)),
         ("Egress:", ", ".join(function.egress)),
         ("Secrets:", ", ".join(function.secrets)),
