@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_lab import REGION, Lab, Pki, TestCluster, deployment, scaled, started, trigger, until
+from gateway_lab import REGION, Lab, Pki, TestCluster, deployment, scaled, started, trigger, until, world
 from hypothesis import given
 from hypothesis import strategies as st
 from test_queue import FN, done, end, entry, take
@@ -320,6 +321,17 @@ async def test_the_clock_starts_a_function_from_zero_and_no_other(
         assert await lab.pod("pod-b", "all").next_now() is None
         assert await lab.metric("cron_runs_total", outcome="queued", trigger="t") == 1
         assert await lab.metric("cron_runs_total", outcome="late", trigger="t") in (8, 9, 10)
+
+
+@pytest.mark.asyncio
+async def test_the_clock_needs_no_broker(tmp_path: Path, pki: Pki) -> None:
+    async with world(tmp_path, pki, TestCluster(functions=[deployment("b")])) as made:
+        made.mosquitto.stop()
+        since_ms = round(time.time() * 1000) - 600_000
+        await made.store.command("HSET", KEPT, "t", f"{since_ms}\n* * * * *\nUTC")
+        declared = trigger("t", "b", "cron", schedule="* * * * *")
+        await made.lab.cluster.trigger_changes.put(Change("changed", [declared]))
+        assert (await made.lab.pod(function="b").next())["subject"] == "t"
 
 
 # Pauses

@@ -319,8 +319,8 @@ def pause(
         TriggerError: it is of a kind whose events can't wait; nothing was changed.
         RegionError: regions refused or did not answer; the message tells of each.
     """
-    mine = {one.region: one for one in named(site, name, regions)}
-    for trigger in mine.values():
+    mine = named(site, name, regions)
+    for trigger in mine:
         if trigger.kind not in (MQTT, CRON):
             raise TriggerError(
                 f"trigger {name!r} is of kind {trigger.kind}, whose callers wait for an answer: it can't be"
@@ -328,21 +328,27 @@ def pause(
             )
 
     def one(region: Region) -> list[Difference]:
-        trigger, kube = mine[region.name], Kube(region, site.kubeconfig)
-        if trigger.own:
-            meta = {"name": trigger.function, "namespace": manifests.NAMESPACE}
-            mark = {"annotations": {manifests.PAUSED: "true"}} if paused else {}
-            manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {**meta, **mark}}
-        else:
-            manifest = {**_named(name), **({"data": {"paused": "true"}} if paused else {})}
-        before = kube.get(manifest)
-        changes = compare(region.name, before, kube.apply(manifest, manager=_PAUSER))
+        kube = Kube(region, site.kubeconfig)
+        changes: list[Difference] = []
+        # A function's own trigger may have the name of one that was there before.
+        for manifest in (_mark(trigger, paused) for trigger in mine if trigger.region == region.name):
+            before = kube.get(manifest)
+            changes += compare(region.name, before, kube.apply(manifest, manager=_PAUSER))
         if changes:
             _await_paused(kube, name, paused)
             on_progress(f"{region.name}: trigger {name} is {'paused' if paused else 'active'}")
         return changes
 
-    return join(everywhere(site.pick(mine), one))
+    return join(everywhere(site.pick(sorted({trigger.region for trigger in mine})), one))
+
+
+def _mark(trigger: Trigger, paused: bool) -> Manifest:
+    """What says of a trigger that it is paused, or no more."""
+    if not trigger.own:
+        return {**_named(trigger.name), **({"data": {"paused": "true"}} if paused else {})}
+    meta = {"name": trigger.function, "namespace": manifests.NAMESPACE}
+    mark = {"annotations": {manifests.PAUSED: "true"}} if paused else {}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {**meta, **mark}}
 
 
 def _demand_same(one: Trigger, kind: str, function: str, data: Mapping[str, str]) -> None:

@@ -20,6 +20,7 @@ from koren_gateway.cluster.leader import Leader
 from koren_gateway.cluster.reviews import Reviewer
 from koren_gateway.cluster.sources import Sources
 from koren_gateway.cluster.triggers import Triggers
+from koren_gateway.errors import GatewayError
 from koren_gateway.intake.cron import Cron
 from koren_gateway.intake.intake import Intake
 from koren_gateway.intake.receipts import Outbox
@@ -173,6 +174,9 @@ class Gateway:
 
     async def _lead(self) -> None:
         """Takes events in, and makes those of the clock, until the intake ends."""
+        # First: without the broker the intake ends at once.
+        with contextlib.suppress(GatewayError):
+            await self._cron.start_due()
         await first_failure(self._intake.run(), for_ever("cron", self._cron.run, self._metrics))
 
     async def _until_stopping(self) -> None:

@@ -39,16 +39,14 @@ class TriggerList:
         ]
 
     async def _shown(self, trigger: Trigger, last: datetime | None) -> Mapping[str, Any]:
-        problem = None
         if self._functions.get(trigger.function) is None:
+            paused = trigger.paused
             problem = f"function {trigger.function} is not in this region; deploy it, or delete the trigger"
-        shown: dict[str, Any] = {
-            "name": trigger.name,
-            "function": trigger.function,
+        else:
             # What the queue goes by, which may be a moment behind what is declared.
-            "paused": trigger.name in await self._pauses.of(trigger.function),
-            "problem": problem,
-        }
+            paused = trigger.name in await self._pauses.of(trigger.function)
+            problem = None
+        shown = {"name": trigger.name, "function": trigger.function, "paused": paused, "problem": problem}
         match trigger:
             case MqttTrigger():
                 return {**shown, "kind": MQTT, "topic": trigger.topic}

@@ -97,8 +97,6 @@ class Cron:
 
     async def run(self) -> None:
         """Starts what is due, for ever."""
-        await self._functions.wait_in_step()
-        await self._triggers.wait_in_step()
         while True:
             self._changed.clear()
             try:
@@ -113,6 +111,8 @@ class Cron:
 
     async def start_due(self) -> None:
         """Puts an event into the queue for each trigger with a moment that has come. Raises StoreUnavailable."""
+        await self._functions.wait_in_step()
+        await self._triggers.wait_in_step()
         kept = await self._store.command("HGETALL", KEPT)
         triggers = {trigger.name: trigger for trigger in self._triggers.cron()}
         for name in kept.keys() - {name.encode() for name in triggers}:
