@@ -18,13 +18,17 @@ from koren_gateway.settings import Settings
 
 PLAIN = replace(FN, opens=None, closes=None)
 TRIGGERS = ("", "a", "b")
+COMES = st.tuples(st.just("comes"), st.integers(0, 1), st.sampled_from(TRIGGERS))
+CHOICE = st.integers(0, 9)
+EVENTS = st.lists(COMES, min_size=4, max_size=8)
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("comes"), st.integers(0, 3), st.sampled_from(TRIGGERS)),
+        COMES,
         st.tuples(st.just("pauses"), st.sets(st.sampled_from(TRIGGERS[1:]))),
         st.tuples(st.just("limits"), st.sampled_from([None, 1, 2])),
-        st.tuples(st.sampled_from(["taken", "done", "fails", "withdrawn"]), st.integers(0, 9)),
+        *(st.tuples(st.just(what), CHOICE) for what in ("taken", "taken", "done", "done", "fails", "withdrawn")),
     ),
+    min_size=10,
     max_size=40,
 )
 
@@ -124,9 +128,11 @@ class Region:
         assert not (await self.queue.backlog(self.function)).active
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(STEPS)
-def test_what_may_start_does_and_nothing_else(lab_settings: Settings, steps: list[tuple[object, ...]]) -> None:
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(EVENTS, STEPS)
+def test_what_may_start_does_and_nothing_else(
+    lab_settings: Settings, events: list[tuple[object, ...]], steps: list[tuple[object, ...]]
+) -> None:
     async def run() -> None:
         redis = connect(lab_settings)
         try:
@@ -134,7 +140,7 @@ def test_what_may_start_does_and_nothing_else(lab_settings: Settings, steps: lis
                 await redis.delete(*keys)
             store = Store(redis)
             region = Region(Queue(store, lab_settings, Memory(store, lab_settings.batch_bytes)), store)
-            for what, *more in steps:
+            for what, *more in (*events, *steps):
                 await getattr(region, str(what))(*more)
                 await region.check()
             await region.finish()
