@@ -23,7 +23,7 @@ options:
   state:
     description:
       - V(present) brings the function to I(regions). In other regions it stays as it is.
-      - V(absent) takes it and its images away from I(regions). Secrets stay.
+      - V(absent) takes it with its triggers and its images away from I(regions). Secrets stay.
     type: str
     choices: [present, absent]
     default: present
@@ -96,6 +96,17 @@ options:
     description: Tries before an event becomes a dead letter.
     type: int
     default: 5
+  max_in_flight:
+    description: Most events that the function has in hand in one region. V(0) is as many as its pods.
+    type: int
+    default: 0
+  rate:
+    description:
+      - Most events that the function gets in one region in any second or minute, as C(N/s) or C(N/m). More wait
+        in order.
+      - Without it there is no limit.
+    type: str
+    default: ""
   secrets:
     description:
       - Names of Secrets in the namespace C(functions), mounted as files below
@@ -190,6 +201,8 @@ AS_THEY_ARE = (
     "max_scale",
     "target",
     "max_attempts",
+    "max_in_flight",
+    "rate",
     "opens",
     "closes",
     "incident_limit_s",
@@ -229,6 +242,8 @@ def main() -> None:
             "max_scale": {"type": "int", "default": 10},
             "target": {"type": "int", "default": 1},
             "max_attempts": {"type": "int", "default": 5},
+            "max_in_flight": {"type": "int", "default": 0},
+            "rate": {"type": "str", "default": ""},
             "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "env": {"type": "dict", "default": {}},
             "egress": {"type": "list", "elements": "str", "default": ["default"]},

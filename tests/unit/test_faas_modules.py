@@ -16,6 +16,12 @@ REPO = Path(__file__).parents[2]
 PRESENT = {
     "function": {"source": "/nowhere/hello.py", "handler": "hello.handler"},
     "mqtt_source": {"topic": "plant/press/+"},
+    "cron_trigger": {"function": "hello", "schedule": "0 3 * * *"},
+}
+WRONG = {
+    "function": {"topic": "events/#/more"},
+    "mqtt_source": {"topic": "events/#/more"},
+    "cron_trigger": {"schedule": "0 30 * * *"},
 }
 
 
@@ -51,7 +57,7 @@ def test_a_site_that_is_not_set_up_fails_a_run_and_is_a_change_in_check_mode(mod
 @pytest.mark.parametrize("module", PRESENT)
 @pytest.mark.parametrize("check", [False, True])
 def test_a_value_that_is_wrong_fails_also_before_there_is_a_site(module: str, check: bool, tmp_path: Path) -> None:
-    options = {**PRESENT[module], "topic": "events/#/more", "site_dir": str(tmp_path)}
+    options = {**PRESENT[module], **WRONG[module], "site_dir": str(tmp_path)}
     failed = _run(module, **options, _ansible_check_mode=check)
     assert failed["failed"]
-    assert "events/#/more" in failed["msg"]
+    assert next(iter(WRONG[module].values())) in failed["msg"]

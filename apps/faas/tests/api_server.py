@@ -18,6 +18,7 @@ GATEWAY = "/api/v1/namespaces/koren-faas/services/https:gateway:functions/proxy/
 _CONFIGMAPS = "/api/v1/namespaces/functions/configmaps"
 _DEPLOYMENTS = "/apis/apps/v1/namespaces/functions/deployments"
 _EVENTS = "/api/v1/namespaces/functions/events"
+_PAUSED = "faas.koren.kr/paused"
 _TOKEN = "token-of-faas-caller"
 
 Answer = tuple[int, Any]
@@ -32,7 +33,8 @@ class ApiServer:
         held: held events of that gateway, by id.
         kept: what that gateway keeps of pods' output; None is one that has no such API.
         refused: Deployments that it refuses; None when it does not answer.
-        source_problem: why that gateway refuses every source and HTTP trigger; None when it takes all.
+        source_problem: why that gateway refuses every source; None when it listens to all.
+        trigger_problem: why that gateway refuses every trigger that is a ConfigMap.
         metrics: what that gateway's pod tells Prometheus.
         leaving: path of an object that is being deleted to how often it is still seen.
         watched: events for who watches pods; None ends the watch.
@@ -49,6 +51,7 @@ class ApiServer:
         self.kept: list[dict[str, Any]] | None = []
         self.refused: list[dict[str, Any]] | None = []
         self.source_problem: str | None = None
+        self.trigger_problem: str | None = None
         self.events: list[dict[str, Any]] = []
         self.leaving: dict[str, int] = {}
         self.metrics = ""
@@ -140,11 +143,16 @@ class ApiServer:
         before = self.objects.get(path)
         if method == "PATCH":
             after = {**body, "metadata": dict(body["metadata"])}
-            if query["fieldManager"] != "faas":
+            if query["fieldManager"] == "faas-pause":
+                assert before is not None
+                after = _marked(before, body)
+            elif query["fieldManager"] != "faas":
                 after = before or after
             elif before and "replicas" in before.get("spec", {}):
                 # They have an owner of their own.
                 after["spec"] = {"replicas": before["spec"]["replicas"], **body["spec"]}
+            elif before is not None:
+                after = _marked(after, before)
             if after["kind"] == "ScaledObject":
                 after["status"] = {"conditions": [{"type": "Ready", "status": "True"}]}
             if "dryRun" not in query:
@@ -159,23 +167,27 @@ class ApiServer:
             self.asked.append(f"DELETE {path.split('/')[-2]}")
         return 200, before
 
-    def _triggers(self) -> Iterator[dict[str, Any]]:
-        for declared in self.objects.values():
-            name = declared["metadata"].get("labels", {}).get("faas.koren.kr/trigger")
-            if name and declared["kind"] == "ConfigMap":
-                yield {"name": name, "problem": self.source_problem}
-
     def _sources(self) -> Iterator[dict[str, Any]]:
         for path, declared in self.objects.items():
-            if path.startswith(_CONFIGMAPS) and "faas.koren.kr/mqtt-source" in declared["metadata"]["labels"]:
+            if path.startswith(f"{_CONFIGMAPS}/mqtt-source-"):
                 yield _source(declared, self.source_problem)
+
+    def _triggers(self) -> Iterator[dict[str, Any]]:
+        for path, declared in self.objects.items():
+            notes = declared["metadata"].get("annotations", {})
+            if path.startswith(f"{_CONFIGMAPS}/trigger-"):
+                name, data = declared["metadata"]["labels"]["faas.koren.kr/trigger"], declared["data"]
+                yield {"name": name, "problem": self.trigger_problem, **data, "paused": data.get("paused") == "true"}
+            elif path.startswith(_DEPLOYMENTS) and "faas.koren.kr/topic" in notes:
+                name = notes.get("faas.koren.kr/trigger", declared["metadata"]["name"])
+                yield {"name": name, "problem": None, "paused": notes.get(_PAUSED) == "true"}
 
     def _gateway(self, method: str, path: str, query: dict[str, str]) -> Answer:
         if path == "/functions":
             if self.refused is None:
                 return 503, {"error": "no endpoints available"}
             return 200, {"region": "here", "functions": [], "refused": self.refused}
-        if path == "/http-triggers":
+        if path in ("/triggers", "/http-triggers"):
             return 200, {"region": "here", "triggers": [*self._triggers()]}
         if path == "/sources":
             return 200, {"region": "here", "sources": [*self._sources()]}
@@ -213,6 +225,18 @@ def _source(declared: dict[str, Any], problem: str | None) -> dict[str, Any]:
     """What a gateway tells of a source."""
     its = {"name": declared["metadata"]["labels"]["faas.koren.kr/mqtt-source"]}
     return {**its, "topic": declared["data"]["topic"], "subscribed": problem is None, "problem": problem}
+
+
+def _marked(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """An object with another's mark of a pause, or without one if that has none."""
+    made = {**one, "metadata": dict(one["metadata"])}
+    for holder, key in ((made, "data"), (made["metadata"], "annotations")):
+        theirs = (other if key == "data" else other["metadata"]).get(key, {})
+        mark = "paused" if key == "data" else _PAUSED
+        if key in holder:
+            holder[key] = {name: value for name, value in holder[key].items() if name != mark}
+            holder[key] |= {mark: theirs[mark]} if mark in theirs else {}
+    return made
 
 
 def _selected(one: dict[str, Any], query: dict[str, str]) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from koren_faas import config
 from koren_faas.cli import main
 from koren_faas.config import Config
+from koren_faas.cron_triggers import CronTrigger
 from koren_faas.errors import ConfigError
 
 FULL = """\
@@ -41,6 +42,10 @@ functions:
     closes: a.cleared
     incident-limit: 60
     regions: [seoul, busan]
+    max-in-flight: 6
+    rate: 10/m
+    cron:
+      nightly: {schedule: "0 3 * * *", timezone: Asia/Seoul, payload: {keep: 30}, starting-deadline: 600}
   plain:
     handler: hello.handler
     from-file: hello.py
@@ -50,7 +55,7 @@ environments:
       regions: [seoul]
       env: {LEVEL: debug}
     functions:
-      hello: {memory: 1Gi}
+      hello: {memory: 1Gi, cron: {nightly: {schedule: "@hourly"}, also: {schedule: "*/5 * * * *"}}}
 """
 
 
@@ -74,6 +79,17 @@ def test_a_file_says_all_that_a_deploy_is_told(file: Path) -> None:
     assert function.env == {"LEVEL": "info", "GREETING": "hello seoul", "COUNT": "3"}
     assert (function.memory, function.cpu, function.tmp_size) == ("512Mi", "0.5", "1Gi")
     assert (function.timeout_s, function.incident_limit_s, function.target) == (20, 60, 2)
+    assert (function.max_in_flight, function.rate) == (6, "10/m")
+    assert entry.triggers() == (
+        CronTrigger(
+            name="nightly",
+            function="hello",
+            schedule="0 3 * * *",
+            timezone="Asia/Seoul",
+            payload={"keep": 30},
+            starting_deadline_s=600,
+        ),
+    )
     assert (function.packages, function.egress) == (("libgl1",), ("none",))
 
 
@@ -109,7 +125,7 @@ def test_an_environment_changes_what_it_names(file: Path) -> None:
         ("functions:\n  hello", "function:\n  hello", "faas.yaml:4: function: unknown key; did you mean functions?"),
         ("timeout: 20", "timeout: 20\n    timeout: 30", "20: functions.hello.timeout: is there twice, first in"),
         ("memory: 512Mi", "memory: [", "not YAML"),
-        ("hello: {memory", "other: {memory", "faas.yaml:37: environments.trial.functions.other: there is no"),
+        ("hello: {memory", "other: {memory", "faas.yaml:41: environments.trial.functions.other: there is no"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_with_its_line_and_key(
@@ -121,6 +137,27 @@ def test_a_mistake_is_told_with_its_line_and_key(
         Config.load(file, "trial")
     assert told in str(caught.value)
     assert str(file) in str(caught.value)
+
+
+def test_an_environment_changes_schedules_by_name(file: Path) -> None:
+    nightly, also = Config.load(file, "trial").only("hello").triggers()
+    assert (nightly.schedule, nightly.timezone, also.schedule) == ("@hourly", "Asia/Seoul", "*/5 * * * *")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ('schedule: "0 3', 'shedule: "0 3', "cron.nightly.shedule: unknown key; did you mean schedule?"),
+        ('schedule: "0 3 * * *", ', "", "faas.yaml:30: functions.hello.cron.nightly has no schedule: add it"),
+        ('"0 3 * * *"', '"0 30 * * *"', "faas.yaml:30: functions.hello.cron.nightly: trigger 'nightly': schedule is"),
+    ],
+)
+def test_a_schedule_that_is_wrong_is_told_with_its_line(file: Path, before: str, after: str, told: str) -> None:
+    assert before in FULL
+    file.write_text(FULL.replace(before, after))
+    with pytest.raises(ConfigError) as caught:
+        Config.load(file).only("hello").triggers()
+    assert told in str(caught.value)
 
 
 @pytest.mark.parametrize(

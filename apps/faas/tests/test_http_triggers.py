@@ -130,7 +130,7 @@ def test_a_name_that_a_trigger_of_another_kind_has_is_refused(live_site: Site, s
 
 
 def test_a_region_that_refuses_a_trigger_says_why(live_site: Site, servers: Servers) -> None:
-    servers["seoul"].source_problem = "trigger old has /orders already"
+    servers["seoul"].trigger_problem = "trigger old has /orders already"
     result = _create(live_site, "--anonymous", "--region", "seoul")
     assert result.exit_code == 1 and "is refused: trigger old has /orders" in result.stderr
     listed = _faas(live_site, "list")

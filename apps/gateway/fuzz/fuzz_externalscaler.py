@@ -11,6 +11,7 @@ from harness import main, search
 with atheris.instrument_imports(include=["koren_gateway.scaling"]):
     from google.protobuf.message import DecodeError
 
+    from koren_gateway.cluster.functions import Function, Functions
     from koren_gateway.queue.queue import Backlog
     from koren_gateway.scaling.bell import Bell
     from koren_gateway.scaling.externalscaler import externalscaler_pb2 as pb
@@ -35,14 +36,21 @@ class Context:
 class Idle:
     """A queue with nothing to do."""
 
-    async def backlog(self, function: str) -> Backlog:
-        function.encode()
-        return Backlog(runnable=0, in_flight=0, waiting=0, open_incidents=0, next_change_s=None, longest_due_s=0)
+    async def backlog(self, function: Function) -> Backlog:
+        function.name.encode()
+        counts = dict.fromkeys(("runnable", "in_flight", "waiting", "paused", "open_incidents"), 0)
+        return Backlog(**counts, next_change_s=None, longest_due_s=0)
 
 
 async def answers(data: bytes) -> None:
     stopping = asyncio.Event()
-    scaler = Scaler(SimpleNamespace(scaler_client="keda"), Idle(), Bell(None), stopping)  # type: ignore[arg-type]
+    scaler = Scaler(
+        SimpleNamespace(scaler_client="keda"),  # type: ignore[arg-type]
+        Idle(),  # type: ignore[arg-type]
+        Bell(None),  # type: ignore[arg-type]
+        Functions(),
+        stopping,
+    )
     for kind, calls in (
         (pb.ScaledObjectRef, (scaler.IsActive, scaler.GetMetricSpec)),
         (pb.GetMetricsRequest, (scaler.GetMetrics,)),

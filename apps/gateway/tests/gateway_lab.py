@@ -31,6 +31,7 @@ from koren_gateway.app import Gateway
 from koren_gateway.cluster.functions import FUNCTION_LABEL
 from koren_gateway.cluster.interface import Caller, Change, LeaseRecord
 from koren_gateway.cluster.sources import SOURCE_LABEL
+from koren_gateway.cluster.triggers import TRIGGER_LABEL
 from koren_gateway.errors import ClusterUnavailable
 from koren_gateway.intake.mqtt import Connection, Link
 from koren_gateway.queue.store import Store, connect
@@ -270,6 +271,14 @@ def declared(name: str, topic: str, made: str = "", **more: str) -> dict[str, An
     }
 
 
+def trigger(name: str, function: str, kind: str = "mqtt", **more: str) -> dict[str, Any]:
+    """The ConfigMap of a trigger; `more` are its other keys, with _ for -."""
+    return {
+        "metadata": {"name": f"trigger-{name}", "labels": {TRIGGER_LABEL: name}},
+        "data": {"kind": kind, "function": function, **{key.replace("_", "-"): value for key, value in more.items()}},
+    }
+
+
 REPORTER = deployment(
     "report-incident",
     topic="events/+/+/accident",
@@ -294,6 +303,7 @@ class TestCluster:
     declared: list[Mapping[str, Any]] = field(default_factory=list)
     """ConfigMaps of sources."""
     triggers_declared: list[Mapping[str, Any]] = field(default_factory=list)
+    """ConfigMaps of triggers."""
     secrets: dict[str, dict[str, bytes]] = field(default_factory=dict)
     there: bool = True
     reviews: int = 0

@@ -11,7 +11,7 @@ import pytest_asyncio
 from gateway_lab import RedisServer
 from test_queue import FN, end, entry, take
 
-from koren_gateway.cluster.http_triggers import Rate
+from koren_gateway.cluster.functions import Rate
 from koren_gateway.errors import LeaseLost
 from koren_gateway.queue.budgets import Memory
 from koren_gateway.queue.queue import Nothing, Queue
@@ -59,7 +59,7 @@ async def test_what_waits_is_due_after_a_clock_that_was_ahead_is_set_back(server
 
     taken = await take(queue)
     await queue.succeed(end(taken), b"1")
-    backlog = await queue.backlog(FN.name)
+    backlog = await queue.backlog(FN)
     assert (backlog.runnable, backlog.waiting) in {(0, 1), (1, 0)}
     async with asyncio.timeout(10):
         while isinstance(await queue.take(FN, "pod-a", None), Nothing):
@@ -138,3 +138,18 @@ async def test_rates_and_answers_of_http_triggers_keep_their_time(
     _, ended, _, waiting = await store.command("ZRANGE", "koren:answers", 0, -1, "WITHSCORES")
     assert 0 < float(ended) / 1000 - int(seconds) < 660
     assert float(waiting) == math.inf
+
+
+async def test_a_rate_does_not_hold_back_for_longer_after_a_clock_is_set_back(
+    server: RedisServer, queue: Queue
+) -> None:
+    server.set_clock(HOURS_S)
+    await queue.follow_clock(None)
+    limited = replace(FN, rate=Rate(1, 1))
+    await queue.enqueue([entry((limited,), subject=subject) for subject in "ab"])
+    await take(queue, function=limited)
+    server.set_clock(0)
+    await queue.follow_clock(RAN_MS)
+    async with asyncio.timeout(10):
+        while isinstance(await queue.take(limited, "pod-b", None), Nothing):
+            await asyncio.sleep(0.05)

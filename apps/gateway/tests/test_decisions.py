@@ -62,7 +62,9 @@ def test_a_deployment_that_is_not_right_keeps_its_function_from_counting_as_dele
 
 
 def test_limits_of_a_function_have_defaults() -> None:
-    assert function_of(deployment("f")) == Function(name="f", timeout_s=180, max_attempts=5, incident_limit_s=3600)
+    assert function_of(deployment("f")) == Function(
+        name="f", trigger="f", timeout_s=180, max_attempts=5, incident_limit_s=3600
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koren_events.cloudevent import parse
-from koren_gateway.cluster.functions import Functions
+from koren_gateway.cluster.functions import Function, Functions
 from koren_gateway.cluster.interface import Change
+from koren_gateway.cluster.triggers import Triggers
 from koren_gateway.errors import GatewayError, StoreUnavailable
 from koren_gateway.intake.receipts import outbox_receipt
 from koren_gateway.metrics import Metrics
@@ -53,7 +54,7 @@ class Region:
         self.queue = Queue(self.store, made, memory)
         self.attempts = Attempts(made, self.queue, self.functions, Metrics())
         self.dead = DeadLetters(self.store, self.queue, self.functions, "seoul")
-        self.held = HeldEvents(self.store, self.queue, self.functions)
+        self.held = HeldEvents(self.store, self.queue, Triggers(self.functions))
         self.state = State(self.store, memory)
         self.logs = Logs(self.store, memory)
         self.init_errors = InitErrors(self.store)
@@ -94,7 +95,7 @@ class Region:
                 function = self.functions.get(name)
                 assert function is not None
                 await self.try_to(self.attempts.fail(function, end, Failure("LeaseExpired", ""), lost=True))
-            await self.try_to(queue.backlog(name))
+            await self.try_to(queue.backlog(Function(name=name)))
             await self.try_to(self.state.get(name, "k"))
             await self.try_to(self.state.put(name, "k", b"v", condition="", expires_s=None))
             await self.try_to(self.logs.add(name, "pod", "a line"))

@@ -56,7 +56,7 @@ async def test_incidents_without_number_leave_room_for_events(
         await queue.succeed(End(function=FN.name, key=taken.key, delivery=taken.delivery), b"1")
         await store.command("DEL", "koren:receipts")  # published
     limit = memory.budgets.incidents_function
-    assert 0 < (await queue.backlog(FN.name)).open_incidents <= limit or happened == "cleared"
+    assert 0 < (await queue.backlog(FN)).open_incidents <= limit or happened == "cleared"
     assert await store.command("ZCARD", "koren:marks") <= memory.budgets.marks
     assert await store.command("HGETALL", "koren:dropped")
 
@@ -93,9 +93,9 @@ async def test_an_older_opening_opens_nothing_whatever_the_length_of_its_subject
     assert isinstance(taken, Taken)
     await queue.succeed(End(function=FN.name, key=taken.key, delivery=taken.delivery), b"1")
     await queue.enqueue([entry(1, id="late", sequence=4)])
-    assert (await queue.backlog(FN.name)).open_incidents == 0
+    assert (await queue.backlog(FN)).open_incidents == 0
     await queue.enqueue([entry(1, id="new", sequence=6)])
-    assert (await queue.backlog(FN.name)).open_incidents == 1
+    assert (await queue.backlog(FN)).open_incidents == 1
 
 
 @pytest.mark.parametrize(("character", "length"), [("x", 1), ("x", 900), ("🚗", 1000)])

@@ -27,6 +27,7 @@ from koren_events.cloudevent import CloudEvent
 from koren_gateway.cluster.functions import Functions
 from koren_gateway.cluster.interface import Change
 from koren_gateway.cluster.sources import Sources
+from koren_gateway.cluster.triggers import Triggers
 from koren_gateway.intake import judge, mqtt
 from koren_gateway.intake.intake import Intake
 from koren_gateway.intake.mqtt import Connection
@@ -307,7 +308,8 @@ async def test_receipts_that_a_silent_broker_does_not_confirm_take_little_memory
     settings = lab_settings.model_copy(update={"broker_port": broker.port})
     memory = Memory(store, settings.batch_bytes)
     outbox = Outbox(store, REGION)
-    intake = Intake(settings, store, queue, Functions(), Sources(), outbox, memory, Metrics())
+    functions = Functions()
+    intake = Intake(settings, store, queue, functions, Sources(), Triggers(functions), outbox, memory, Metrics())
     connection, turn = await Connection.open(intake._link()), asyncio.Lock()
     batches, size = 30, 256
     now_ms = round(time.time() * 1000)

@@ -95,12 +95,12 @@ async def test_it_starts_with_nothing_there_and_goes_on_through_every_outage(pki
     made = settings(pki, redis, broker.port)
     try:
         async with running(made, cluster) as gateway:
-            assert await missing(made, "no connection to redis, functions not known yet")
+            assert await missing(made, "no connection to redis, functions not known yet, triggers not known yet")
             redis.start()
             broker.start()
             operator = await Operator.connect(pki, broker.port)
             lab = Lab(made, cluster, gateway, operator, pki)
-            assert await missing(made, "functions not known yet")
+            assert await missing(made, "functions not known yet, triggers not known yet")
             assert operator.health == []
             cluster.there = True
             await lab.open()

@@ -111,7 +111,7 @@ async def test_a_failed_event_waits_for_its_time_and_holds_its_incident_back(que
     nothing = await queue.take(FN, "pod-a", None)
     assert isinstance(nothing, Nothing) and nothing.next_due_s is not None
     assert 0.1 < nothing.next_due_s <= 0.2
-    assert (await queue.backlog(FN.name)).waiting == 1
+    assert (await queue.backlog(FN)).waiting == 1
     await asyncio.sleep(nothing.next_due_s + 0.01)
     again = await take(queue)
     assert (again.key, again.delivery) == (taken.key, 2)
@@ -167,16 +167,16 @@ async def test_the_metric_counts_incidents_not_events(queue: Queue) -> None:
         [entry(subject="a", sequence=n, happened="updated") for n in range(1, 101)]
         + [entry(subject="b", happened="updated")]
     )
-    backlog = await queue.backlog(FN.name)
+    backlog = await queue.backlog(FN)
     assert (backlog.metric, backlog.runnable, backlog.in_flight) == (2, 2, 0)
     await take(queue)
-    backlog = await queue.backlog(FN.name)
+    backlog = await queue.backlog(FN)
     assert (backlog.metric, backlog.runnable, backlog.in_flight) == (2, 1, 1)
 
 
 async def test_the_longest_wait_is_that_of_the_first_subject_that_is_due(queue: Queue) -> None:
     async def longest_due_s() -> float:
-        return (await queue.backlog(FN.name)).longest_due_s
+        return (await queue.backlog(FN)).longest_due_s
 
     assert await longest_due_s() == 0
     await queue.enqueue([entry(subject="a")])
@@ -195,11 +195,11 @@ async def test_the_longest_wait_is_that_of_the_first_subject_that_is_due(queue: 
 async def test_an_open_incident_keeps_the_function_active_until_it_is_closed(queue: Queue) -> None:
     await queue.enqueue([entry()])
     await done(queue, await take(queue))
-    backlog = await queue.backlog(FN.name)
+    backlog = await queue.backlog(FN)
     assert backlog.active and backlog.metric == 0 and backlog.open_incidents == 1
     await queue.enqueue([entry(happened="cleared", sequence=2)])
     await done(queue, await take(queue))
-    assert not (await queue.backlog(FN.name)).active
+    assert not (await queue.backlog(FN)).active
 
 
 async def test_a_closing_event_that_is_dead_lettered_closes_too(queue: Queue) -> None:
@@ -207,7 +207,7 @@ async def test_a_closing_event_that_is_dead_lettered_closes_too(queue: Queue) ->
     await done(queue, await take(queue))
     taken = await take(queue)
     await queue.dead_letter(end(taken), "no", b"{}")
-    assert not (await queue.backlog(FN.name)).active
+    assert not (await queue.backlog(FN)).active
 
 
 async def test_an_opening_that_arrives_after_the_end_does_not_open_again(queue: Queue) -> None:
@@ -215,16 +215,16 @@ async def test_an_opening_that_arrives_after_the_end_does_not_open_again(queue: 
     await done(queue, await take(queue))
     await queue.enqueue([entry(sequence=1)])
     await done(queue, await take(queue))
-    assert not (await queue.backlog(FN.name)).active
+    assert not (await queue.backlog(FN)).active
 
 
 async def test_an_incident_ends_by_its_time_limit(queue: Queue) -> None:
     await queue.enqueue([entry((replace(FN, incident_limit_s=0.2),))])
     await done(queue, await take(queue))
-    backlog = await queue.backlog(FN.name)
+    backlog = await queue.backlog(FN)
     assert backlog.active and backlog.next_change_s is not None
     await asyncio.sleep(backlog.next_change_s + 0.01)
-    assert not (await queue.backlog(FN.name)).active
+    assert not (await queue.backlog(FN)).active
 
 
 async def test_after_a_dead_letter_the_incident_goes_on(queue: Queue) -> None:
@@ -297,7 +297,7 @@ async def test_withdrawn_calls_are_gone_unless_in_hand(queue: Queue) -> None:
     assert not await queue.withdraw(FN.name, taken.key)
     assert await queue.withdraw(FN.name, left)
     await done(queue, taken)
-    assert not (await queue.backlog(FN.name)).active
+    assert not (await queue.backlog(FN)).active
 
 
 async def test_nothing_is_left_in_redis_but_what_is_meant_to_stay(

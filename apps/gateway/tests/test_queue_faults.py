@@ -9,6 +9,7 @@ from test_queue import FN, end, entry, take
 
 from koren_gateway.cluster.functions import Function, Functions
 from koren_gateway.cluster.interface import Change
+from koren_gateway.cluster.triggers import Triggers
 from koren_gateway.errors import StoreBroken
 from koren_gateway.queue.budgets import Memory
 from koren_gateway.queue.dead_letters import DeadLetters
@@ -111,7 +112,7 @@ async def test_a_held_event_that_comes_again_unremembered_is_held_once(
     await store.command("DEL", "koren:seen")
     [again] = await queue.enqueue([made])
     assert again.outcome == "held"
-    held = HeldEvents(store, queue, functions)
+    held = HeldEvents(store, queue, Triggers(functions))
     assert len(await held.release(made.key, "kim")) == 1
     assert await store.command("HGET", "koren:bytes", "held") is None
 
@@ -136,7 +137,7 @@ async def test_a_broken_held_event_does_not_keep_its_subject_s_others(
     entries = [replace(one, key=f"held-{place}", topic=topic) for place, one in enumerate(entries)]
     await queue.enqueue([replace(one, repeats_count=False) for one in entries])
     await store.command("HDEL", "koren:held:held-0", "meta")
-    released = await HeldEvents(store, queue, functions).release("held-1", "kim")
+    released = await HeldEvents(store, queue, Triggers(functions)).release("held-1", "kim")
     assert [one.id for one in released] == ["held-1"]
     assert (await take(queue)).key == "held-1"
     assert await store.command("HGET", "koren:bytes", "held") is None

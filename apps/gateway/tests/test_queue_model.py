@@ -28,6 +28,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from koren_events.cloudevent import parse
 from koren_gateway.cluster.functions import Function, Functions
 from koren_gateway.cluster.interface import Change
+from koren_gateway.cluster.triggers import Triggers
 from koren_gateway.errors import LeaseLost, StoreUnavailable
 from koren_gateway.metrics import Metrics
 from koren_gateway.queue.attempts import Attempts, Failure
@@ -242,7 +243,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue = Queue(self.store, made, self.memory)
         self.attempts = Attempts(made, self.queue, self.functions, Metrics())
         self.dead = DeadLetters(self.store, self.queue, self.functions, "seoul")
-        self.held = HeldEvents(self.store, self.queue, self.functions)
+        self.held = HeldEvents(self.store, self.queue, Triggers(self.functions))
         self.state = State(self.store, self.memory)
         self.functions.apply(Change("listed", list(DEPLOYMENTS.values())))
         self.model = Model()

@@ -56,7 +56,7 @@ async def test_nothing_is_sent_that_the_header_does_not_name(
 
     monkeypatch.setattr(store, "_evaluate", listened)
     await queue.take(Function(name="a"), "pod-a", 1)
-    await queue.backlog("a")
+    await queue.backlog(Function(name="a"))
     assert [sorted(argument) for argument in sent] == [
         ["cold", "grace", "holder", "lease", "name", "started", "timeout"],
         ["name"],

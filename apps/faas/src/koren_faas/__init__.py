@@ -7,7 +7,7 @@ deploy(site, spec, ["seoul"], on_progress=print)
 call(site, "hello", site.regions["seoul"], {"who": "you"})
 """
 
-from koren_faas import mqtt_sources
+from koren_faas import cron_triggers, mqtt_sources, triggers
 from koren_faas.calling import call
 from koren_faas.change import Difference, Result
 from koren_faas.deployment import Deployed, Listing, delete, deploy, ls, placed, update
@@ -21,6 +21,7 @@ from koren_faas.errors import (
     RegionError,
     SiteError,
     SourceError,
+    TriggerError,
 )
 from koren_faas.function import RUNTIMES, Function
 from koren_faas.logs import Line, logs
@@ -45,12 +46,15 @@ __all__ = [
     "Site",
     "SiteError",
     "SourceError",
+    "TriggerError",
     "call",
+    "cron_triggers",
     "delete",
     "deploy",
     "logs",
     "ls",
     "mqtt_sources",
     "placed",
+    "triggers",
     "update",
 ]

@@ -7,7 +7,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from koren_faas.errors import ConfigError, FunctionError, SiteError
+from koren_faas.cron_triggers import CronTrigger
+from koren_faas.errors import ConfigError, FunctionError, SiteError, TriggerError
 from koren_faas.function import Function
 from koren_faas.site import Site
 
@@ -28,6 +29,7 @@ _ATTRIBUTES = {
     "timeout": "timeout_s",
     "incident-limit": "incident_limit_s",
 }
+_CRON_ATTRIBUTES = {"starting-deadline": "starting_deadline_s"}
 _PATHS = ("source", "dependencies")
 _TYPES = {
     "string": "a text",
@@ -51,6 +53,7 @@ class Entry:
         name: the function's name.
         options: attributes of `Function` to values.
         regions: names of the regions that it belongs to; none means every edge.
+        cron: names of triggers of kind cron to their keys and values.
         lines: the file's name and a line of it, for each option that the file has, and for the function itself
             under the empty text.
     """
@@ -59,6 +62,7 @@ class Entry:
     options: Mapping[str, Any]
     regions: tuple[str, ...]
     lines: Mapping[str, str]
+    cron: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def changed(self, options: Mapping[str, Any], regions: Iterable[str] = ()) -> Entry:
         """The same with other values of some options, and of the regions if there are any."""
@@ -131,6 +135,23 @@ class Entry:
             return Function(name=self.name, **options)
         except FunctionError as error:
             raise self._refused(error) from error
+
+    def triggers(self) -> tuple[CronTrigger, ...]:
+        """The triggers that start the function by the clock.
+
+        Raises:
+            ConfigError: a value can't be accepted; the message names the line.
+        """
+        made = []
+        for name, keys in self.cron.items():
+            if "schedule" not in keys:
+                raise ConfigError(f"{self._where('cron')}.{name} has no schedule: add it")
+            its = {_CRON_ATTRIBUTES.get(key, key): value for key, value in keys.items()}
+            try:
+                made.append(CronTrigger(name=name, function=self.name, **its))
+            except TriggerError as error:
+                raise ConfigError(f"{self._where('cron')}.{name}: {error}") from error
+        return tuple(made)
 
     def _refused(self, error: FunctionError) -> ConfigError:
         problem = str(error).removeprefix(f"function {self.name!r}: ")
@@ -318,12 +339,15 @@ def _entries(
                     attribute = _ATTRIBUTES.get(key, key.replace("-", "_"))
                     if attribute == "env":
                         value = {**options.get("env", {}), **value}
+                    elif attribute == "cron":
+                        before = options.get("cron", {})
+                        value = {**before, **{name: {**before.get(name, {}), **keys} for name, keys in value.items()}}
                     options[attribute] = value
                     at = (*place, *part, key)
                     its_lines[attribute] = f"{file}:{_line(lines, at)}"
-        regions = options.pop("regions", ())
+        regions, cron = options.pop("regions", ()), options.pop("cron", {})
         taken = {key: _value(file, key, value) for key, value in options.items()}
-        yield name, Entry(name, taken, tuple(regions), its_lines)
+        yield name, Entry(name, taken, tuple(regions), its_lines, cron)
 
 
 def _value(file: Path, attribute: str, value: Any) -> Any:

@@ -35,6 +35,7 @@ _READY_STEP_S = 0.5
 _LEAVE_S = 5.0
 _GONE_TIMEOUT_S = 60.0
 _NODES_AT_ONCE = 8
+_CONFIGMAPS = f"/api/v1/namespaces/{manifests.NAMESPACE}/configmaps"
 _DEPLOYMENTS = f"/apis/apps/v1/namespaces/{manifests.NAMESPACE}/deployments"
 
 
@@ -50,6 +51,7 @@ class Deployed:
         replicas: pods that there are.
         ready: pods that run.
         problem: why the region's gateway does not take it for a function; None when it does.
+        paused: whether its own trigger is paused.
     """
 
     region: str
@@ -59,6 +61,7 @@ class Deployed:
     replicas: int
     ready: int
     problem: str | None = None
+    paused: bool = False
 
     @property
     def name(self) -> str:
@@ -93,6 +96,7 @@ class Deployed:
             "image": self.image,
             "topic": function.topic,
             "trigger": function.trigger,
+            "paused": self.paused,
             "timeout_s": function.timeout_s,
             "memory": function.memory,
             "cpu": function.cpu,
@@ -101,6 +105,8 @@ class Deployed:
             "max_scale": function.max_scale,
             "target": function.target,
             "max_attempts": function.max_attempts,
+            "max_in_flight": function.max_in_flight,
+            "rate": function.rate,
             "secrets": list(function.secrets),
             "env": dict(function.env),
             "egress": list(function.egress),
@@ -373,7 +379,7 @@ def delete(
     check: bool = False,
     on_progress: Progress = lambda line: None,
 ) -> Result:
-    """Take the function and its images away. Secrets that it used stay.
+    """Take the function with its triggers and images away. Secrets that it used stay.
 
     Args:
         regions: their names; none means every region. A function that is not there is no error.
@@ -386,9 +392,14 @@ def delete(
     def one(region: Region) -> list[Difference]:
         kube, registry = Kube(region, site.kubeconfig), Registry(site, region)
         changes = []
-        # The trigger first: nothing is to start a pod again while the rest goes.
-        for kind in _KINDS:
-            before = kube.get(_named(*kind, name))
+        triggers = [
+            # A list does not say what its items are.
+            {"apiVersion": "v1", "kind": "ConfigMap", **one}
+            for one in kube.list(_CONFIGMAPS, manifests.TRIGGER_LABEL)
+            if (one.get("data") or {}).get("function") == name
+        ]
+        # What triggers it first: nothing is to start a pod again while the rest goes.
+        for before in (*triggers, *(kube.get(_named(*kind, name)) for kind in _KINDS)):
             changes += compare(region.name, before, None)
             if before is not None and not check:
                 kube.delete(before)
@@ -448,6 +459,7 @@ def _deployed(region: str, deployment: Mapping[str, Any]) -> Deployed:
             requirements=manifests.requirements_of(deployment),
             replicas=status.get("replicas", 0),
             ready=status.get("readyReplicas", 0),
+            paused=deployment["metadata"]["annotations"].get(manifests.PAUSED) == "true",
         )
     except (FunctionError, LookupError, StopIteration, TypeError, ValueError) as error:
         name = deployment["metadata"]["name"]

@@ -28,6 +28,10 @@ class SourceError(FaasError):
     """A source's description can't be accepted."""
 
 
+class TriggerError(FaasError):
+    """A trigger's description can't be accepted."""
+
+
 class BuildError(FaasError):
     """A function's image can't be made."""
 

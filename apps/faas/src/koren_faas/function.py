@@ -29,6 +29,7 @@ _SECRET = re.compile(r"[a-z0-9]([-a-z0-9]{0,54}[a-z0-9])?")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _SIZE = re.compile(r"0*[1-9][0-9]*(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?")
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
+_RATE = re.compile(r"[1-9][0-9]{0,3}/[sm]", re.ASCII)
 _RESERVED_ENV = re.compile(r"MOD_NAME|FUNC_.*|KOREN_.*")
 
 
@@ -55,6 +56,9 @@ class Function:
         max_scale: most pods in one region.
         target: incidents with work that one pod is to look after; one more pod for each more.
         max_attempts: tries before an event becomes a dead letter.
+        max_in_flight: most events that it may have in hand in one region; 0: as many as its pods.
+        rate: most events that may be handed to it in one region in any second or minute, as `N/s` or
+            `N/m`; empty: no limit.
         secrets: Kubernetes Secrets mounted as files below `/run/secrets/<secret>/`.
         env: environment variables of the handler.
         egress: what its pods may connect to, beside the gateway and DNS: `default`, `none`, or
@@ -83,6 +87,8 @@ class Function:
     max_scale: int = 10
     target: int = 1
     max_attempts: int = 5
+    max_in_flight: int = 0
+    rate: str = ""
     secrets: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     egress: tuple[str, ...] = (DEFAULT,)
@@ -160,6 +166,10 @@ def _problems(f: Function) -> list[str]:
     ):
         if number < 1:
             problems.append(f"{option} is {number}, it must be at least 1")
+    if f.max_in_flight < 0:
+        problems.append(f"max-in-flight is {f.max_in_flight}, it can't be negative; 0 is no limit")
+    if f.rate and not _RATE.fullmatch(f.rate):
+        problems.append(f"rate is {f.rate!r}; give N/s or N/m, with N from 1 to 9999")
     if f.min_scale < 0:
         problems.append(f"min-scale is {f.min_scale}, it can't be negative")
     if f.max_scale < f.min_scale:

@@ -22,6 +22,9 @@ CALLER = "faas-caller"
 API_GROUP = "faas.koren.kr"
 LABEL = f"{API_GROUP}/function"
 SOURCE_LABEL = f"{API_GROUP}/mqtt-source"
+TRIGGER_LABEL = f"{API_GROUP}/trigger"
+PAUSED = f"{API_GROUP}/paused"
+"""Annotation of a Deployment whose topic starts nothing for now."""
 AUDIENCE = "gateway"
 USER_ID = 65532
 TMP = "tmp"
@@ -36,6 +39,8 @@ _TOKEN_PATH = "/var/run/secrets/koren"
 _TOKEN_LIFE_S = 3600
 _SETTLE_S = 1
 _STOP_S = 5 + _SETTLE_S
+_MAX_IN_FLIGHT = f"{API_GROUP}/max-in-flight"
+_RATE = f"{API_GROUP}/rate"
 _TOPIC = f"{API_GROUP}/topic"
 _REQUIREMENTS = f"{API_GROUP}/dependencies"
 _PACKAGES = f"{API_GROUP}/packages"
@@ -142,6 +147,8 @@ def from_deployment(deployment: Mapping[str, Any]) -> Function:
         max_scale=int(notes[f"{API_GROUP}/max-scale"]),
         target=int(notes.get(f"{API_GROUP}/target", 1)),
         max_attempts=int(notes[f"{API_GROUP}/max-attempts"]),
+        max_in_flight=int(notes.get(_MAX_IN_FLIGHT, 0)),
+        rate=notes.get(_RATE, ""),
         secrets=tuple(v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v),
         env={
             variable["name"]: _expanded(variable.get("value", ""))
@@ -224,6 +231,8 @@ def _annotations(function: Function, requirements: tuple[str, ...]) -> dict[str,
         f"{API_GROUP}/min-scale": str(function.min_scale) if function.min_scale else None,
         f"{API_GROUP}/max-scale": str(function.max_scale),
         f"{API_GROUP}/target": str(function.target) if function.target != 1 else None,
+        _MAX_IN_FLIGHT: str(function.max_in_flight) if function.max_in_flight else None,
+        _RATE: function.rate or None,
         f"{API_GROUP}/opens": function.opens,
         f"{API_GROUP}/closes": function.closes,
         f"{API_GROUP}/incident-limit-s": str(function.incident_limit_s),

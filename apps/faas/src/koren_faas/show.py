@@ -93,6 +93,10 @@ def description(one: Deployed, endings: Sequence[Ending] = ()) -> str:
     if function.opens:
         until = f"{function.closes} or " if function.closes else ""
         incident = f"{function.opens} until {until}{function.incident_limit_s} s"
+    limits = (
+        f"at most {function.max_in_flight} in hand" if function.max_in_flight else "",
+        f"at most {function.rate}" if function.rate else "",
+    )
     load = "1 incident" if function.target == 1 else f"{function.target} incidents"
     rows = [
         ("Name:", function.name),
@@ -100,10 +104,11 @@ def description(one: Deployed, endings: Sequence[Ending] = ()) -> str:
         ("Region:", one.region),
         ("Handler:", function.handler),
         ("Runtime:", function.runtime),
-        ("Topic:", function.topic or ""),
+        ("Topic:", f"{function.topic or ''}{' (paused)' if one.paused else ''}"),
         ("Incident:", incident),
         ("Timeout:", f"{function.timeout_s} s, at most {function.max_attempts} attempts"),
         ("Scale:", f"{function.min_scale} to {function.max_scale} pods, {load} each"),
+        ("Limits:", ", ".join(filter(None, limits))),
         ("Envvar:", json.dumps(dict(function.env), ensure_ascii=False)),
         ("Egress:", ", ".join(function.egress)),
         ("Secrets:", ", ".join(function.secrets)),
@@ -135,9 +140,33 @@ def usage(used: Sequence[Usage], *, wide: bool = False) -> str:
 
 def triggers(found: Sequence[Trigger], *, wide: bool = False) -> str:
     """Triggers, a line each."""
-    rows: list[tuple[str, ...]] = [("NAME", "NAMESPACE", "TOPIC", "FUNCTION SELECTOR", "REGION")]
+    rows: list[tuple[str, ...]] = [
+        ("NAME", "NAMESPACE", "TOPIC", "FUNCTION SELECTOR", "STATUS", "REGION")
+    ]
     rows += [
-        (one.name, manifests.NAMESPACE, one.topic, f"function={one.function}", one.region)
+        (one.name, manifests.NAMESPACE, one.topic, f"function={one.function}", one.status, one.region)
+        for one in found
+    ]
+    return table(rows, wide=wide)
+
+
+def cron_triggers(found: Sequence[Trigger], *, wide: bool = False) -> str:
+    """Triggers of kind cron, a line each."""
+    rows: list[tuple[str, ...]] = [
+        ("NAME", "NAMESPACE", "SCHEDULE", "TIMEZONE", "FUNCTION", "STATUS", "LAST", "NEXT", "REGION")
+    ]
+    rows += [
+        (
+            one.name,
+            manifests.NAMESPACE,
+            one.data.get("schedule", ""),
+            one.data.get("timezone", ""),
+            one.function,
+            one.status,
+            one.last or "",
+            one.next or "",
+            one.region,
+        )
         for one in found
     ]
     return table(rows, wide=wide)

@@ -15,6 +15,7 @@ from koren_gateway.api.functions import FunctionApi
 from koren_gateway.api.http_triggers import HttpTriggerApi
 from koren_gateway.api.listener import Listener
 from koren_gateway.api.runtime import RuntimeApi
+from koren_gateway.api.triggers import TriggerList
 from koren_gateway.cluster.functions import Functions
 from koren_gateway.cluster.http_triggers import HttpTriggers
 from koren_gateway.cluster.interface import Cluster
@@ -22,6 +23,9 @@ from koren_gateway.cluster.leader import Leader
 from koren_gateway.cluster.reviews import Reviewer
 from koren_gateway.cluster.sources import Sources
 from koren_gateway.cluster.tokens import Tokens
+from koren_gateway.cluster.triggers import Triggers
+from koren_gateway.errors import GatewayError
+from koren_gateway.intake.cron import Cron
 from koren_gateway.intake.intake import Intake
 from koren_gateway.intake.receipts import Outbox
 from koren_gateway.intake.subscriptions import Subscriptions
@@ -34,6 +38,7 @@ from koren_gateway.queue.held import HeldEvents
 from koren_gateway.queue.init_errors import InitErrors
 from koren_gateway.queue.leases import Leases
 from koren_gateway.queue.logs import Logs
+from koren_gateway.queue.pauses import Pauses
 from koren_gateway.queue.queue import Queue
 from koren_gateway.queue.rates import Rates
 from koren_gateway.queue.state import State
@@ -70,19 +75,24 @@ class Gateway:
         logs = Logs(store, memory)
         self._functions = functions = Functions()
         self._sources = sources = Sources()
+        self._triggers = triggers = Triggers(functions)
         self._http_triggers = http_triggers = HttpTriggers()
+        self._pauses = pauses = Pauses(store, functions, triggers)
         self._bell = bell = Bell(store)
         calls = Calls(queue=queue, bell=bell, init_errors=init_errors, stopping=self._stopping, spans=spans)
         reviewer = Reviewer(cluster, metrics)
         attempts = Attempts(settings, queue, functions, metrics, spans)
         dead_letters = DeadLetters(store, queue, functions, settings.region)
-        held = HeldEvents(store, queue, functions)
+        held = HeldEvents(store, queue, triggers)
         self._tidying = Tidying(queue, functions)
         self._leases = leases = Leases(settings, queue, functions, attempts, init_errors, reviewer)
         outbox = Outbox(store, settings.region)
-        self._intake = intake = Intake(settings, store, queue, functions, sources, outbox, memory, metrics, spans)
-        self._leader = Leader(cluster, settings.pod, intake.run, intake.able)
-        self._scaler = Scaler(settings, queue, bell, self._stopping)
+        self._intake = intake = Intake(
+            settings, store, queue, functions, sources, triggers, outbox, memory, metrics, spans
+        )
+        self._cron = cron = Cron(settings.region, store, queue, functions, triggers, metrics, spans)
+        self._leader = Leader(cluster, settings.pod, self._lead, intake.able)
+        self._scaler = Scaler(settings, queue, bell, functions, self._stopping)
         self._runtime_api = RuntimeApi(
             namespace=FUNCTIONS_NAMESPACE,
             poll_s=settings.poll_s,
@@ -106,6 +116,7 @@ class Gateway:
             functions=functions,
             sources=Subscriptions(store, sources),
             http_triggers=http_triggers,
+            triggers=TriggerList(functions, triggers, pauses, cron),
             dead_letters=dead_letters,
             held=held,
             logs=logs,
@@ -134,6 +145,7 @@ class Gateway:
             functions=functions,
             sources=sources,
             http_triggers=http_triggers,
+            triggers=triggers,
             dead_letters=dead_letters,
             held=held,
             memory=memory,
@@ -154,7 +166,8 @@ class Gateway:
                     "memory": self._memory.follow,
                     "functions": lambda: self._functions.follow(self._cluster),
                     "sources": lambda: self._sources.follow(self._cluster),
-                    "HTTP triggers": lambda: self._http_triggers.follow(self._cluster),
+                    "triggers": self._follow_triggers,
+                    "pauses": self._pauses.run,
                     "pods": lambda: self._leases.follow(self._cluster),
                     "leases": self._leases.sweep,
                     "tidying": self._tidying.run,
@@ -179,6 +192,19 @@ class Gateway:
     def stop(self) -> None:
         """Makes `run` stop and return."""
         self._stopping.set()
+
+    async def _lead(self) -> None:
+        """Takes events in, and makes those of the clock, until the intake ends."""
+        # First: without the broker the intake ends at once.
+        with contextlib.suppress(GatewayError):
+            await self._cron.start_due()
+        await first_failure(self._intake.run(), for_ever("cron", self._cron.run, self._metrics))
+
+    async def _follow_triggers(self) -> None:
+        """Keeps both kinds of triggers in step, for ever."""
+        async for change in self._cluster.triggers():
+            self._triggers.apply(change)
+            self._http_triggers.apply(change)
 
     async def _until_stopping(self) -> None:
         await self._stopping.wait()

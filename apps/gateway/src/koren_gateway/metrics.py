@@ -29,6 +29,13 @@ class Metrics:
             ["source", "outcome"],
             registry=self.registry,
         )
+        self.cron_runs = Counter(
+            f"{_PREFIX}cron_runs",
+            "Moments of triggers of kind cron by outcome: queued, no-function, duplicate, dead-lettered, or late when "
+            "no gateway took them before a later one or the starting deadline.",
+            ["trigger", "outcome"],
+            registry=self.registry,
+        )
         self.invocations = Counter(
             f"{_PREFIX}invocations",
             "Attempts by outcome: succeeded, failed, lost, dead-lettered (with the last attempt).",
@@ -121,6 +128,9 @@ class Metrics:
         self.refused_http_triggers = self._gauge(
             "refused_http_triggers", "ConfigMaps that declare an HTTP trigger and are none."
         )
+        self.refused_triggers = self._gauge(
+            "refused_triggers", "ConfigMaps with a trigger's label that are no trigger."
+        )
         self.redis_used = self._gauge("redis_used_bytes", "Memory that Redis uses.")
         self.redis_limit = self._gauge("redis_limit_bytes", "Redis' memory limit; 0: none.")
         self.redis_aof_ok = Gauge(
@@ -156,7 +166,8 @@ class Metrics:
             for name, text in {
                 "runnable_subjects": "Subjects with an event that is due.",
                 "in_flight": "Events in hand.",
-                "waiting_subjects": "Subjects whose next attempt is due later.",
+                "waiting_subjects": "Subjects whose next attempt is due later, or waits for the function's limits.",
+                "paused_subjects": "Subjects whose trigger is paused.",
                 "open_incidents": "Incidents that keep the function running.",
                 "longest_due_seconds": "How long the subject that has waited longest has been due.",
             }.items()

@@ -12,6 +12,22 @@ _AGAIN_S = 1.0
 _log = structlog.get_logger()
 
 
+class Changes:
+    """Tells whoever watches a thing that it has changed."""
+
+    def __init__(self) -> None:
+        self._watchers: list[asyncio.Event] = []
+
+    def watch(self, changed: asyncio.Event) -> None:
+        """Has the event set at each change from now on; the watcher clears it."""
+        self._watchers.append(changed)
+
+    def tell(self) -> None:
+        """The thing has changed."""
+        for changed in self._watchers:
+            changed.set()
+
+
 async def first_failure(*endless: Coroutine[Any, Any, None]) -> None:
     """Runs all until one ends, then cancels the others; raises what that one raised.
 

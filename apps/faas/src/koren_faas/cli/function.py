@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from koren_faas import deployment, show
+from koren_faas import cron_triggers, deployment, show
 from koren_faas.archive import KINDS
 from koren_faas.calling import call
 from koren_faas.change import Result
@@ -73,6 +73,10 @@ def _words(
     return tuple(word for value in values for word in re.split(r"[\s,]+", value) if word)
 
 
+def _rate(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    return "" if value == "none" else value
+
+
 def _function_options(command: F) -> F:
     """The flags that describe a function; what is not given has no value."""
     path = click.Path(exists=True, path_type=Path)
@@ -86,6 +90,11 @@ def _function_options(command: F) -> F:
         click.option("--opens", metavar="TYPE", help="Event type that opens an incident: "
                      "the function stays up until it closes."),
         click.option("--max-attempts", type=int, help="Attempts before an event becomes a dead letter."),
+        click.option("--rate", metavar="N/s|N/m", callback=_rate,
+                     help="Most events that the function gets in one region in any second or minute; "
+                     "none: no limit."),
+        click.option("--max-in-flight", type=int,
+                     help="Most events that the function has in hand in one region; 0: as many as its pods."),
         click.option("--max-scale", type=int, help="Maximum number of pods in one region."),
         click.option("--min-scale", type=int, help="Minimum number of pods in one region."),
         click.option("--timeout", "timeout_s", type=int, metavar="SECONDS",
@@ -174,7 +183,7 @@ def deploy(
         site = Site.load(site_dir)
         wanted = entry.wanted(site)
         say("Deploying function...")
-        result = deployment.place(site, wanted, check=dryrun, on_progress=say)
+        result = cron_triggers.place(site, wanted, entry.triggers(), check=dryrun, on_progress=say)
         _tell(name, result, dryrun)
         return
     if environment is not None:

@@ -8,18 +8,19 @@ from pathlib import Path
 
 import click
 
-from koren_faas import deployment, show
+from koren_faas import cron_triggers, show
 from koren_faas.change import Result
 from koren_faas.cli.common import CONFIG, DIFFERS, ENVIRONMENT, FUNCTIONS, REGION, example, say
 from koren_faas.config import Config
+from koren_faas.cron_triggers import CronTrigger
 from koren_faas.errors import FaasError
 from koren_faas.function import Function
 from koren_faas.site import Site
 from koren_faas.source import read, unpacked
 from koren_faas.terminal import patience
 
-Wanted = dict[str, dict[str, Function]]
-"""Function's name to region's name to what is wanted there."""
+Wanted = dict[str, tuple[dict[str, Function], tuple[CronTrigger, ...]]]
+"""Function's name to what is wanted in each region, by the region's name, and its triggers beside."""
 
 
 @click.command(epilog=example("faas check", "faas check --config functions/faas.yaml"))
@@ -30,6 +31,7 @@ def check(names: tuple[str, ...], config: Path, environment: str | None) -> None
     """Check faas.yaml, and the code that it names. This needs no site."""
     chosen = Config.load(config, environment).pick(names)
     for entry in chosen:
+        entry.triggers()
         for region in entry.regions:
             entry.function(region)
         function = entry.local()
@@ -102,20 +104,20 @@ def _wanted(
 ) -> Wanted:
     """All of it is checked before anything is touched."""
     entries = Config.load(config, environment).pick(names)
-    wanted = {entry.name: entry.wanted(site, regions) for entry in entries}
-    return {name: places for name, places in wanted.items() if places}
+    wanted = {entry.name: (entry.wanted(site, regions), entry.triggers()) for entry in entries}
+    return {name: (places, triggers) for name, (places, triggers) in wanted.items() if places}
 
 
 def _each(site: Site, wanted: Wanted, *, check: bool) -> Iterator[tuple[str, Result]]:
     """Place one function after the other. One that fails does not keep the others from their regions."""
     failed: dict[str, FaasError] = {}
-    for name, places in wanted.items():
+    for name, (places, triggers) in wanted.items():
         try:
             if check:
                 with patience("the regions"):
-                    result = deployment.place(site, places, check=True)
+                    result = cron_triggers.place(site, places, triggers, check=True)
             else:
-                result = deployment.place(site, places, on_progress=say)
+                result = cron_triggers.place(site, places, triggers, on_progress=say)
             yield name, result
         except FaasError as error:
             failed[name] = error

@@ -10,6 +10,7 @@ from koren_gateway.api import http
 from koren_gateway.cluster.functions import Functions
 from koren_gateway.cluster.http_triggers import HttpTriggers
 from koren_gateway.cluster.sources import Sources
+from koren_gateway.cluster.triggers import Triggers
 from koren_gateway.errors import GatewayError
 from koren_gateway.metrics import Metrics
 from koren_gateway.queue.budgets import SEEN_BYTES, Memory
@@ -34,6 +35,7 @@ class Admin:
         functions: Functions,
         sources: Sources,
         http_triggers: HttpTriggers,
+        triggers: Triggers,
         dead_letters: DeadLetters,
         held: HeldEvents,
         memory: Memory,
@@ -46,6 +48,7 @@ class Admin:
         self._functions = functions
         self._sources = sources
         self._http_triggers = http_triggers
+        self._triggers = triggers
         self._dead_letters = dead_letters
         self._held = held
         self._memory = memory
@@ -74,6 +77,7 @@ class Admin:
                 ("stopping", not self._stopping.is_set()),
                 ("no connection to redis", self._bell.connected),
                 ("functions not known yet", self._functions.in_step),
+                ("triggers not known yet", self._triggers.in_step),
             )
             if not there
         ]
@@ -86,6 +90,7 @@ class Admin:
         self._metrics.refused_sources.set(len(self._sources.refused()))
         self._metrics.http_triggers.set(len(self._http_triggers.all()))
         self._metrics.refused_http_triggers.set(len(self._http_triggers.refused()))
+        self._metrics.refused_triggers.set(len(self._triggers.refused()))
         try:
             await self._measure()
         except GatewayError as error:
@@ -100,11 +105,12 @@ class Admin:
         backlogs: dict[str, dict[str, float]] = {}
         for function in self._functions.all():
             metrics.begin(function.name)
-            backlog = await self._queue.backlog(function.name)
+            backlog = await self._queue.backlog(function)
             backlogs[function.name] = {
                 "runnable_subjects": backlog.runnable,
                 "in_flight": backlog.in_flight,
                 "waiting_subjects": backlog.waiting,
+                "paused_subjects": backlog.paused,
                 "open_incidents": backlog.open_incidents,
                 "longest_due_seconds": backlog.longest_due_s,
             }

@@ -18,6 +18,7 @@ from koren_events.times import format_time, utc_now
 from koren_gateway.api import http
 from koren_gateway.api.calls import Calls, NoAnswer, NotStarting, QueueFull, data_of
 from koren_gateway.api.http import Refused, errors_as_json
+from koren_gateway.api.triggers import TriggerList
 from koren_gateway.cluster.functions import Function, Functions, is_name
 from koren_gateway.cluster.http_triggers import HttpTriggers
 from koren_gateway.cluster.interface import Caller, Cluster
@@ -47,6 +48,7 @@ class FunctionApi:
         functions: Functions,
         sources: Subscriptions,
         http_triggers: HttpTriggers,
+        triggers: TriggerList,
         dead_letters: DeadLetters,
         held: HeldEvents,
         logs: Logs,
@@ -61,6 +63,7 @@ class FunctionApi:
         self._functions = functions
         self._sources = sources
         self._http_triggers = http_triggers
+        self._triggers = triggers
         self._dead_letters = dead_letters
         self._held = held
         self._logs = logs
@@ -77,6 +80,7 @@ class FunctionApi:
                 http.get("/v1/functions", self._list),
                 http.get("/v1/sources", self._list_sources),
                 http.get("/v1/http-triggers", self._list_http_triggers),
+                http.get("/v1/triggers", self._list_triggers),
                 http.post("/v1/functions/{name}/invoke", self._invoke),
                 http.get("/v1/functions/{name}/log", self._log),
                 http.get("/v1/dead-letters", self._list_dead),
@@ -96,7 +100,7 @@ class FunctionApi:
         await self._allow(request, "list", "functions")
         functions = []
         for function in self._functions.all():
-            backlog = await self._queue.backlog(function.name)
+            backlog = await self._queue.backlog(function)
             functions.append(
                 {
                     "name": function.name,
@@ -105,10 +109,13 @@ class FunctionApi:
                     "runtime": function.runtime,
                     "timeout_s": function.timeout_s,
                     "max_attempts": function.max_attempts,
+                    "max_in_flight": function.max_in_flight,
+                    "rate": None if function.rate is None else str(function.rate),
                     "active": backlog.active,
                     "runnable": backlog.runnable,
                     "in_flight": backlog.in_flight,
                     "waiting": backlog.waiting,
+                    "paused": backlog.paused,
                     "open_incidents": backlog.open_incidents,
                     "longest_due_s": backlog.longest_due_s,
                 }
@@ -134,6 +141,10 @@ class FunctionApi:
             {"name": one.name, "problem": one.problem} for one in self._http_triggers.refused()
         ]
         return web.json_response({"region": self._region, "triggers": known + refused})
+
+    async def _list_triggers(self, request: web.Request) -> web.Response:
+        await self._allow(request, "list", "triggers")
+        return web.json_response({"region": self._region, "triggers": await self._triggers.state()})
 
     async def _log(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

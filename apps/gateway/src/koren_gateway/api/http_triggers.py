@@ -141,7 +141,7 @@ class HttpTriggerApi:
         if trigger.rate is not None:
             wait_s = await self._rates.wait_s(trigger.name, trigger.rate)
             if wait_s:
-                _refuse_for_now(429, f"trigger {trigger.name} takes {trigger.rate}", math.ceil(wait_s))
+                _refuse_for_now(429, f"trigger {trigger.name} takes {trigger.rate} requests", math.ceil(wait_s))
         function = self._functions.get(trigger.function)
         if function is None:
             raise Refused(503, f"function {trigger.function} is not deployed in {self._region}")

@@ -10,13 +10,27 @@ import structlog
 from paho.mqtt.client import topic_matches_sub
 
 from koren_gateway.cluster.interface import Change, Cluster
+from koren_gateway.tasks import Changes
 
 FUNCTION_LABEL = "faas.koren.kr/function"
 
 _PREFIX = "faas.koren.kr/"
 _TOPICS_KEPT = 4096
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_RATE = re.compile(r"([1-9][0-9]{0,3})/([sm])", re.ASCII)
+_WINDOWS_S = {"s": 1, "m": 60}
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How many events may be handed out in any window of that length."""
+
+    events: int
+    window_s: int
+
+    def __str__(self) -> str:
+        return f"{self.events}/{'s' if self.window_s == 1 else 'm'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +39,16 @@ class Function:
 
     name: str
     topic: str | None = None
-    """MQTT topic filter of the events it receives; none when it is only called."""
+    """MQTT topic filter of the events it receives; none when its Deployment names none."""
+    trigger: str = ""
+    """Name of the trigger that `topic` is."""
+    paused: bool = False
+    """Whether that trigger is paused."""
+    via: str = ""
+    """The trigger that brings it an event; none for one that it is called with."""
+    max_in_flight: int | None = None
+    """How many events it may have in hand in the region."""
+    rate: Rate | None = None
     timeout_s: float = 180.0
     max_attempts: int = 5
     opens: str | None = None
@@ -65,6 +88,10 @@ def function_of(deployment: Mapping[str, Any]) -> Function:
     return Function(
         name=name,
         topic=annotations.get(_PREFIX + "topic") or None,
+        trigger=annotations.get(_PREFIX + "trigger") or name,
+        paused=annotations.get(_PREFIX + "paused") == "true",
+        max_in_flight=max(1, int(number("max-in-flight", 1))) if _PREFIX + "max-in-flight" in annotations else None,
+        rate=rate_of(f"annotation {_PREFIX}rate", annotations.get(_PREFIX + "rate", "")),
         timeout_s=number("timeout-s", 180.0),
         max_attempts=max(1, int(number("max-attempts", 5))),
         opens=annotations.get(_PREFIX + "opens") or None,
@@ -73,6 +100,16 @@ def function_of(deployment: Mapping[str, Any]) -> Function:
         handler=annotations.get(_PREFIX + "handler"),
         runtime=annotations.get(_PREFIX + "runtime"),
     )
+
+
+def rate_of(what: str, text: str) -> Rate | None:
+    """The rate that a text such as 10/s says; None for an empty one. Raises ValueError, which names `what`."""
+    if not text:
+        return None
+    found = _RATE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{what} is {text[:40]!r}; give N/s or N/m, with N from 1 to 9999")
+    return Rate(int(found[1]), _WINDOWS_S[found[2]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +147,9 @@ class Functions:
         self._twins: dict[str, str] = {}
         self._by_name: dict[str, Function] = {}
         self._by_topic: dict[str, tuple[Function, ...]] = {}
+        self.changes = Changes()
+        self.version = 0
+        """It grows with each change."""
         self._in_step = asyncio.Event()
 
     @property
@@ -217,6 +257,8 @@ class Functions:
             name: self._by_deployment[owner].function for name, owner in sorted(owners.items())
         }
         self._by_topic = {}
+        self.version += 1
+        self.changes.tell()
 
 
 def _label(deployment: Mapping[str, Any]) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 import structlog
 
-from koren_gateway.cluster.functions import is_name
-from koren_gateway.cluster.interface import Change, Cluster
+from koren_gateway.cluster.functions import Rate, is_name, rate_of
+from koren_gateway.cluster.interface import Change
+from koren_gateway.cluster.triggers import TRIGGER_LABEL
 
-TRIGGER_LABEL = "faas.koren.kr/trigger"
 KIND = "http"
 METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 OWN_PATHS = "/-/"
@@ -21,24 +21,11 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,52}[a-z0-9])?")
 _PATH = re.compile(r"/([A-Za-z0-9._~!$&'()+,;=:@-]+(/[A-Za-z0-9._~!$&'()+,;=:@-]+)*)?/?")
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _HEADER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,62}[A-Za-z0-9])?")
-_RATE = re.compile(r"([1-9][0-9]{0,5})/(s|m)")
 _SECRET = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 _PATH_MAX = 512
 _HEADERS_MAX = 16
-_PER_S = {"s": 1, "m": 60}
 _WITHHELD = ("authorization", "cookie", "proxy-authorization")
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """So many requests in a time; all of them may come at once."""
-
-    requests: int
-    per_s: int
-
-    def __str__(self) -> str:
-        return f"{self.requests} requests in {self.per_s} s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +94,7 @@ def http_trigger_of(declared: Mapping[str, Any]) -> HttpTrigger:
         host=host,
         methods=_methods(data),
         is_async=_flag(data, "async"),
-        rate=_rate(data),
+        rate=rate_of("rate", str(data.get("rate") or "")),
         token_secret=secret,
         headers=_headers(data),
         paused=_flag(data, "paused"),
@@ -152,16 +139,6 @@ def _headers(data: Mapping[str, Any]) -> tuple[str, ...]:
         if name in _WITHHELD:
             raise ValueError(f"headers has {name!r}, which holds a secret that no function gets; leave it out")
     return tuple(sorted(set(headers)))
-
-
-def _rate(data: Mapping[str, Any]) -> Rate | None:
-    text = str(data.get("rate") or "")
-    if not text:
-        return None
-    found = _RATE.fullmatch(text)
-    if found is None:
-        raise ValueError(f"rate is {text!r}; give N/s or N/m, e.g. 10/s")
-    return Rate(int(found[1]), _PER_S[found[2]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,11 +201,6 @@ class HttpTriggers:
         if change.kind == "listed":
             self._in_step.set()
             _log.info("HTTP triggers in step", triggers=[trigger.name for trigger in self.all()])
-
-    async def follow(self, cluster: Cluster) -> None:
-        """Keeps in step with the cluster, for ever."""
-        async for change in cluster.triggers():
-            self.apply(change)
 
     def _put(self, declared: Mapping[str, Any], before: Mapping[str, _Known]) -> None:
         metadata = declared["metadata"]

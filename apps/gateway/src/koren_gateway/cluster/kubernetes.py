@@ -13,9 +13,9 @@ from kubernetes_asyncio import client, config
 from kubernetes_asyncio.client.exceptions import ApiException
 
 from koren_gateway.cluster.functions import FUNCTION_LABEL
-from koren_gateway.cluster.http_triggers import TRIGGER_LABEL
 from koren_gateway.cluster.interface import Caller, Change, LeaseRecord
 from koren_gateway.cluster.sources import SOURCE_LABEL
+from koren_gateway.cluster.triggers import TRIGGER_LABEL
 from koren_gateway.errors import ClusterUnavailable
 
 AUDIENCE = "gateway"

@@ -13,6 +13,7 @@ from koren_events import Health, health_topic
 from koren_events.times import utc_now
 from koren_gateway.cluster.functions import Functions
 from koren_gateway.cluster.sources import Sources
+from koren_gateway.cluster.triggers import Triggers
 from koren_gateway.errors import (
     ConnectionLost,
     GatewayError,
@@ -54,6 +55,7 @@ class Intake:
         queue: Queue,
         functions: Functions,
         sources: Sources,
+        triggers: Triggers,
         outbox: Outbox,
         memory: Memory,
         metrics: Metrics,
@@ -64,6 +66,7 @@ class Intake:
         self._queue = queue
         self._functions = functions
         self._sources = sources
+        self._triggers = triggers
         self._repeats = Repeats(store)
         self._outbox = outbox
         self._memory = memory
@@ -90,6 +93,7 @@ class Intake:
         of which Mosquitto 2.0 does not tell, or that another reaches Redis.
         """
         await self._functions.wait_in_step()
+        await self._triggers.wait_in_step()
         try:
             while await self._until_writable():
                 try:
@@ -236,7 +240,7 @@ class Intake:
             task.add_done_callback(self._confirming.discard)
 
     async def _judged(self, arrivals: Sequence[Arrival]) -> list[Entry]:
-        region, wanting, spans = self._settings.region, self._functions.wanting, self._spans
+        region, wanting, spans = self._settings.region, self._triggers.wanting, self._spans
         sources = [self._sources.of(arrival.topic) for arrival in arrivals]
         nameless = [place for place, source in enumerate(sources) if source is not None and not source.id_from]
         if not nameless:

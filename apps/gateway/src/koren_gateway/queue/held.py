@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from koren_events.cloudevent import CloudEvent
 from koren_events.times import format_ms
-from koren_gateway.cluster.functions import Functions
+from koren_gateway.cluster.triggers import Triggers
 from koren_gateway.errors import GatewayError
 from koren_gateway.queue.dead_letters import page_of, shown
 from koren_gateway.queue.queue import Queue, event_of
@@ -55,10 +55,10 @@ class HeldEvent:
 class HeldEvents:
     """The region's held events. Every call may raise StoreUnavailable and StoreBroken."""
 
-    def __init__(self, store: Store, queue: Queue, functions: Functions) -> None:
+    def __init__(self, store: Store, queue: Queue, triggers: Triggers) -> None:
         self._store = store
         self._queue = queue
-        self._functions = functions
+        self._triggers = triggers
 
     async def page(
         self, *, limit: int, after: str | None = None
@@ -104,7 +104,7 @@ class HeldEvents:
             events = [
                 (
                     held.id,
-                    self._functions.wanting(held.topic),
+                    self._triggers.wanting(held.topic),
                     held.event or CloudEvent(id=held.id, source="?", type="?"),
                 )
                 for held in waiting

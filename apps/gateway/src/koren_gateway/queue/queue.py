@@ -106,7 +106,7 @@ class Taken:
     released_by: str
     """Who released it, if it was held."""
     more: int
-    """Subjects that are due still."""
+    """Subjects that may be taken still."""
     due_ms: int
     """Since when it could have been handed out."""
     trace: Trace | None
@@ -173,10 +173,14 @@ class Backlog:
     """What a function has to do. Counts are of subjects, for an incident is one pod's work."""
 
     runnable: int
+    """Due, and within the function's limits."""
     in_flight: int
     waiting: int
-    """Due later: a retry."""
+    """Due later: a retry, or what the function's limits let not run now."""
+    paused: int
+    """Whose trigger is paused."""
     open_incidents: int
+    """None while a trigger of the function is paused."""
     next_change_s: float | None
     """When the counts change without anybody's doing."""
     longest_due_s: float
@@ -255,6 +259,7 @@ class Queue:
                 timeout=round(function.timeout_s * 1000),
                 started=started_ms,
                 cold=int(cold),
+                **_limits(function),
             )
         )
         match answer["state"]:
@@ -353,15 +358,16 @@ class Queue:
             await self._store.command("DEL", f"koren:outcome:{key}")
         return Outcome(state.decode(), result if state == b"succeeded" else error)
 
-    async def backlog(self, function: str) -> Backlog:
+    async def backlog(self, function: Function) -> Backlog:
         """What the function has to do."""
-        runnable, in_flight, waiting, open_incidents, change_ms, due_ms = await self._run(
-            "backlog", name=function
+        runnable, in_flight, waiting, open_incidents, change_ms, due_ms, paused = await self._run(
+            "backlog", name=function.name, **_limits(function)
         )
         return Backlog(
             runnable=runnable,
             in_flight=in_flight,
             waiting=waiting,
+            paused=paused,
             open_incidents=open_incidents,
             next_change_s=None if change_ms < 0 else change_ms / 1000,
             longest_due_s=due_ms / 1000,
@@ -499,12 +505,22 @@ def _wishes(event: CloudEvent | None, functions: Sequence[Function]) -> list[dic
     return [
         {
             "name": function.name,
+            "trigger": function.via,
             "opens": int(_is(event, function.opens)),
             "closes": int(_is(event, function.closes)),
             "limit": round(function.incident_limit_s * 1000),
         }
         for function in functions
     ]
+
+
+def _limits(function: Function) -> dict[str, int | None]:
+    rate = function.rate
+    return {
+        "most": function.max_in_flight,
+        "rate": None if rate is None else rate.events,
+        "window": None if rate is None else rate.window_s * 1000,
+    }
 
 
 def _is(event: CloudEvent | None, type: str | None) -> bool:

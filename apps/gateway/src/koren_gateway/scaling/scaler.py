@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import grpc
 import structlog
 
+from koren_gateway.cluster.functions import Function, Functions
 from koren_gateway.errors import GatewayError
 from koren_gateway.queue.queue import Backlog, Queue
 from koren_gateway.scaling.bell import Bell
@@ -29,11 +30,12 @@ class Scaler(service.ExternalScalerServicer):
     the cool-down from the last `true`, so nothing is said twice."""
 
     def __init__(
-        self, settings: Settings, queue: Queue, bell: Bell, stopping: asyncio.Event
+        self, settings: Settings, queue: Queue, bell: Bell, functions: Functions, stopping: asyncio.Event
     ) -> None:
         self._client = settings.scaler_client
         self._queue = queue
         self._bell = bell
+        self._functions = functions
         self._stopping = stopping
 
     async def IsActive(self, request: pb.ScaledObjectRef, context: _Context) -> pb.IsActiveResponse:
@@ -52,7 +54,7 @@ class Scaler(service.ExternalScalerServicer):
             while not self._stopping.is_set():
                 ticket.answer()
                 try:
-                    backlog = await self._queue.backlog(function)
+                    backlog = await self._look(function)
                 except GatewayError as error:
                     _log.debug("queue not looked at", function=function, problem=str(error))
                     await ticket.wait(_AGAIN_S)
@@ -116,10 +118,13 @@ class Scaler(service.ExternalScalerServicer):
 
     async def _backlog(self, function: str, context: _Context) -> Backlog:
         try:
-            return await self._queue.backlog(function)
+            return await self._look(function)
         except GatewayError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
             raise AssertionError("abort raises") from error
+
+    async def _look(self, name: str) -> Backlog:
+        return await self._queue.backlog(self._functions.get(name) or Function(name=name))
 
     async def _note_activated(self, function: str, at_ms: int) -> None:
         try:

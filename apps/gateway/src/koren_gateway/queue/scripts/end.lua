@@ -31,7 +31,7 @@ if P.state == 'failed' then
   report('failed', name, attempt, its.meta, its, { error = P.told })
   call('HDEL', invocation, 'holder', 'deadline', 'handler_entered')
   call('HDEL', 'koren:holders', has.holder)
-  call('ZADD', of(name, 'ready'), now + P.delay, has.subject)
+  make_due(name, has.subject, now + P.delay)
   ring('f:' .. name)
 else
   finish(name, key, has, its, attempt, P)

@@ -32,6 +32,7 @@ local function bury_subject(name, subject)
   else
     call('ZREM', of(name, 'ready'), subject)
   end
+  call('ZREM', of(name, 'parked'), subject)
 end
 
 local buried = {}
@@ -45,8 +46,10 @@ for _, name in ipairs(call('SMEMBERS', 'koren:functions')) do
     call('HSET', 'koren:gone', name, now)
   elseif now - since >= P.grace then
     local subjects = call('ZRANGE', of(name, 'ready'), 0, 9)
-    for _, subject in ipairs(call('ZRANGE', of(name, 'leased'), 0, 9)) do
-      subjects[#subjects + 1] = subject
+    for _, part in ipairs({ 'leased', 'parked' }) do
+      for _, subject in ipairs(call('ZRANGE', of(name, part), 0, 9)) do
+        subjects[#subjects + 1] = subject
+      end
     end
     for _, subject in ipairs(subjects) do
       bury_subject(name, subject)
@@ -54,8 +57,8 @@ for _, name in ipairs(call('SMEMBERS', 'koren:functions')) do
     if #subjects > 0 then
       buried[#buried + 1] = name
     else
-      call('DEL', of(name, 'ready'), of(name, 'leased'), of(name, 'incidents'),
-        of(name, 'activated'), of(name, 'init-error'), of(name, 'log'))
+      call('DEL', of(name, 'ready'), of(name, 'leased'), of(name, 'parked'), of(name, 'paused'),
+        of(name, 'starts'), of(name, 'incidents'), of(name, 'activated'), of(name, 'init-error'), of(name, 'log'))
       charge('queue', name, -charged('queue:' .. name))
       call('HDEL', 'koren:bytes', 'log:' .. name)
       if now - since >= P.state_for then

@@ -12,7 +12,10 @@
 --   koren:fn:<fn>:queue:<subject>     list of invocations' keys, in order
 --   koren:fn:<fn>:ready               sorted set of subjects with work and no lease, by due ms
 --   koren:fn:<fn>:leased              sorted set of subjects with work in hand, by lease's end in ms
---   koren:fn:<fn>:invocation:<key>    hash: subject, event, once (1: one attempt, somebody waits; 2: nobody
+--   koren:fn:<fn>:parked              sorted set of subjects whose first event came by a paused trigger, by due ms
+--   koren:fn:<fn>:paused              set of the function's triggers that are paused
+--   koren:fn:<fn>:starts              sorted set of deliveries of a function with a rate, by ms; expires
+--   koren:fn:<fn>:invocation:<key>    hash: subject, event, trigger ('' of a call), once (1: one attempt, somebody waits; 2: nobody
 --                                     waits any more), call
 --                                     (1: its result is for the caller alone), answer (1: there is a
 --                                     koren:answer of its key), closes, sequence, bytes,
@@ -29,6 +32,8 @@
 --   koren:fn:<fn>:state-bytes         hash: state's key -> bytes
 --   koren:fn:<fn>:log                 stream: pod, text, bytes
 --   koren:fn:<fn>:dead                sorted set of its dead letters' ids, by ms
+--   koren:cron                        hash: trigger of kind cron -> ms of its last moment, expression and time
+--                                     zone, a line each
 --   koren:holders                     hash: holder (a pod) -> '<fn>\n<key>\n<delivery>', its one lease
 --   koren:receipts                    stream of receipts not yet published
 --   koren:dead                        sorted set of all dead letters' ids, by ms when each became one
@@ -116,7 +121,7 @@ local function set_aside(key)
     redis.pcall('HINCRBY', 'koren:dropped', 'broken', 1)
   end
   local name, part = string.match(key, '^koren:fn:([^:]+):(%a+)$')
-  if part == 'ready' or part == 'leased' then
+  if part == 'ready' or part == 'leased' or part == 'parked' then
     find_subjects(name)
   end
 end
@@ -367,12 +372,48 @@ local function forget_invocation(name, key, has)
   end
 end
 
+-- Whether the first event of a subject came by a trigger that is paused.
+local function is_paused(name, subject)
+  if call('EXISTS', of(name, 'paused')) == 0 then
+    return false
+  end
+  local key = call('LINDEX', of(name, 'queue:' .. subject), 0)
+  local trigger = key and call('HGET', of(name, 'invocation:' .. key), 'trigger')
+  return trigger and call('SISMEMBER', of(name, 'paused'), trigger) == 1
+end
+
+-- Has a subject with work and no lease wait until it is due, and until its trigger is resumed.
+local function make_due(name, subject, due)
+  call('ZADD', of(name, is_paused(name, subject) and 'parked' or 'ready'), due, subject)
+end
+
+-- How many more events of a function may be handed out now, and when there is none the ms until its rate lets one
+-- (-1: not by time).
+local function room(name)
+  local free = math.huge
+  if P.most then
+    free = P.most - call('ZCARD', of(name, 'leased'))
+    if free <= 0 then
+      return 0, -1
+    end
+  end
+  if P.rate then
+    local starts = of(name, 'starts')
+    local left = P.rate - call('ZCOUNT', starts, '(' .. now - P.window, '+inf')
+    if left <= 0 then
+      return 0, call('ZRANGE', starts, -P.rate, -P.rate, 'WITHSCORES')[2] + P.window - now
+    end
+    free = math.min(free, left)
+  end
+  return free, -1
+end
+
 -- Takes an event out of its subject's queue; the next one is due now.
 local function advance(name, subject, key)
   local queue = of(name, 'queue:' .. subject)
   call('LREM', queue, 1, key)
   if call('EXISTS', queue) == 1 then
-    call('ZADD', of(name, 'ready'), now, subject)
+    make_due(name, subject, now)
   end
 end
 
@@ -437,7 +478,7 @@ local function meet(name)
 end
 
 -- Puts an event into a function's queue. `work`: key, subject, event, size (bytes of body and
--- attributes), sequence, once, call, answer, released; `wish`: name, opens, closes, limit. False when the function's queue is full, or the
+-- attributes), sequence, once, call, answer, released; `wish`: name, trigger, opens, closes, limit. False when the function's queue is full, or the
 -- invocation is there already.
 local function put(work, wish)
   local name, subject = wish.name, work.subject
@@ -447,7 +488,7 @@ local function put(work, wish)
   end
   local bytes = work.size + INVOCATION_BYTES
   if not has_room(name, bytes) then
-    if call('EXISTS', of(name, 'ready'), of(name, 'leased')) == 0 then
+    if call('EXISTS', of(name, 'ready'), of(name, 'leased'), of(name, 'parked')) == 0 then
       charge('queue', name, -charged('queue:' .. name)) -- of broken data: there is nothing
     end
     if not has_room(name, bytes) then
@@ -455,7 +496,7 @@ local function put(work, wish)
     end
   end
   meet(name)
-  call('HSET', invocation, 'subject', subject, 'event', work.event, 'once', work.once,
+  call('HSET', invocation, 'subject', subject, 'event', work.event, 'trigger', wish.trigger, 'once', work.once,
     'call', work.call, 'closes', wish.closes, 'sequence', work.sequence, 'bytes', bytes,
     'released', work.released, 'delivery', 0, 'attempts', 0)
   if work.answer == 1 then
@@ -463,7 +504,7 @@ local function put(work, wish)
   end
   charge('queue', name, bytes)
   if call('RPUSH', of(name, 'queue:' .. subject), work.key) == 1 then
-    call('ZADD', of(name, 'ready'), now, subject)
+    make_due(name, subject, now)
   end
   if wish.opens == 1 then
     -- An opening that comes after its own incident's end (a repeat that was held up) is work, but

@@ -38,8 +38,9 @@ local function moved(key)
 end
 
 for _, name in ipairs(call('SMEMBERS', 'koren:functions')) do
-  moved(of(name, 'ready'))
-  moved(of(name, 'incidents'))
+  for _, part in ipairs({ 'ready', 'parked', 'starts', 'incidents' }) do
+    moved(of(name, part))
+  end
   local in_hand = moved(of(name, 'leased'))
   for place = 1, #in_hand, 2 do
     local key = call('LINDEX', of(name, 'queue:' .. in_hand[place]), 0)

@@ -3,15 +3,16 @@
 -- passed over.
 --
 -- P: name, holder, lease (ms), timeout (ms), grace (ms: a lease ends at most so long after the
---    deadline), started (ms when the pod's process started; may be missing), cold (1: the pod has had no event)
+--    deadline), started (ms when the pod's process started; may be missing), cold (1: the pod has had no event),
+--    most (in hand at a time; may be missing), rate (handed out in any window; may be missing), window (ms)
 -- Returns {state}: 'kept' with kept ('<fn>\n<key>\n<delivery>', the lease that the holder has still),
 --    'none' with due (ms until the next is due, or -1), 'taken' with key, delivery, deadline (ms),
---    body, meta, trace, phases, released, due (ms since when it was), more (subjects still due).
+--    body, meta, trace, phases, released, due (ms since when it was), more (subjects that may be taken still).
 
 local name = P.name
 local ready = of(name, 'ready')
 
-local function lease(subject, key, has, event, due)
+local function lease(subject, key, has, event, due, free)
   local invocation = of(name, 'invocation:' .. key)
   local delivery = call('HINCRBY', invocation, 'delivery', 1)
   local deadline = now + P.timeout
@@ -30,11 +31,17 @@ local function lease(subject, key, has, event, due)
     end
   end
   call('ZADD', of(name, 'leased'), math.min(now + P.lease, deadline + P.grace), subject)
+  if P.rate then
+    local starts = of(name, 'starts')
+    call('ZREMRANGEBYSCORE', starts, '-inf', now - P.window)
+    call('ZADD', starts, now, key .. '.' .. delivery)
+    call('PEXPIRE', starts, P.window)
+  end
   call('HSET', 'koren:holders', P.holder, name .. '\n' .. key .. '\n' .. delivery)
   return cmsgpack.pack({
     state = 'taken', key = key, delivery = delivery, deadline = deadline, body = event.body,
     meta = event.meta, trace = event.trace or '', phases = phases, released = has.released or '', due = due,
-    more = call('ZCOUNT', ready, '-inf', now),
+    more = math.min(call('ZCOUNT', ready, '-inf', now), free - 1),
   })
 end
 
@@ -53,6 +60,10 @@ end
 if kept then
   return cmsgpack.pack({ state = 'kept', kept = kept })
 end
+local free, wait = room(name)
+if free <= 0 then
+  return cmsgpack.pack({ state = 'none', due = wait })
+end
 while true do
   local first = call('ZRANGE', ready, 0, 0, 'WITHSCORES')
   if not first[1] then
@@ -65,11 +76,13 @@ while true do
   local subject = first[1]
   call('ZREM', ready, subject)
   local key = call('LINDEX', of(name, 'queue:' .. subject), 0)
-  if key then
+  if key and is_paused(name, subject) then
+    call('ZADD', of(name, 'parked'), due, subject)
+  elseif key then
     local has = fields(of(name, 'invocation:' .. key), { 'subject', 'event', 'released', 'bytes', 'holder', 'answer' })
     local event = fields('koren:event:' .. (has.event or key), { 'body', 'meta', 'received', 'trace' })
     if has.subject and event.body and event.meta then
-      return lease(subject, key, has, event, due)
+      return lease(subject, key, has, event, due, free)
     end
     forget_invocation(name, key, has)
     count_dropped('broken', 1)

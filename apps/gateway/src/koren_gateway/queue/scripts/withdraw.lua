@@ -15,13 +15,15 @@ if has.holder then
   end
   return 0
 end
-local queue, ready = of(P.name, 'queue:' .. has.subject), of(P.name, 'ready')
-if call('LINDEX', queue, 0) == P.key then
-  call('ZADD', ready, 'XX', now, has.subject) -- it may have waited for this one's next attempt
-end
+local queue = of(P.name, 'queue:' .. has.subject)
+local first = call('LINDEX', queue, 0) == P.key
 call('LREM', queue, 1, P.key)
-if call('EXISTS', queue) == 0 then
-  call('ZREM', ready, has.subject)
+if first then
+  call('ZREM', of(P.name, 'ready'), has.subject)
+  call('ZREM', of(P.name, 'parked'), has.subject)
+  if call('EXISTS', queue) == 1 then
+    make_due(P.name, has.subject, now) -- it may have waited for this one's next attempt
+  end
 end
 forget_invocation(P.name, P.key, has)
 ring('f:' .. P.name)

@@ -1,0 +1,210 @@
+"""Triggers beside a function's own: the clock, further topics, pauses; and limits of a function."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import DONE, Cluster, Heard, cut_off, drill, faas, until
+
+from koren_events import Event, Publisher, Receipt, ReceiptState
+
+FUNCTION, TICK = "e2e-triggers", "e2e-tick"
+PAYLOAD = {"said": "by the clock"}
+REGION = ("--region", "seoul")
+MINUTE_S = 60
+
+
+@pytest.fixture(scope="module")
+def function() -> Iterator[str]:
+    """A function of Seoul without a topic, which gives back the event's source and data."""
+    faas(
+        *("function", "deploy", FUNCTION, *REGION, "--runtime", "python3.11", "--handler", "handler.handler"),
+        *("--from-file", str(Path(__file__).parent / "plain" / "handler.py"), "--max-scale", "4"),
+    )
+    yield FUNCTION
+    # With all triggers that a test has left.
+    faas("function", "delete", FUNCTION)
+
+
+@pytest.fixture
+def listening(publisher: Publisher, heard: Heard) -> Heard:
+    """What is heard at the centre, where receipts arrive from now on."""
+    first = drill("seoul", type=DONE)
+    publisher.publish(first)
+    publisher.wait(first, 60)
+    # The certificate's session has kept receipts since its last client left.
+    heard.clear()
+    return heard
+
+
+def of_clock(heard: Heard, state: ReceiptState = ReceiptState.SUCCEEDED) -> list[Receipt]:
+    """Receipts of the trigger's events, by the moments that their ids name."""
+    its = (f"cron/seoul/{TICK}", state)
+    return sorted((one for one in list(heard) if (one.source, one.state) == its), key=lambda one: one.id)
+
+
+def moments(receipts: list[Receipt]) -> list[datetime]:
+    """Which moments the receipts are of."""
+    return [datetime.fromisoformat(one.id.removeprefix(f"{TICK}-")) for one in receipts]
+
+
+def listed(kind: str) -> dict[str, dict[str, Any]]:
+    """Seoul's triggers of a kind, by name."""
+    return {one["name"]: one for one in json.loads(faas("trigger", kind, "list", *REGION, "-o", "json"))}
+
+
+@pytest.fixture
+def tick(function: str) -> Iterator[str]:
+    """A trigger that starts the function every minute."""
+    create = ("trigger", "cronjob", "create", TICK, "--function", function, *REGION)
+    faas(*create, "--schedule", "* * * * *", "--timezone", "Asia/Seoul", "--payload", json.dumps(PAYLOAD))
+    yield TICK
+    faas("trigger", "cronjob", "delete", TICK, *REGION)
+
+
+def test_the_clock_starts_a_function_from_zero_once_a_minute_also_while_the_region_is_cut_off(
+    tick: str, function: str, listening: Heard, cluster: Callable[[str], Cluster]
+) -> None:
+    seoul = cluster("seoul")
+    one = listed("cronjob")[tick]
+    assert (one["status"], one["schedule"], one["function"]) == ("ACTIVE", "* * * * *", function)
+    until("it has run twice", lambda: len(of_clock(listening)) >= 2, 4 * MINUTE_S)
+    until("nothing runs between two runs", lambda: not seoul.pods(function), MINUTE_S)
+    with cut_off("seoul"):
+        before = len(of_clock(listening))
+        for run in ("first", "second"):
+            until(f"the {run} run of the cut", lambda: seoul.pods(function), 2 * MINUTE_S)
+            until(f"nothing runs after the {run}", lambda: not seoul.pods(function), MINUTE_S)
+        assert len(of_clock(listening)) == before, "the centre was told during the cut"
+    until("the centre is told", lambda: len(of_clock(listening)) >= before + 2, 3 * MINUTE_S)
+
+    def without_gap() -> bool:
+        """Receipts that waited for the link may come after those of later runs."""
+        ran = sorted(set(moments(of_clock(listening))))
+        return all(later - earlier == timedelta(minutes=1) for earlier, later in pairwise(ran))
+
+    until("each minute has a run", without_gap, MINUTE_S)
+    times = Counter(one.id for one in of_clock(listening, ReceiptState.STARTED))
+    assert set(times.values()) == {1}, times
+    results = [one.result for one in of_clock(listening)]
+    assert results == [[f"cron/seoul/{tick}", repr(PAYLOAD)]] * len(results)
+    assert all(moment.second == 0 for moment in moments(of_clock(listening)))
+
+
+def test_runs_go_on_when_the_gateway_that_makes_them_is_killed(
+    tick: str, listening: Heard, cluster: Callable[[str], Cluster]
+) -> None:
+    seoul = cluster("seoul")
+    until("it has run", lambda: of_clock(listening), 3 * MINUTE_S)
+    lease = json.loads(seoul.run("get", "lease", "gateway-intake", "-n", "koren-faas", "-o", "json"))
+    seoul.signal("KILL", "koren-faas", lease["spec"]["holderIdentity"])
+    killed = datetime.now(UTC)
+    until("it runs again", lambda: max(moments(of_clock(listening))) > killed, 4 * MINUTE_S)
+    ran = sorted(moments(of_clock(listening)))
+    assert len(ran) == len(set(ran))
+    assert all(later - earlier == timedelta(minutes=1) for earlier, later in pairwise(ran)), ran
+
+
+@pytest.fixture
+def topics(function: str) -> Iterator[tuple[str, str]]:
+    """Two triggers of the function, whose topics both have the drills."""
+    names = ("e2e-drills", "e2e-all")
+    for name, filter in zip(names, ("events/{region}/+/drill", "events/{region}/e2e/#"), strict=True):
+        select = ("--function-selector", f"function={function}")
+        faas("trigger", "mqtt", "create", name, "--trigger-topic", filter, *select, *REGION)
+    yield names
+    for name in names:
+        faas("trigger", "mqtt", "delete", name, *REGION)
+
+
+def succeeded(heard: Heard, event: Event) -> list[Receipt]:
+    """The function's own receipts: the probe may have the same events."""
+    return [one for one in heard.of(event, ReceiptState.SUCCEEDED) if one.function == FUNCTION]
+
+
+def test_an_event_of_two_triggers_is_handled_once(
+    topics: tuple[str, str], publisher: Publisher, listening: Heard
+) -> None:
+    assert topics[0] in listed("mqtt") and topics[1] in listed("mqtt")
+    events = [drill("seoul", type=DONE) for _ in range(3)]
+    for event in events:
+        publisher.publish(event)
+    for event in events:
+        until("it is handled", lambda event=event: succeeded(listening, event), 120)
+    # What would be a second time has had its turn when a later event is done.
+    last = drill("seoul", type=DONE)
+    publisher.publish(last)
+    until("the last is handled", lambda: succeeded(listening, last), 120)
+    assert [len(succeeded(listening, event)) for event in events] == [1, 1, 1]
+
+
+def test_a_paused_trigger_starts_nothing_and_loses_nothing(
+    topics: tuple[str, str], publisher: Publisher, listening: Heard, cluster: Callable[[str], Cluster]
+) -> None:
+    seoul = cluster("seoul")
+    for name in topics:
+        faas("trigger", "pause", name, *REGION)
+    assert {listed("mqtt")[name]["status"] for name in topics} == {"PAUSED"}
+    until("nothing runs", lambda: not seoul.pods(FUNCTION), 120)
+    first = drill("seoul", type=DONE)
+    events = [
+        Event(
+            id=f"{first.id}-{number}",
+            source=first.source,
+            type=DONE,
+            subject=first.subject,
+            time=datetime.now(UTC),
+            region="seoul",
+            sequence=number,
+            data={},
+        )
+        for number in range(1, 6)
+    ]
+    for event in events:
+        publisher.publish(event)
+        assert publisher.wait(event, 60).state is ReceiptState.RECEIVED
+    # A call starts the function, and nothing that waits.
+    assert faas("function", "call", FUNCTION, *REGION, "--data", '"now"')
+    until("nothing runs again", lambda: not seoul.pods(FUNCTION), 120)
+    assert not any(succeeded(listening, event) for event in events)
+    for name in topics:
+        faas("trigger", "resume", name, *REGION)
+    until("all are handled", lambda: all(succeeded(listening, event) for event in events), 120)
+    ended = [one.time for event in events for one in succeeded(listening, event)]
+    assert len(ended) == len(events) and ended == sorted(ended), "in order, each once"
+
+
+def test_a_rate_holds_events_back_and_the_function_goes_to_zero_between(
+    topics: tuple[str, str], publisher: Publisher, listening: Heard, cluster: Callable[[str], Cluster]
+) -> None:
+    seoul = cluster("seoul")
+    faas("function", "update", FUNCTION, *REGION, "--rate", "2/m", "--max-in-flight", "1")
+    try:
+        events = [drill("seoul", type=DONE) for _ in range(5)]
+        for event in events:
+            publisher.publish(event)
+
+        def handled() -> int:
+            return sum(bool(succeeded(listening, event)) for event in events)
+
+        until("two are handled", lambda: handled() >= 2, 3 * MINUTE_S)
+        until("nothing runs while others wait", lambda: not seoul.pods(FUNCTION), MINUTE_S)
+        assert handled() < len(events)
+        until("all are handled", lambda: handled() == len(events), 4 * MINUTE_S)
+    finally:
+        faas("function", "update", FUNCTION, *REGION, "--rate", "none", "--max-in-flight", "0")
+    entered = sorted(
+        one.time for event in events for one in listening.of(event, ReceiptState.STARTED) if one.function == FUNCTION
+    )
+    # A pod that starts first enters its handler later than it was handed the event.
+    apart = [later - earlier for earlier, later in zip(entered, entered[2:], strict=False)]
+    assert min(apart) > timedelta(seconds=MINUTE_S - 10), entered
+    described = json.loads(faas("function", "describe", FUNCTION, *REGION, "-o", "json"))
+    assert [(one["rate"], one["max_in_flight"]) for one in described] == [("", 0)]
