@@ -14,8 +14,8 @@ cp "$BUNDLE/python-base/dpkg-status" "$OUT/"
 
 install -d "$store/lib" "$store/function/site-packages"
 cp -r "$REPO/apps/runtime/src/koren_runtime" "$store/lib/"
-# For a developer's machine: no pod needs it.
-rm -r "$store/lib/koren_runtime/local" "$store/lib/koren_runtime/testing.py"
+# For a developer's machine, and for functions in JavaScript: no pod of a Python function needs it.
+rm -r "$store"/lib/koren_runtime/{local,node,conformance.py,testing.py}
 find "$store/lib" -name __pycache__ -prune -exec rm -r {} +
 chmod -R a+rX,u+w,go-w "$store/lib"
 

@@ -36,6 +36,7 @@ class GatewayDouble:
 
     poll_s: float = 5.0
     port: int = 0
+    token: str = TOKEN
     lease_ms: int = 10_000
     refuse: dict[str, list[int]] = field(default_factory=dict)
     """By the last word of the path: statuses to answer with before it works."""
@@ -136,7 +137,7 @@ class GatewayDouble:
 
         with self._changed:
             assert self._changed.wait_for(lambda: len(found()) >= count, timeout_s), (
-                f"no {word}: {self.calls} {self.complaints}"
+                f"no {word} within {timeout_s:g} s; it told {self.words() or 'nothing'}"
             )
             return found()[count - 1]
 
@@ -147,7 +148,9 @@ class GatewayDouble:
 
     def wait_for_next(self, count: int = 1, timeout_s: float = 10.0) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.nexts) >= count, timeout_s)
+            assert self._changed.wait_for(lambda: len(self.nexts) >= count, timeout_s), (
+                f"it asked for an event {len(self.nexts)} times within {timeout_s:g} s, not {count}"
+            )
 
     def nexts_before(self, word: str) -> int:
         """How many times it was asked for an event before the first call whose path ends with `word`."""
@@ -204,7 +207,7 @@ class GatewayDouble:
             self._answer(request, 204, b"", {"Koren-Lease-Ms": str(self.lease_ms)} if kept else {})
 
     def _problem(self, request: BaseHTTPRequestHandler, path: str) -> str | None:
-        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
             return "no token"
         if not request.headers.get("Host"):
             return "no host"
