@@ -27,6 +27,7 @@ USUAL_S = {
     "prometheus": 45,
     "python-base": 12,
     "runtime": 10,
+    "runtime-nodejs22": 20,
     "sns": 25,
     "victorialogs": 20,
     "vmagent": 20,

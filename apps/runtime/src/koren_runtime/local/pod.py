@@ -45,6 +45,11 @@ def node_worker(node: str) -> list[str]:
     return [node, "--preserve-symlinks", str(_NODE / "worker.js")]
 
 
+def node_options() -> str:
+    """Options of Node.js, by which tests of such functions find modules as the worker does."""
+    return f"--preserve-symlinks --preserve-symlinks-main --require={_NODE / 'resolve.js'}"
+
+
 class Pod:
     """Runs the handler of a folder that is laid out as an image is, event by event.
 

@@ -7,13 +7,10 @@
 
 'use strict';
 
-require('./resolve.js');
-
-const fs = require('node:fs');
 const net = require('node:net');
-const path = require('node:path');
 const { inspect } = require('node:util');
 const runtime = require('./index.js');
+const { functionOf, loadModule } = require('./load.js');
 
 const CONTROL = 3;
 const HEAD_BYTES = 5;
@@ -35,23 +32,11 @@ function send(kind, body = '', then) {
   control.write(Buffer.concat([head, bytes]), then);
 }
 
-/** The function of the handler. Throws an Error that says what is missing. */
+/** The function's handler. Throws an Error that says what is missing. */
 async function load() {
   const { MOD_NAME, FUNC_HANDLER, KOREN_FUNCTION_FOLDER = '/function' } = process.env;
-  const base = path.join(KOREN_FUNCTION_FOLDER, ...MOD_NAME.split('.'));
-  const candidates = ['.js', '.cjs', '.mjs', '/index.js'].map((end) => base + end);
-  const file = candidates.find((name) => fs.existsSync(name));
-  if (!file) throw new Error(`there is no ${base}.js; deploy the function with the --handler that names its file`);
-  let loaded;
-  try {
-    loaded = require(file);
-  } catch (error) {
-    // A module that waits while it is loaded.
-    if (error.code !== 'ERR_REQUIRE_ASYNC_MODULE') throw error;
-    loaded = await import(require('node:url').pathToFileURL(file));
-  }
-  const found = loaded[FUNC_HANDLER] ?? loaded.default?.[FUNC_HANDLER];
-  if (typeof found !== 'function') {
+  const found = functionOf(await loadModule(KOREN_FUNCTION_FOLDER, MOD_NAME), FUNC_HANDLER);
+  if (!found) {
     throw new Error(
       `${MOD_NAME} exports no function ${FUNC_HANDLER}; deploy it with the --handler that names what the file exports`,
     );
@@ -114,7 +99,7 @@ function describe(error) {
   const known = error instanceof Error;
   const traceback = inspect(error)
     .split('\n')
-    .filter((line) => !/^\s+at (.*[( ])?(node:|.*worker\.js:)/.test(line))
+    .filter((line) => !/^\s+at (.*[( ])?(node:|.*(worker|load)\.js:)/.test(line))
     .join('\n');
   console.error(traceback);
   const named = known && error.name === 'Error' ? error.constructor.name : error?.name;
