@@ -16,6 +16,8 @@ HANDLERS = Path(__file__).parent / "conformance"
 RUNTIMES = {
     "python": (PYTHON, "-I", "-S", START),
     "node": (PYTHON, "-I", "-S", START, NODE, WORKER),
+    # What a user brings as an image.
+    "program": (NODE, str(HANDLERS / "program.js")),
 }
 # Asks once, and then knows neither the lease nor the end.
 RUDE = """\
