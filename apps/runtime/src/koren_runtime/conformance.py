@@ -271,8 +271,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = [name_of(check) for check in CHECKS]
     parser = argparse.ArgumentParser(
         prog="python -m koren_runtime.conformance",
-        description="Check that a program speaks the Runtime API.",
+        description=__doc__,
         epilog="Checks: " + ", ".join(names),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--command",
