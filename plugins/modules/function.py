@@ -51,7 +51,7 @@ options:
   runtime:
     description: The runtime. V(image) is an image of the user's own, whose program speaks the Runtime API.
     type: str
-    choices: [python3.11, nodejs22, image]
+    choices: [python3.11, python3.13, nodejs22, image]
     default: python3.11
   dependencies:
     description:
@@ -233,7 +233,7 @@ def main() -> None:
             "source": {"type": "path"},
             "image": {"type": "str"},
             "handler": {"type": "str"},
-            "runtime": {"type": "str", "choices": ["python3.11", "nodejs22", "image"], "default": "python3.11"},
+            "runtime": {"type": "str", "choices": ["python3.11", "python3.13", "nodejs22", "image"], "default": "python3.11"},
             "dependencies": {"type": "path"},
             "packages": {"type": "list", "elements": "str", "default": []},
             "topic": {"type": "str"},

@@ -76,8 +76,8 @@ def test_a_handler_may_be_in_a_package() -> None:
 @pytest.mark.parametrize(
     ("runtime", "remedy"),
     [
-        ("python3.7", "Use python3.11"),
-        ("python3", "Use python3.11"),
+        ("python3.7", "Use python3.13"),
+        ("python3", "Use python3.13"),
         ("python2.7", "2to3"),
         ("nodejs14", "Use nodejs22"),
         ("go1.14", "use image"),

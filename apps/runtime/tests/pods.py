@@ -11,7 +11,8 @@ from pathlib import Path
 import koren_runtime
 from koren_runtime.local.double import TOKEN
 
-PYTHON = "/usr/bin/python3.11"
+PYTHON = os.environ.get("KOREN_TEST_PYTHON", "/usr/bin/python3.11")
+"""The Python of the pods: that of the runtime python3.11 unless another one is to be tested."""
 START = str(Path(koren_runtime.__file__).with_name("start.py"))
 
 

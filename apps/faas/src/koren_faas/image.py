@@ -120,8 +120,11 @@ def _build(
         _make_readable(root)
         with _container(base) as container:
             if source.packages:
-                _add_packages(base, source, container, Path(scratch) / "debian", on_progress)
+                release = RUNTIMES[function.runtime].debian
+                _add_packages(base, source, container, Path(scratch) / "debian", release, on_progress)
             buildah("add", "--quiet", "--chown", "0:0", container, str(root), "/")
+            if not javascript:
+                python.compile_code(container)
             (nodejs if javascript else python).check(function, source, container, on_progress)
             on_progress(f"Writing {name}")
             buildah(
@@ -167,14 +170,14 @@ def _base_digest(base: Path) -> str:
 
 
 def _add_packages(
-    base: Path, source: Source, container: str, scratch: Path, on_progress: Progress
+    base: Path, source: Source, container: str, scratch: Path, release: str, on_progress: Progress
 ) -> None:
     status = base / "dpkg-status"
     if not status.exists():
         raise NotReadyError(f"{status} does not exist: build the bundle, it tells what is in it")
     on_progress(f"Installing Debian packages {', '.join(source.packages)}")
     scratch.mkdir()
-    root = debian.unpack(source.packages, status, scratch)
+    root = debian.unpack(source.packages, status, scratch, release)
     _make_readable(root)
     for path in sorted(root.iterdir()):
         # Each by itself: /lib is a link in some images, which is to stay one.

@@ -21,6 +21,8 @@ class Runtime:
         component: the bundle's component with its image; empty for `IMAGE`.
         endings: what a module's name has at its end to be a file; the first is that of a single file.
         dependencies: name of the file that lists what a function requires.
+        debian: release of Debian of its image, where that is not this machine's.
+        glibc: second number of the version of its image's glibc.
     """
 
     name: str
@@ -28,14 +30,18 @@ class Runtime:
     component: str = ""
     endings: tuple[str, ...] = ()
     dependencies: str = ""
+    debian: str = ""
+    glibc: int = 36
 
 
 DEFAULT = "python3.11"
+_MODULE, _SCRIPT = (".py", "/__init__.py"), (".js", ".cjs", ".mjs", "/index.js")
 RUNTIMES = {
     one.name: one
     for one in (
-        Runtime(DEFAULT, PYTHON, "runtime", (".py", "/__init__.py"), "requirements.txt"),
-        Runtime("nodejs22", NODEJS, "runtime-nodejs22", (".js", ".cjs", ".mjs", "/index.js"), "package.json"),
+        Runtime(DEFAULT, PYTHON, "runtime", _MODULE, "requirements.txt"),
+        Runtime("python3.13", PYTHON, "runtime-python3.13", _MODULE, "requirements.txt", "trixie", 41),
+        Runtime("nodejs22", NODEJS, "runtime-nodejs22", _SCRIPT, "package.json"),
         Runtime(IMAGE, IMAGE),
     )
 }
