@@ -233,7 +233,11 @@ def main() -> None:
             "source": {"type": "path"},
             "image": {"type": "str"},
             "handler": {"type": "str"},
-            "runtime": {"type": "str", "choices": ["python3.11", "python3.13", "nodejs22", "image"], "default": "python3.11"},
+            "runtime": {
+                "type": "str",
+                "choices": ["python3.11", "python3.13", "nodejs22", "image"],
+                "default": "python3.11",
+            },
             "dependencies": {"type": "path"},
             "packages": {"type": "list", "elements": "str", "default": []},
             "topic": {"type": "str"},

@@ -56,9 +56,7 @@ def test_code_and_packages_are_in_the_image(site: Site, write: Write, npm_packag
         ("exports.handler = 1;", "it has: no function"),
     ],
 )
-def test_a_handler_that_would_not_start_is_refused(
-    site: Site, write: Write, code: str, named: str
-) -> None:
+def test_a_handler_that_would_not_start_is_refused(site: Site, write: Write, code: str, named: str) -> None:
     with pytest.raises(FunctionError, match="hello") as error:
         _build(site, write(code))
     assert named in str(error.value)
@@ -105,9 +103,7 @@ def program(tmp_path: Path, node_bundle: Path) -> Path:
 
 def _image(archive: Path, *config: str) -> None:
     def buildah(*arguments: str) -> str:
-        return subprocess.run(
-            ["buildah", *arguments], check=True, capture_output=True, text=True
-        ).stdout.strip()
+        return subprocess.run(["buildah", *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
     container = buildah("from", "scratch")
     try:
@@ -146,9 +142,7 @@ def test_an_image_of_a_user_is_taken_as_it_is(site: Site, program: Path, kind: s
         (("--label", "a=b"), "names no program: give it an ENTRYPOINT"),
     ],
 )
-def test_an_image_that_can_not_run_is_refused(
-    site: Site, tmp_path: Path, config: tuple[str, ...], named: str
-) -> None:
+def test_an_image_that_can_not_run_is_refused(site: Site, tmp_path: Path, config: tuple[str, ...], named: str) -> None:
     _image(tmp_path / "x.tar", *config)
     with pytest.raises(FunctionError, match="hello") as error:
         _build(site, Function(name="hello", runtime="image", source=tmp_path / "x.tar"))

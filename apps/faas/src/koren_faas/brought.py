@@ -97,7 +97,5 @@ def _archive_place(function: Function) -> str:
 def _inspect(function: Function, place: str, *options: str) -> Any:
     done = run(["skopeo", "inspect", *options, place], _INSPECT_TIMEOUT_S)
     if done.returncode != 0:
-        raise FunctionError(
-            f"function {function.name!r}: image {place} can't be read: {done.stderr.strip()}"
-        )
+        raise FunctionError(f"function {function.name!r}: image {place} can't be read: {done.stderr.strip()}")
     return json.loads(done.stdout)

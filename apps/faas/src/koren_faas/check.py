@@ -25,9 +25,7 @@ MARK = "koren-faas-check:"
 _SONAME = re.compile(r"(\S+\.so[.0-9]*): cannot open shared object file")
 
 
-def in_image(
-    function: Function, source: Source, container: str, program: Sequence[str], on_progress: Progress
-) -> None:
+def in_image(function: Function, source: Source, container: str, program: Sequence[str], on_progress: Progress) -> None:
     """Load the handler in the image by a check program, as the pod's user and without a network.
 
     Args:
@@ -84,10 +82,7 @@ def _library_problem(function: Function, missed: str) -> str:
     problem = f"{function.module} needs a system library that its image lacks: {missed}"
     named = _SONAME.search(missed)
     if named:
-        return (
-            f"{problem}\nName the Debian package that has it with --packages:"
-            f" 'apt-file search {named[1]}' finds it"
-        )
+        return f"{problem}\nName the Debian package that has it with --packages: 'apt-file search {named[1]}' finds it"
     return (
         f"{problem}\nName the Debian package that has it with --packages, or take a release of"
         " the requirement that is built for Debian 12"

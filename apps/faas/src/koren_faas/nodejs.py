@@ -122,8 +122,7 @@ def install(node: Node, function: Function, dependencies: Path, folder: Path) ->
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if not line.startswith("npm error A complete log")]
         raise BuildError(
-            f"function {function.name!r}: the packages in {dependencies} can't be installed:\n"
-            + "\n".join(lines[-10:])
+            f"function {function.name!r}: the packages in {dependencies} can't be installed:\n" + "\n".join(lines[-10:])
         )
     (folder / PACKAGES).mkdir(exist_ok=True)
     # Commands of packages, which no pod calls.
