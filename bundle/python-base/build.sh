@@ -36,6 +36,7 @@ chroot "$root" /sbin/ldconfig
 rm -f "$root"/usr/bin/{c_rehash,debconf*,dpkg*,openssl,update-alternatives} "$root/bin/tar"
 rm -f "$root"/usr/bin/{catchsegv,getconf,getent,iconv,ldd,locale,localedef,pldd,tzselect,zdump}
 find "$root/usr/sbin" -mindepth 1 ! -name ldconfig -delete
+rmdir --ignore-fail-on-non-empty "$root/usr/sbin"
 rm -rf "$root"/usr/{games,src} "$root"/usr/share/{debconf,gdb,info,lintian,locale,man,perl5} "$root"/usr/lib/locale \
   "$root"/etc/{alternatives,apt,ca-certificates,cron.daily,debconf.conf,dpkg,fstab,hostname,logrotate.d,resolv.conf} \
   "$root"/var/{cache,lib}/* "$root"/dev/* "$root/usr/lib/$python/test"
