@@ -6,7 +6,7 @@
 const { readFileSync } = require('node:fs');
 const { setTimeout: pause } = require('node:timers/promises');
 
-const { KOREN_GATEWAY, KOREN_TOKEN, FUNC_TIMEOUT } = process.env;
+const { KOREN_GATEWAY, KOREN_TOKEN = '/var/run/secrets/koren/token', FUNC_TIMEOUT } = process.env;
 const STARTED_MS = String(Date.now());
 const stop = new AbortController();
 process.on('SIGTERM', () => stop.abort());
