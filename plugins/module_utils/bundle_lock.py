@@ -4,10 +4,13 @@
 A component's ``<set>.txt`` files name packages. The lock lists these with all that they depend on. The sets of ``apt``
 come on top of the host image, whose packages they leave out. A build gets exactly the locked files, which are kept in
 the cache by their SHA-256.
+
+Packages are those of this machine's Debian, unless a file ``suite`` beside the list names another release.
 """
 
 from __future__ import annotations
 
+import platform
 import re
 import subprocess
 import tempfile
@@ -24,6 +27,8 @@ LOCK = "packages.lock"
 # What the hosts have from the start; the other sets come on top of it.
 IMAGE = "host-image"
 APT = "apt"
+# Names the release of Debian that a component's packages are of.
+SUITE = "suite"
 # The list of a component that is made of its packages and nothing else.
 ALONE = "packages"
 _HEAD = """# Written by `make lock` from what Debian's mirror had on {day}: name version architecture SHA-256 file sets
@@ -88,7 +93,7 @@ def provide(path: Path, cache: Path, folder: Path) -> None:
         store.mkdir(parents=True, exist_ok=True)
         missing = [package for package in packages if not _is_stored(store, package)]
         if missing:
-            _download(_Apt(cache / "apt-state"), missing, store, path)
+            _download(_apt_of(path.parent, cache), missing, store, path)
         for old in store.glob("*.deb"):
             if old.stat().st_mtime < time.time() - _KEPT_S:
                 old.unlink()
@@ -110,12 +115,13 @@ def renew(repo: Path, cache: Path) -> list[Change]:
         image = apt.solve("", base + _listed(repo / "bundle" / IMAGE / "image.txt"))
         status = "\n\n".join(f"{index[key].stanza}\nStatus: install ok installed" for key in image) + "\n"
         sets = {path.stem: apt.solve(status, _listed(path)) for path in sorted((repo / "bundle" / APT).glob("*.txt"))}
-        alone = {
-            path.parent.name: {ALONE: apt.solve("", _listed(path))}
-            for path in sorted((repo / "bundle").glob(f"*/{ALONE}.txt"))
-        }
+        alone = []
+        for path in sorted((repo / "bundle").glob(f"*/{ALONE}.txt")):
+            its = _apt_of(path.parent, cache)
+            its.update()
+            alone.append((path.parent.name, {ALONE: its.solve("", _listed(path))}, its.index()))
     changes: list[Change] = []
-    for component, found in ((IMAGE, {"image": image}), (APT, sets), *alone.items()):
+    for component, found, known in ((IMAGE, {"image": image}, index), (APT, sets, index), *alone):
         path = repo / "bundle" / component / LOCK
         try:
             old = read_lock(path) if path.exists() else []
@@ -125,7 +131,7 @@ def renew(repo: Path, cache: Path) -> list[Change]:
         for name, keys in found.items():
             for key in keys:
                 members[key].append(name)
-        new = sorted(Package(*key, index[key].sha256, index[key].path, tuple(of)) for key, of in members.items())
+        new = sorted(Package(*key, known[key].sha256, known[key].path, tuple(of)) for key, of in members.items())
         changes += _changes(component, old, new)
         if old != new:
             lines = (f"{' '.join(each.key)} {each.sha256} {each.path} {','.join(each.sets)}\n" for each in new)
@@ -138,15 +144,17 @@ def renew(repo: Path, cache: Path) -> list[Change]:
 
 def gone(repo: Path, cache: Path) -> list[Package]:
     """The locked packages that neither the cache nor the mirror has."""
-    apt, store = _Apt(cache / "apt-state"), cache / "debs"
+    store = cache / "debs"
+    absent = {}
     with locked(cache / "locks" / "debs"):
-        paths = sorted((repo / "bundle").glob(f"*/{LOCK}"))
-        missing = [each for path in paths for each in read_lock(path) if not _is_stored(store, each)]
-        if missing:
-            apt.update()
-            index = apt.index()
-        absent = {package.key: package for package in missing if package.key not in index}
-        return list(absent.values())
+        for path in sorted((repo / "bundle").glob(f"*/{LOCK}")):
+            missing = [each for each in read_lock(path) if not _is_stored(store, each)]
+            if missing:
+                apt = _apt_of(path.parent, cache)
+                apt.update()
+                index = apt.index()
+                absent |= {package.key: package for package in missing if package.key not in index}
+    return list(absent.values())
 
 
 def in_words(changes: list[Change]) -> str:
@@ -220,6 +228,15 @@ def _other(package: Package, lock: Path, sha256: str) -> BundleError:
     )
 
 
+def _apt_of(component: Path, cache: Path) -> _Apt:
+    """apt for the packages of a component's folder."""
+    try:
+        suite = (component / SUITE).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return _Apt(cache / "apt-state")
+    return _Apt(cache / f"apt-state-{suite}", suite)
+
+
 @dataclass(frozen=True)
 class _Found:
     """A package as a mirror's signed index has it; ``always`` if each Debian system has it."""
@@ -231,14 +248,20 @@ class _Found:
 
 
 class _Apt:
-    """apt with this machine's sources and keys, and everything else in a folder of its own."""
+    """apt with this machine's sources and keys, and everything else in a folder of its own.
 
-    def __init__(self, folder: Path) -> None:
+    With a ``suite`` the sources name that release of Debian in place of this machine's.
+    """
+
+    def __init__(self, folder: Path, suite: str = "") -> None:
         self._folder = folder
+        self._suite = suite
 
     def update(self) -> None:
         """Read which packages the mirror has. Raises BundleError when it does not answer."""
         (self._folder / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+        if self._suite:
+            self._write_sources()
         self._run("update", "-o", "APT::Update::Error-Mode=any")
 
     def index(self) -> dict[tuple[str, str, str], _Found]:
@@ -268,6 +291,18 @@ class _Apt:
             names.append(f"{package.name}{of}={package.version}")
         self._run("download", *names, cwd=folder)
 
+    def _write_sources(self) -> None:
+        asked = ["apt-config", "shell", "list", "Dir::Etc::sourcelist/f", "parts", "Dir::Etc::sourceparts/d"]
+        said = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+        places = dict(re.findall(r"(list|parts)='(.*)'", said))
+        files = [Path(places["list"]), *sorted(Path(places["parts"]).glob("*"))]
+        own = platform.freedesktop_os_release()["VERSION_CODENAME"]
+        (self._folder / "sources").mkdir(exist_ok=True)
+        for file in files:
+            if file.is_file() and file.suffix in (".list", ".sources"):
+                text = file.read_text(encoding="utf-8").replace(own, self._suite)
+                (self._folder / "sources" / file.name).write_text(text, encoding="utf-8")
+
     @contextmanager
     def _status(self, text: str) -> Iterator[list[str]]:
         with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
@@ -287,6 +322,8 @@ class _Apt:
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
             "APT::Sandbox::User": "",
         }
+        if self._suite:
+            options |= {"Dir::Etc::sourcelist": "/dev/null", "Dir::Etc::sourceparts": self._folder / "sources"}
         command = ["apt-get", "-q", "-y"]
         for name, value in options.items():
             command += ["-o", f"{name}={value}"]

@@ -38,17 +38,25 @@ options:
     description:
       - File, folder or archive (V(.zip), V(.tar.gz), V(.tar.bz2) or V(.tar.xz)) with the code. A single
         file becomes the handler's module, whatever its name.
-      - Of a folder, or an archive of one, all files are taken but hidden ones, byte-code, and the folder C(tests).
+      - Of a folder, or an archive of one, all files are taken but hidden ones, byte-code, and the folders C(tests) and
+        C(node_modules).
+      - With I(runtime=image), an OCI or Docker archive of the function's image.
     type: path
+  image:
+    description: With I(runtime=image), the reference of the function's image in a registry, which C(skopeo) reads.
+    type: str
   handler:
-    description: What is called, as C(module.function).
+    description: What is called, as C(module.function). Required unless I(runtime=image).
     type: str
   runtime:
-    description: The runtime.
+    description: The runtime. V(image) is an image of the user's own, whose program speaks the Runtime API.
     type: str
+    choices: [python3.11, python3.13, nodejs22, image]
     default: python3.11
   dependencies:
-    description: Requirements file; installed as wheels into the image.
+    description:
+      - Requirements file; installed as wheels into the image.
+      - With I(runtime=nodejs22), a C(package.json) with its C(package-lock.json) beside it.
     type: path
   packages:
     description:
@@ -163,6 +171,12 @@ EXAMPLES = r"""
     opens: kr.koren.traffic.accident.detected
     closes: kr.koren.traffic.accident.cleared
 
+- name: Bring a program of one's own
+  koren.faas.function:
+    name: count
+    runtime: image
+    image: registry.example/team/count:1.2
+
 - name: Take a function away from one region
   koren.faas.function:
     name: hello
@@ -190,7 +204,7 @@ from ansible_collections.koren.faas.plugins.module_utils.faas import as_path, ca
 
 AS_THEY_ARE = (
     "name",
-    "handler",
+    "image",
     "runtime",
     "topic",
     "timeout_s",
@@ -212,6 +226,7 @@ AS_THEY_ARE = (
 def description(params: dict[str, Any]) -> dict[str, Any]:
     """Attributes of the function that the module's options describe."""
     return {option: params[option] for option in AS_THEY_ARE} | {
+        "handler": params["handler"] or "",
         "source": as_path(params["source"]),
         "dependencies": as_path(params["dependencies"]),
         "packages": tuple(params["packages"]),
@@ -229,8 +244,13 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "regions": {"type": "list", "elements": "str", "default": []},
             "source": {"type": "path"},
+            "image": {"type": "str"},
             "handler": {"type": "str"},
-            "runtime": {"type": "str", "default": "python3.11"},
+            "runtime": {
+                "type": "str",
+                "choices": ["python3.11", "python3.13", "nodejs22", "image"],
+                "default": "python3.11",
+            },
             "dependencies": {"type": "path"},
             "packages": {"type": "list", "elements": "str", "default": []},
             "topic": {"type": "str"},
@@ -252,7 +272,8 @@ def main() -> None:
             "incident_limit_s": {"type": "int", "default": 3600},
             "site_dir": {"type": "path"},
         },
-        required_if=[("state", "present", ("source", "handler"))],
+        mutually_exclusive=[("source", "image")],
+        required_if=[("state", "present", ("source", "image"), True)],
         supports_check_mode=True,
     )
     faas = need_library(module)

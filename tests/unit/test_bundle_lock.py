@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import hashlib
+import platform
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -99,6 +101,30 @@ def test_a_build_has_just_what_is_pinned_and_needs_the_mirror_once(mirror: Mirro
         file.unlink()
     provide(repo / "bundle/apt/packages.lock", cache, tmp_path / "debs")
     assert {file.name: _sha256(file) for file in (tmp_path / "debs").iterdir()} == files
+
+
+def test_a_component_may_be_of_another_release(mirror: Mirror, repo: Path, tmp_path: Path) -> None:
+    own = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    # The release's name is a part of the mirror's path.
+    (tmp_path / "sources.list").write_text(f"deb [trusted=yes] file:{tmp_path}/{own} ./\n")
+    mirror.folder.rename(tmp_path / own)
+    shutil.copytree(tmp_path / own, tmp_path / "newer")
+    mirror.folder = tmp_path / "newer"
+    mirror.put("clock", "2:5.0", "libc")
+    (repo / "bundle/watch/suite").write_text("newer\n")
+    renew(repo, tmp_path / "cache")
+    pinned = {
+        name: [
+            package.version
+            for package in read_lock(repo / "bundle" / name / "packages.lock")
+            if package.name == "clock"
+        ]
+        for name in ("apt", "watch")
+    }
+    assert pinned == {"apt": ["1:4.0-1"], "watch": ["2:5.0"]}
+    assert gone(repo, tmp_path / "cache") == []
+    provide(repo / "bundle/watch/packages.lock", tmp_path / "cache", tmp_path / "debs")
+    assert "clock_2:5.0_all.deb" in {path.name.replace("%3a", ":") for path in (tmp_path / "debs").iterdir()}
 
 
 def test_a_version_that_has_gone_is_named_with_its_remedy(mirror: Mirror, repo: Path, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from koren_faas import RUNTIMES
+
 REPO = Path(__file__).parents[2]
 PRESENT = {
     "function": {"source": "/nowhere/hello.py", "handler": "hello.handler"},
@@ -61,3 +63,16 @@ def test_a_value_that_is_wrong_fails_also_before_there_is_a_site(module: str, ch
     failed = _run(module, **options, _ansible_check_mode=check)
     assert failed["failed"]
     assert next(iter(WRONG[module].values())) in failed["msg"]
+
+
+def test_a_function_needs_its_code_or_its_image(tmp_path: Path) -> None:
+    for given, named in (
+        ({}, "source, image"),
+        ({"source": "/nowhere", "image": "hello:1"}, "mutually exclusive"),
+        ({"source": "/nowhere"}, "not of the form module.function"),
+        ({"image": "hello:1", "runtime": "image"}, "site.json does not exist"),
+        ({"runtime": "ruby2.6", "source": "/nowhere"}, "must be one of: " + ", ".join(RUNTIMES)),
+    ):
+        failed = _run("function", site_dir=str(tmp_path), **given)
+        assert failed["failed"]
+        assert named in failed["msg"]

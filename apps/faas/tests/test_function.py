@@ -43,6 +43,10 @@ from koren_faas import Function, FunctionError
         ({"env": {"FUNC_TIMEOUT": "1"}}, "set by the platform"),
         ({"env": {"a-b": "1"}}, "a-b"),
         ({"dependencies": Path("requirements.txt")}, "source"),
+        ({"image": "registry.example/hello:1"}, "needs the runtime image"),
+        ({"runtime": "image", "image": "--help"}, "is no reference"),
+        ({"runtime": "image", "image": "hello", "source": Path("hello.tar")}, "two images"),
+        ({"runtime": "image", "image": "hello", "packages": ("libgl1",)}, "in the image itself"),
     ],
 )
 def test_what_cannot_be_accepted_is_named(options: dict[str, object], named: str) -> None:
@@ -72,12 +76,20 @@ def test_a_handler_may_be_in_a_package() -> None:
 @pytest.mark.parametrize(
     ("runtime", "remedy"),
     [
-        ("python3.7", "Use python3.11"),
-        ("python3", "Use python3.11"),
+        ("python3.7", "Use python3.13"),
+        ("python3", "Use python3.13"),
         ("python2.7", "2to3"),
-        ("nodejs14", "written in Python"),
+        ("nodejs14", "Use nodejs22"),
+        ("go1.14", "use image"),
     ],
 )
 def test_a_runtime_that_there_is_not_says_which_to_use(runtime: str, remedy: str) -> None:
     with pytest.raises(FunctionError, match=f"Invalid runtime: {runtime}.*{remedy}"):
         Function(name="hello", handler="hello.handler", runtime=runtime)
+
+
+def test_an_image_needs_no_handler() -> None:
+    function = Function(name="hello", runtime="image", image="registry.example/hello:1")
+    assert (function.module, function.entry, function.has_content) == ("", "", True)
+    with pytest.raises(FunctionError, match=r"module\.function"):
+        Function(name="hello", runtime="nodejs22")

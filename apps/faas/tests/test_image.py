@@ -6,8 +6,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import platform
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +18,9 @@ from pathlib import Path
 import pytest
 
 from koren_faas import BuildError, Function, FunctionError, NotReadyError, Site
+from koren_faas.debian import unpack
 from koren_faas.image import Image, build, forget_old, plan
+from koren_faas.python import _target, install
 from koren_faas.source import unpacked
 
 Make = Callable[..., Function]
@@ -162,6 +166,46 @@ def test_debian_packages_are_in_the_image_with_what_they_need(
     turned = make(code + HANDLER, packages=("libwave1", "wave-data=1.2"))
     assert plan(site, both)[0] == plan(site, turned)[0] != image
     _build(site, both)
+
+
+def test_debian_packages_are_of_the_release_of_the_image(
+    debian: Path, tmp_path: Path
+) -> None:
+    own = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    # The release's name is a part of the mirror's path.
+    (tmp_path / "sources.list").write_text(f"deb [trusted=yes] file:{tmp_path}/{own} ./\n")
+    debian.rename(tmp_path / "newer")
+    status = tmp_path / "status"
+    status.write_text(
+        "Package: libbase1\nVersion: 1.0\nArchitecture: all\nMaintainer: nobody\n"
+        "Status: install ok installed\n"
+    )
+    for release in ("newer", ""):
+        scratch = tmp_path / f"scratch-{release}"
+        scratch.mkdir()
+        if release:
+            root = unpack(("libwave1",), status, scratch, release)
+            assert (root / "usr/share/wave/notes").is_file()
+        else:
+            with pytest.raises(BuildError, match="package lists"):
+                unpack(("libwave1",), status, scratch)
+
+
+def test_wheels_are_those_of_a_python_that_this_machine_lacks(
+    make: Make, wheels: Path, tmp_path: Path
+) -> None:
+    machine = platform.machine()
+    plain = wheels / "greeting-1.2-py3-none-any.whl"
+    for tag in (f"cp313-cp313-manylinux_2_41_{machine}", f"cp311-cp311-manylinux_2_17_{machine}"):
+        shutil.copy(plain, wheels / f"greeting-1.2-{tag}.whl")
+    plain.unlink()
+    function = make(HANDLER, "greeting==1.2\n", runtime="python3.13")
+    assert function.dependencies is not None
+    install(function, function.dependencies, tmp_path / "packages", sys.executable, _target("python3.13"))
+    assert (tmp_path / "packages/greeting.py").is_file()
+    (wheels / f"greeting-1.2-cp313-cp313-manylinux_2_41_{machine}.whl").unlink()
+    with pytest.raises(BuildError, match=r"greeting==1\.2"):
+        install(function, function.dependencies, tmp_path / "none", sys.executable, _target("python3.13"))
 
 
 @pytest.mark.parametrize("package", ["libwav.1", "libwave1-", "libwave1=7"])

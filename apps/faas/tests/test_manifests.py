@@ -43,7 +43,9 @@ def test_a_function_is_read_back_from_its_deployment() -> None:
     assert from_deployment(deployment) == FUNCTION
     assert image_of(deployment) == IMAGE
     plain = Function(name="a", handler="a.b")
-    assert from_deployment(_objects(plain)["Deployment"]) == plain
+    program = Function(name="a", runtime="image")
+    for one in (plain, program):
+        assert from_deployment(_objects(one)["Deployment"]) == one
 
 
 def test_the_number_of_pods_is_not_ours() -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,3 +96,50 @@ def test_what_is_not_pinned_is_told_as_lines_to_add() -> None:
     installed = {"Flask-Cors": "4.0", "idna": "3.10", "urllib3": "2.2"}
     requirements = ("flask_cors==4.0", "urllib3>=2")
     assert unpinned(requirements, installed) == ["idna==3.10", "urllib3==2.2"]
+
+
+@pytest.mark.parametrize("name", ["handler.js", "handler.mjs", "handler/index.js"])
+def test_a_module_in_javascript_is_found(tmp_path: Path, name: str) -> None:
+    _write(tmp_path / name)
+    _write(tmp_path / "node_modules/greeting/index.js")
+    function = Function(name="f", handler="handler.run", runtime="nodejs22", source=tmp_path)
+    assert [str(path) for path in read(function).files] == [name]
+    alone = replace(function, source=tmp_path / name)
+    assert [path.suffix for path in read(alone).files] == [Path(name).suffix]
+    with pytest.raises(FunctionError, match=r"needs other\.js in"):
+        read(replace(function, handler="other.run"))
+
+
+def _npm(tmp_path: Path, packages: dict[str, object]) -> Function:
+    _write(tmp_path / "handler.js")
+    wanted = {"dependencies": {"greeting": "^1.0"}}
+    file = _write(tmp_path / "package.json", json.dumps(wanted))
+    _write(tmp_path / "package-lock.json", json.dumps({"packages": {"": wanted, **packages}}))
+    return Function(
+        name="f", handler="handler.run", runtime="nodejs22", source=tmp_path, dependencies=file
+    )
+
+
+def test_packages_are_those_of_the_lock_file(tmp_path: Path) -> None:
+    function = _npm(tmp_path, {"node_modules/greeting": {"version": "1.2.0"}})
+    source = read(function)
+    assert source.requirements == ("greeting@1.2.0",)
+    digest = source.digest("sha256:base")
+    _npm(tmp_path, {"node_modules/greeting": {"version": "1.3.0"}})
+    assert read(function).digest("sha256:base") != digest
+
+
+def test_a_lock_file_that_is_of_another_list_is_refused(tmp_path: Path) -> None:
+    function = _npm(tmp_path, {})
+    _write(tmp_path / "package.json", json.dumps({"dependencies": {"other": "1"}}))
+    with pytest.raises(FunctionError, match="'npm install --package-lock-only'"):
+        read(function)
+    (tmp_path / "package-lock.json").unlink()
+    with pytest.raises(FunctionError, match=r"package-lock\.json does not exist"):
+        read(function)
+
+
+@pytest.mark.parametrize("package", [{"link": True}, {"resolved": "file:../greeting.tgz"}])
+def test_packages_of_this_machine_are_refused(tmp_path: Path, package: dict[str, object]) -> None:
+    with pytest.raises(FunctionError, match="node_modules/greeting from a file of this machine"):
+        read(_npm(tmp_path, {"node_modules/greeting": package}))

@@ -179,6 +179,13 @@ def test_a_deploy_says_what_holds_it_up_and_what_helps(
     assert seoul.asked == []
 
 
+def test_an_update_of_the_runtime_needs_the_code(live_site: Site) -> None:
+    change = ("function", "update", "hello", "--runtime", "nodejs22")
+    result = _faas(live_site, *change)
+    assert result.exit_code == 1
+    assert "the runtime is part of the image: give the source with it (--from-file)" in result.stderr
+
+
 def test_an_update_keeps_packages_and_takes_new_ones_with_a_source_only(
     live_site: Site, servers: Servers
 ) -> None:

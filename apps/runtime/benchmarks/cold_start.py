@@ -17,7 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from gateway_double import PYTHON, START, GatewayDouble, Pod
+from pods import PYTHON, START, Pod
+
+from koren_runtime.local.double import GatewayDouble
 
 HANDLERS = {
     "imports nothing": "def handle(event, context): return event['data']",

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gateway_double import GatewayDouble, Pod
+from pods import Pod
+
+from koren_runtime.local.double import GatewayDouble
 
 
 @pytest.fixture

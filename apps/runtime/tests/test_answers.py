@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
-from gateway_double import GatewayDouble, Pod
+from pods import Pod
+
+from koren_runtime.local.double import GatewayDouble
 
 
 def run(gateway: GatewayDouble, pod: Pod, code: str, events: int = 1) -> list[Any]:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gateway_double import PYTHON, START, GatewayDouble, Pod
+from pods import PYTHON, START, Pod
+
+from koren_runtime.local.double import GatewayDouble
 
 POOL = """\
 import multiprocessing

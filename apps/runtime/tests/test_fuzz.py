@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_double import GatewayDouble, Pod
+from pods import Pod
 
 pytest.importorskip("hypothesis")
 
@@ -26,6 +26,7 @@ from koren_runtime.contract import to_answer, to_event
 from koren_runtime.fast_json import loads
 from koren_runtime.frames import BrokenFrame, Frames, pack
 from koren_runtime.http import Connection, number, quote
+from koren_runtime.local.double import GatewayDouble
 
 settings.register_profile(
     "runtime",

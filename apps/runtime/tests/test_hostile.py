@@ -1,6 +1,8 @@
 """A function's code that works against its supervisor harms its own events at most."""
 
-from gateway_double import GatewayDouble, Pod
+from pods import Pod
+
+from koren_runtime.local.double import GatewayDouble
 
 PRINTING = """\
 import os, threading

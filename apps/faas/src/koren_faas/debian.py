@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ _IN_PLACE = re.compile(r"^'file:(?://)?(/[^']+)'", re.MULTILINE)
 _UNMET = re.compile(r"satisfy:command-line : Depends: (.*?) but ")
 
 
-def unpack(packages: Sequence[str], base: Path, scratch: Path) -> Path:
+def unpack(packages: Sequence[str], base: Path, scratch: Path, release: str = "") -> Path:
     """Unpack packages, and what they need beside what is there. Their scripts do not run.
 
     Args:
@@ -31,6 +32,7 @@ def unpack(packages: Sequence[str], base: Path, scratch: Path) -> Path:
         base: dpkg's status of what is there: a package that it lists is not taken again, unless
             it is named or needed in another version.
         scratch: an empty folder to work in.
+        release: Debian's release that they are of, where that is not this machine's.
 
     Returns:
         the folder, in `scratch`, that holds the packages' files as a root file system.
@@ -55,6 +57,8 @@ def unpack(packages: Sequence[str], base: Path, scratch: Path) -> Path:
         "Acquire::Languages": "none",
         "Debug::NoLocking": "true",
     }
+    if release:
+        options |= {"Dir::Etc::sourcelist": "/dev/null", "Dir::Etc::sourceparts": _sources(scratch, release)}
     apt = ["apt-get", "-q", "-y", *(f"-o{key}={value}" for key, value in options.items())]
     _run([*apt, "update", "--error-on=any"], "apt-get can't read its package lists")
     # Not `install`: it takes a name with a dot for a pattern, and one that ends in - for a removal.
@@ -74,6 +78,19 @@ def unpack(packages: Sequence[str], base: Path, scratch: Path) -> Path:
     _tidy(root)
     _show_alternatives(root)
     return root
+
+
+def _sources(scratch: Path, release: str) -> Path:
+    """A folder with this machine's sources of packages, which name another release of Debian."""
+    asked = ["apt-config", "shell", "list", "Dir::Etc::sourcelist/f", "parts", "Dir::Etc::sourceparts/d"]
+    said = dict(re.findall(r"(list|parts)='(.*)'", _run(asked, "apt-config does not tell its sources")))
+    folder = scratch / "sources"
+    folder.mkdir()
+    own = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    for file in (Path(said["list"]), *Path(said["parts"]).glob("*")):
+        if file.is_file() and file.suffix in (".list", ".sources"):
+            (folder / file.name).write_text(file.read_text().replace(own, release))
+    return folder
 
 
 def _without(status: str, names: set[str]) -> str:

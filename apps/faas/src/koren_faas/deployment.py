@@ -223,8 +223,8 @@ def update(
 
     Raises:
         NotDeployedError: a region does not have the function.
-        FunctionError: there is a new source, but its requirements are not named; or packages
-            without a source.
+        FunctionError: there is a new source, but its requirements are not named; or packages, or
+            another runtime, without a source.
         FaasError: as for `deploy`.
     """
     found = placed(site, name, regions)
@@ -233,6 +233,12 @@ def update(
         raise FunctionError(
             f"function {name!r} has requirements ({', '.join(requirements)}): name their file"
             " with --dependencies together with the new source, or an empty one"
+        )
+    brought = "source" in changes or "image" in changes
+    if not brought and changes.get("runtime", found[0].function.runtime) != found[0].function.runtime:
+        raise FunctionError(
+            f"function {name!r}: the runtime is part of the image: give the source with it"
+            " (--from-file), or the image (--image, --from-archive)"
         )
     if "packages" in changes and "source" not in changes:
         raise FunctionError(
@@ -486,7 +492,7 @@ def _deploy(
     registries = {region.name: Registry(site, region) for region in wanted}
     image = None
     with unpacked(spec) as folder:
-        if spec.source is not None:
+        if spec.has_content:
             image, source = images.plan(site, spec, folder)
         _demand_labels(kubes, list(wanted), spec.name)
         if image is not None and not check:

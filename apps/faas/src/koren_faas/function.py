@@ -11,9 +11,8 @@ from pathlib import Path
 from koren_faas.debian import PACKAGE
 from koren_faas.egress import DEFAULT, problems_of
 from koren_faas.errors import FunctionError
-
-RUNTIMES = ("python3.11",)
-"""Runtimes that the bundle has an image of."""
+from koren_faas.runtimes import DEFAULT as DEFAULT_RUNTIME
+from koren_faas.runtimes import IMAGE, unknown
 
 # KEDA names the autoscaler keda-hpa-<name> and writes that into a label, which holds 63 characters.
 NAME_LENGTH = 54
@@ -30,6 +29,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _SIZE = re.compile(r"0*[1-9][0-9]*(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?")
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 _RATE = re.compile(r"[1-9][0-9]{0,3}/[sm]", re.ASCII)
+_REFERENCE = re.compile(r"[a-z0-9][\w.:/@-]*", re.ASCII)
 _RESERVED_ENV = re.compile(r"MOD_NAME|FUNC_.*|KOREN_.*")
 
 
@@ -39,10 +39,14 @@ class Function:
 
     Attributes:
         name: DNS label, also the name of its service account, which is its identity.
-        handler: `module.function`; the module may be dotted.
-        runtime: one of `RUNTIMES`.
-        source: file, folder or archive with the code; None keeps the image that a region has.
-        dependencies: requirements file, installed into the image.
+        handler: `module.function`; the module may be dotted. Of the runtime `image` its program may
+            do without.
+        runtime: name of one of `RUNTIMES`.
+        source: file, folder or archive with the code, or of the runtime `image` an archive of that;
+            None keeps the image that a region has, unless `image` names another.
+        image: reference of an image in a registry, for the runtime `image`.
+        dependencies: requirements file, or `package.json` with its lock file beside it; installed
+            into the image.
         packages: Debian packages that the image has beside the runtime's, each `name` or
             `name=version`.
         topic: MQTT topic filter whose events the function gets, below `events/<region>/`;
@@ -72,9 +76,10 @@ class Function:
     """
 
     name: str
-    handler: str
-    runtime: str = "python3.11"
+    handler: str = ""
+    runtime: str = DEFAULT_RUNTIME
     source: Path | None = None
+    image: str | None = None
     dependencies: Path | None = None
     packages: tuple[str, ...] = ()
     topic: str | None = None
@@ -99,6 +104,11 @@ class Function:
     def __post_init__(self) -> None:
         for problem in _problems(self):
             raise FunctionError(f"function {self.name!r}: {problem}")
+
+    @property
+    def has_content(self) -> bool:
+        """Whether it names what its image is made from."""
+        return self.source is not None or self.image is not None
 
     @property
     def module(self) -> str:
@@ -137,10 +147,15 @@ def _problems(f: Function) -> list[str]:
     if f.name in _TAKEN_NAMES:
         problems.append("the name is taken by an account of the platform, choose another")
     parts = f.handler.split(".")
-    if len(parts) < 2 or not all(_IDENTIFIER.fullmatch(part) for part in parts):
+    needs_handler = f.runtime != IMAGE or f.handler
+    if needs_handler and (len(parts) < 2 or not all(_IDENTIFIER.fullmatch(part) for part in parts)):
         problems.append(f"handler {f.handler!r} is not of the form module.function")
-    if f.runtime not in RUNTIMES:
-        problems.append(_runtime_problem(f.runtime))
+    if runtime_problem := unknown(f.runtime):
+        problems.append(runtime_problem)
+    elif f.runtime == IMAGE:
+        problems += _image_problems(f)
+    elif f.image is not None:
+        problems.append(f"image {f.image} needs the runtime {IMAGE}, not {f.runtime}")
     if f.dependencies is not None and f.source is None:
         problems.append("dependencies are part of the image: give the source with them")
     for package in f.packages:
@@ -199,13 +214,15 @@ def _problems(f: Function) -> list[str]:
     return problems
 
 
-def _runtime_problem(runtime: str) -> str:
-    problem = f"Invalid runtime: {runtime}. Supported runtimes are: {', '.join(RUNTIMES)}"
-    if runtime.startswith("python3"):
-        return f"{problem}. Use {RUNTIMES[-1]}, and test the function with it: 'faas test'"
-    if runtime.startswith("python"):
-        return f"{problem}. Python 2 code must become Python 3 first ('2to3'), then use {RUNTIMES[-1]}"
-    return f"{problem}. Functions are written in Python here"
+def _image_problems(f: Function) -> list[str]:
+    problems = []
+    if f.image is not None and f.source is not None:
+        problems.append(f"it has two images, {f.image} and the archive {f.source}: give one")
+    if f.image is not None and not _REFERENCE.fullmatch(f.image):
+        problems.append(f"image {f.image!r} is no reference such as registry.example/team/name:1.2")
+    if f.dependencies is not None or f.packages:
+        problems.append(f"dependencies and packages of the runtime {IMAGE} are in the image itself")
+    return problems
 
 
 def _topic_problems(topic: str) -> list[str]:

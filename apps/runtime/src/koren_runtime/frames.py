@@ -15,6 +15,9 @@ ANSWER = b"A"
 FAILED = b"F"
 """The handler has failed; a failure as JSON."""
 
+CONTROL = 3
+"""The descriptor on which a worker in another language has the socket to its supervisor."""
+
 BODY_MAX_BYTES = 32 * 1024 * 1024
 
 _KINDS = (EVENT, READY, NOT_READY, ENTERED, ANSWER, FAILED)

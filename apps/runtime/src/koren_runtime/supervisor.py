@@ -18,7 +18,7 @@ from koren_runtime.frames import BrokenFrame, Frames, pack
 from koren_runtime.http import Connection, ProtocolError, Response, look_up, number, quote, unquote
 from koren_runtime.log import TAIL_MAX_BYTES, Log
 from koren_runtime.settings import WORKER, BadSetting, Settings, environment
-from koren_runtime.worker import work
+from koren_runtime.worker import execute, work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ REPORT_S = 60.0
 
 _PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _LEASE_LOST = 409
+_OUT_OF_MEMORY = b"heap out of memory"
 _ID_MAX = 512
 _FRAMES_AT_ONCE = 1000
 _PIPE_MAX_BYTES = 1 << 20
@@ -101,9 +102,12 @@ class Invocation:
 
 
 class Worker:
-    """The worker's process as its parent sees it."""
+    """The worker's process as its parent sees it.
 
-    def __init__(self, settings: Settings) -> None:
+    `program` is the command of a worker in another language; without one the worker is Python.
+    """
+
+    def __init__(self, settings: Settings, program: "list[str]") -> None:
         self.ready = False
         self.status: int | None = None
         """How it ended, as `waitpid` says; None while it runs."""
@@ -111,6 +115,8 @@ class Worker:
         self.output, output = posix.pipe2(posix.O_CLOEXEC)
         self.pid = posix.fork()
         if self.pid == 0:
+            if program:
+                execute(theirs, output, program)
             work(theirs, output, settings)
         theirs.close()
         posix.close(output)
@@ -206,8 +212,9 @@ def _end_orphans() -> None:
 class Supervisor:
     """Takes events, one at a time, until it is told to stop."""
 
-    def __init__(self, settings: Settings, started_ms: int) -> None:
+    def __init__(self, settings: Settings, started_ms: int, program: "list[str]") -> None:
         self._settings = settings
+        self._program = program
         self._started_ms = started_ms
         self._log = Log()
         self._stopping = False
@@ -229,7 +236,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Returns when the pod is to end and no event is in hand."""
-        self._worker = Worker(self._settings)
+        self._worker = Worker(self._settings, self._program)
         while (invocation := self._next()) is not None:
             self._log.belongs_to(invocation.event_id)
             self._invoke(invocation)
@@ -308,7 +315,7 @@ class Supervisor:
             how = self._end_worker()
             if worker.ready:
                 self._log.say(f"the function's process ended ({how}) between two events")
-                self._worker = Worker(self._settings)
+                self._worker = Worker(self._settings, self._program)
             else:
                 message = f"the process ended ({how}) as it loaded the handler"
                 self._report_init_error(self._ended(how, message))
@@ -453,7 +460,7 @@ class Supervisor:
     def _report_crash(self, invocation: Invocation) -> None:
         how = self._end_worker()
         body = self._ended(how, f"the function's process ended by itself ({how})")
-        self._worker = Worker(self._settings)
+        self._worker = Worker(self._settings, self._program)
         self._report(invocation, "error", body)
 
     def _report_timeout(self, invocation: Invocation) -> None:
@@ -476,7 +483,10 @@ class Supervisor:
     def _ended(self, how: str, message: str) -> bytes:
         """The failure that a process's end is."""
         kind, limit = "WorkerEnded", self._settings.memory_limit
-        if how == f"signal {_signal.SIGKILL:d}":
+        if how == f"signal {_signal.SIGABRT:d}" and _OUT_OF_MEMORY in self._log.tail():
+            # A language's own limit, of which the program itself tells before it aborts.
+            kind, message = "OutOfMemory", self._out_of_memory()
+        elif how == f"signal {_signal.SIGKILL:d}":
             if self._count_oom_kills():
                 kind, message = "OutOfMemory", self._out_of_memory()
             elif self._oom_kills is None and limit:
@@ -677,12 +687,15 @@ class Supervisor:
 
     def _restart_worker(self) -> Worker:
         self._end_worker()
-        self._worker = Worker(self._settings)
+        self._worker = Worker(self._settings, self._program)
         return self._worker
 
 
 def main() -> None:
-    """The pod's program. Ends with code 2 when its settings can't be used."""
+    """The pod's program. Ends with code 2 when its settings can't be used.
+
+    Its arguments are the command of the worker where the function is not in Python.
+    """
     # When the process began is not to be had: until it became Python it was the container runtime's.
     started_ms = round(time.time() * 1000)
     variables = environment()
@@ -694,4 +707,4 @@ def main() -> None:
     except BadSetting as error:
         sys.stderr.write(f"runtime: {error}\n")
         sys.exit(2)
-    Supervisor(settings, started_ms).run()
+    Supervisor(settings, started_ms, sys.argv[1:]).run()

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from koren_runtime.local import Outcome, Pod, State, new_event
-from koren_runtime.local.gateway import Gateway
+from koren_runtime.local import Outcome, Pod, State, new_event, serving
 
 _HANDLER = "handler.handler"
 
@@ -115,16 +114,13 @@ def event(request: pytest.FixtureRequest) -> Events:
 
 
 @pytest.fixture
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[State]:
+def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[State]:
     """The function's state, a mapping of keys to bytes; `koren_runtime.state` of the test has it too."""
     state = State()
-    gateway = Gateway(state)
-    token = tmp_path / "koren-token"
-    token.write_text(gateway.token)
-    monkeypatch.setenv("KOREN_GATEWAY", f"127.0.0.1:{gateway.port}")
-    monkeypatch.setenv("KOREN_TOKEN", str(token))
-    yield state
-    gateway.close()
+    with serving(state) as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        yield state
 
 
 @pytest.fixture

@@ -51,6 +51,25 @@ def work(control: _socket.socket, output: int, settings: "Settings") -> "NoRetur
         posix._exit(1)
 
 
+def execute(control: _socket.socket, output: int, program: "list[str]") -> "NoReturn":
+    """Becomes the worker's program, which speaks frames on descriptor 3 and prints to `output`."""
+    try:
+        posix.setsid()
+        posix.dup2(output, 1)
+        posix.dup2(output, 2)
+        posix.dup2(control.fileno(), frames.CONTROL)
+        # A descriptor that is where it should be already keeps its flags.
+        posix.set_inheritable(frames.CONTROL, True)
+        _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
+        variables = {**posix.environ, WORKER.encode(): str(posix.getpid()).encode()}
+        posix.execve(program[0], program, variables)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        # Whatever happens, this process must not go on as a second supervisor.
+        posix._exit(1)
+
+
 def _detach(control: _socket.socket, output: int) -> None:
     # A session of its own: what the function starts dies with it.
     posix.setsid()

@@ -38,6 +38,7 @@ from koren_faas.endings import endings
 from koren_faas.function import Function
 from koren_faas.kube import Kube
 from koren_faas.logs import logs
+from koren_faas.runtimes import IMAGE, RUNTIMES
 from koren_faas.site import Site
 from koren_faas.terminal import patience
 from koren_faas.usage import usage
@@ -45,6 +46,7 @@ from koren_faas.usage import usage
 F = TypeVar("F", bound=Callable[..., Any])
 
 _NEEDED = {"--runtime": "runtime", "--handler": "handler", "--from-file": "source"}
+_RUNTIMES = ", ".join(RUNTIMES)
 _DEFAULTS = (
     "Defaults: {memory} of memory, {cpu} of CPU, {tmp_size} in /tmp, {timeout_s} s for an event,"
     " {min_scale} to {max_scale} pods, {max_attempts} attempts, {incident_limit_s} s for an incident."
@@ -115,12 +117,16 @@ def _function_options(command: F) -> F:
         click.option("--topic", help="MQTT topic filter whose events the function gets; "
                      "{region} stands for the region's name."),
         click.option("-d", "--dependencies", type=file,
-                     help="Requirements file of the Python packages to install."),
+                     help="Packages to install: a requirements file, or a package.json with its lock file beside it."),
         click.option("--packages", multiple=True, callback=_words, metavar="NAME[=VERSION],...",
                      help="Debian packages to unpack into the function's image, with their "
                      "dependencies; may be given more than once."),
-        click.option("-r", "--runtime", help="Runtime, such as python3.11."),
+        click.option("-r", "--runtime", help=f"Runtime: {_RUNTIMES}."),
         click.option("--handler", metavar="MODULE.FUNCTION", help="Function to call, such as handler.handler."),
+        click.option("--from-archive", "archive", type=file,
+                     help=f"Image of the runtime {IMAGE}: an OCI or Docker archive."),
+        click.option("--image", metavar="REFERENCE", help=f"Image of the runtime {IMAGE}: its reference in a "
+                     "registry, which this machine reads by skopeo and its logins."),
         click.option("-f", "--from-file", "source", type=path, help="Code: a file, a folder, "
                      f"or an archive of one ({KINDS})."),
     ):  # fmt: skip
@@ -129,7 +135,13 @@ def _function_options(command: F) -> F:
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if value is not None}
+    """The options that have a value, as attributes of a function."""
+    given = {key: value for key, value in options.items() if value is not None}
+    contents = [key for key in ("source", "image", "archive") if key in given]
+    if len(contents) > 1:
+        raise click.UsageError("--from-file, --image and --from-archive exclude each other.")
+    archive = given.pop("archive", None)
+    return given if archive is None else {**given, "source": archive}
 
 
 def _tell(name: str, result: Result, dryrun: bool) -> None:
@@ -176,7 +188,8 @@ def deploy(
     With a faas.yaml, NAME is one of its functions, and no flag is needed.
     """
     given = _given(options)
-    if config is None and "source" not in given and Path(CONFIG_NAME).is_file():
+    has_content = "source" in given or "image" in given
+    if config is None and not has_content and Path(CONFIG_NAME).is_file():
         config = Path(CONFIG_NAME)
     if config is not None:
         entry = Config.load(config, environment).only(name).changed(given, regions)
@@ -188,9 +201,11 @@ def deploy(
         return
     if environment is not None:
         raise click.UsageError("--environment needs --config, or a faas.yaml here.")
-    for flag, key in _NEEDED.items():
-        if key not in given:
-            raise click.UsageError(f"A function needs {flag}, or a {CONFIG_NAME} that describes it.")
+    missing = [flag for flag, key in _NEEDED.items() if key not in given]
+    if given.get("runtime") == IMAGE:
+        missing = [] if has_content else ["--image or --from-archive"]
+    if missing:
+        raise click.UsageError(f"A function needs {missing[0]}, or a {CONFIG_NAME} that describes it.")
     spec = Function(name=name, **given)
     site = Site.load(site_dir)
     say("Deploying function...")

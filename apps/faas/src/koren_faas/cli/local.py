@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import IO
 
@@ -17,8 +18,10 @@ from koren_faas.cli.common import CONFIG, ENVIRONMENT, example, say
 from koren_faas.cli.completion import complete_function, complete_region
 from koren_faas.config import Config
 from koren_faas.errors import BuildError, CallError, ConfigError
-from koren_faas.function import RUNTIMES
-from koren_faas.local import laid_out, read_event
+from koren_faas.function import Function
+from koren_faas.local import Local, laid_out, read_event
+from koren_faas.nodejs import PACKAGES
+from koren_faas.runtimes import DEFAULT, NODEJS, RUNTIMES
 
 REGION = click.option(
     "--region",
@@ -31,7 +34,7 @@ _NO_TESTS = 5  # pytest's exit code
 
 @click.command(epilog=example("faas init hello"))
 @click.argument("name")
-@click.option("-r", "--runtime", default=RUNTIMES[-1], show_default=True, help="Runtime.")
+@click.option("-r", "--runtime", default=DEFAULT, show_default=True, help=f"Runtime: {', '.join(RUNTIMES)}.")
 def init(name: str, runtime: str) -> None:
     """Make a folder with a function, its test, a sample event and its faas.yaml."""
     scaffold.make(Path(name), name, runtime)
@@ -75,7 +78,7 @@ def run(
     """
     function = Config.load(config, environment).only(name).local(region)
     _demand("koren_runtime", "pip install apps/runtime")
-    from koren_runtime.local import LocalError, Pod, State, new_event
+    from koren_runtime.local import LocalError, Pod, State, new_event, node_worker
 
     event = read_event(event_file.name, event_file.read()) if event_file else new_event()
     try:
@@ -87,6 +90,7 @@ def run(
                 shown=local.shown,
                 packages=local.packages,
                 python=local.python,
+                program=node_worker(local.node) if local.node else (),
                 state=State(state),
                 secrets=secrets,
                 env=function.env,
@@ -129,13 +133,13 @@ def test(
 ) -> None:
     """Run the tests of the functions of faas.yaml, or of NAME, with the fixtures for functions.
 
-    Tests are in the folder tests beside the code, or beside faas.yaml. What follows -- goes to pytest.
+    Tests are in the folder tests beside the code, or beside faas.yaml: for pytest, or of a function in JavaScript
+    for Node.js, named *.test.js. What follows -- goes to pytest, or to node --test.
     """
     found = Config.load(config, environment)
     if name is not None and name.startswith("-"):
         arguments, name = (name, *arguments), None
     _demand("koren_runtime", "pip install apps/runtime")
-    _demand("pytest", "pip install pytest")
     failed = []
     for entry in found.pick([name] if name else ()):
         function = entry.local(region)
@@ -146,26 +150,58 @@ def test(
             say(f"{entry.name} has no tests: put them into {places[not function.source.is_dir()]}")
             continue
         with laid_out(function, say) as local:
-            command = [local.python, "-m", "pytest", "-p", "koren_runtime.testing"]
-            command += [f"--rootdir={tests.parent.absolute()}", f"--koren-folder={local.folder.absolute()}"]
-            command += [f"--koren-handler={function.handler}", f"--koren-timeout={function.timeout_s}"]
-            command += [f"--koren-env={key}={value}" for key, value in function.env.items()]
-            paths = [str(local.folder.absolute())]
-            if local.packages is not None:
-                command.append(f"--koren-packages={local.packages}")
-                paths.append(str(local.packages))
-            done = subprocess.run(
-                [*command, *arguments, str(tests.absolute())],
-                check=False,
-                cwd=tests.parent,
-                env=_environment(paths),
-            )
-        if done.returncode == _NO_TESTS:
+            javascript = RUNTIMES[function.runtime].language == NODEJS
+            code = (_node_test if javascript else _pytest)(function, local, tests, arguments)
+        if code == _NO_TESTS and not javascript:
             say(f"{entry.name}: no test was selected; look at the arguments after --")
-        if done.returncode != 0:
+        if code != 0:
             failed.append(entry.name)
     if failed:
         raise click.ClickException(f"tests failed: {', '.join(failed)}")
+
+
+def _pytest(
+    function: Function, local: Local, tests: Path, arguments: tuple[str, ...]
+) -> int:
+    _demand("pytest", "pip install pytest")
+    command = [local.python, "-m", "pytest", "-p", "koren_runtime.testing"]
+    command += [f"--rootdir={tests.parent.absolute()}", f"--koren-folder={local.folder.absolute()}"]
+    command += [f"--koren-handler={function.handler}", f"--koren-timeout={function.timeout_s}"]
+    command += [f"--koren-env={key}={value}" for key, value in function.env.items()]
+    paths = [str(local.folder.absolute())]
+    if local.packages is not None:
+        command.append(f"--koren-packages={local.packages}")
+        paths.append(str(local.packages))
+    return subprocess.run(
+        [*command, *arguments, str(tests.absolute())],
+        check=False,
+        cwd=tests.parent,
+        env=_environment(paths),
+    ).returncode
+
+
+def _node_test(
+    function: Function, local: Local, tests: Path, arguments: tuple[str, ...]
+) -> int:
+    from koren_runtime.local import State, node_options, serving
+
+    assert local.node is not None
+    with tempfile.TemporaryDirectory(prefix="koren-faas-") as scratch, serving(State()) as variables:
+        for entry in tests.parent.absolute().iterdir():
+            if local.packages is None or entry.name != PACKAGES:
+                (Path(scratch) / entry.name).symlink_to(entry)
+        if local.packages is not None:
+            (Path(scratch) / PACKAGES).symlink_to(local.packages)
+        files = sorted(str(file) for file in (Path(scratch) / tests.name).rglob("*.test.*js"))
+        if not files:
+            say(f"{function.name} has no tests in {tests}: name them *.test.js")
+            return 0
+        return subprocess.run(
+            [local.node, "--test", *arguments, *files],
+            check=False,
+            cwd=scratch,
+            env={**os.environ, **function.env, **variables, "NODE_OPTIONS": node_options()},
+        ).returncode
 
 
 def _environment(paths: list[str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from koren_faas.config import Config
 from koren_faas.cron_triggers import CronTrigger
 from koren_faas.errors import FaasError
 from koren_faas.function import Function
+from koren_faas.runtimes import IMAGE
 from koren_faas.site import Site
 from koren_faas.source import read, unpacked
 from koren_faas.terminal import patience
@@ -35,8 +36,9 @@ def check(names: tuple[str, ...], config: Path, environment: str | None) -> None
         for region in entry.regions:
             entry.function(region)
         function = entry.local()
-        with unpacked(function) as folder:
-            read(function, folder)
+        if function.runtime != IMAGE:
+            with unpacked(function) as folder:
+                read(function, folder)
     say(f"{config} is valid: {', '.join(entry.name for entry in chosen)}")
 
 

@@ -1,11 +1,15 @@
 """The gateway's Runtime API for one function on this machine, on the loopback address."""
 
+import contextlib
 import json
 import secrets
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -155,6 +159,19 @@ class Gateway:
         if written is None:
             return _answer(request, 412, {"error": "it is another value"})
         return _answer(request, 204, headers={"ETag": f'"{written}"'})
+
+
+@contextlib.contextmanager
+def serving(state: State) -> Iterator[dict[str, str]]:
+    """The environment in which a process that is no pod finds this state at a gateway."""
+    gateway = Gateway(state)
+    try:
+        with tempfile.TemporaryDirectory(prefix="koren-gateway-") as folder:
+            token = Path(folder) / "token"
+            token.write_text(gateway.token)
+            yield {"KOREN_GATEWAY": f"127.0.0.1:{gateway.port}", "KOREN_TOKEN": str(token)}
+    finally:
+        gateway.close()
 
 
 def _outcome(word: str, said: Any) -> Outcome:

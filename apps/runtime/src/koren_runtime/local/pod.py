@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from koren_runtime.local.gateway import Gateway, Outcome
 from koren_runtime.local.state import LocalError, State
 
 _START = Path(koren_runtime.__file__).with_name("start.py")
+_NODE = Path(koren_runtime.__file__).with_name("node")
 _END_TIMEOUT_S = 5.0
 # Gives the function its secrets where a region has them, in a name space of its own: nothing of
 # this machine changes. Arguments: the secrets, an empty folder, and the command.
@@ -36,6 +37,19 @@ exec "$@"
 """
 
 
+def node_worker(node: str) -> list[str]:
+    """The command of the worker of functions in JavaScript, by this program of Node.js.
+
+    A module is found where the function's folder is laid out, not where its file really is.
+    """
+    return [node, "--preserve-symlinks", str(_NODE / "worker.js")]
+
+
+def node_options() -> str:
+    """Options of Node.js, by which tests of such functions find modules as the worker does."""
+    return f"--preserve-symlinks --preserve-symlinks-main --require={_NODE / 'resolve.js'}"
+
+
 class Pod:
     """Runs the handler of a folder that is laid out as an image is, event by event.
 
@@ -50,6 +64,7 @@ class Pod:
         shown: Path | None = None,
         packages: Path | None = None,
         python: str = sys.executable,
+        program: Sequence[str] = (),
         state: State | None = None,
         secrets: Path | None = None,
         env: Mapping[str, str] | None = None,
@@ -60,6 +75,8 @@ class Pod:
     ) -> None:
         """`folder` has the function's files, which the log calls `shown`, `packages` what its requirements install.
 
+        `python` runs the runtime, and the function if that is in Python; `program` is the command of the worker
+        of another language (see `node_worker`).
         `secrets` is a folder with a folder for each secret; the function finds them below
         `/run/secrets`. `env` are its own variables, beside which it gets `PATH` and `HOME` alone.
         `on_line` gets each line of its log, from another thread.
@@ -70,6 +87,7 @@ class Pod:
         self._packages = packages
         self._secrets = secrets
         self._python = python
+        self._program = program
         self._on_line = on_line
         module, _, entry = handler.rpartition(".")
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
@@ -108,7 +126,7 @@ class Pod:
             "KOREN_TOKEN": str(scratch / "token"),
             "KOREN_FUNCTION_FOLDER": str(self._lay_out(scratch / "function")),
         }
-        command = [self._python, "-I", "-S", str(_START)]
+        command = [self._python, "-I", "-S", str(_START), *self._program]
         if self._secrets is not None:
             (scratch / "run").mkdir()
             command = [*_namespace(), "sh", "-c", _WITH_SECRETS, "sh"] + [
@@ -165,8 +183,9 @@ class Pod:
         place.mkdir()
         for entry in self._folder.iterdir():
             (place / entry.name).symlink_to(entry)
-        (place / "site-packages").unlink(missing_ok=True)
-        (place / "site-packages").symlink_to(self._packages.absolute())
+        packages = place / ("node_modules" if self._program else "site-packages")
+        packages.unlink(missing_ok=True)
+        packages.symlink_to(self._packages.absolute())
         return place
 
     def _as_here(self, text: str) -> str:

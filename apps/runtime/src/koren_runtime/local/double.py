@@ -1,28 +1,20 @@
-"""The gateway's runtime API, as small as its contract allows, and strict about it."""
+"""The gateway's Runtime API for tests of runtimes: as small as its contract allows, and strict about it."""
 
 import contextlib
 import json
-import os
 import socket
-import subprocess
-import textwrap
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import koren_runtime
-
 TOKEN = "a-token"
-PYTHON = "/usr/bin/python3.11"
 KEPT = -503
 """In `refuse`: 503, and that the lease is kept."""
-START = str(Path(koren_runtime.__file__).with_name("start.py"))
 
 
 @dataclass
@@ -44,6 +36,7 @@ class GatewayDouble:
 
     poll_s: float = 5.0
     port: int = 0
+    token: str = TOKEN
     lease_ms: int = 10_000
     refuse: dict[str, list[int]] = field(default_factory=dict)
     """By the last word of the path: statuses to answer with before it works."""
@@ -144,7 +137,7 @@ class GatewayDouble:
 
         with self._changed:
             assert self._changed.wait_for(lambda: len(found()) >= count, timeout_s), (
-                f"no {word}: {self.calls} {self.complaints}"
+                f"no {word} within {timeout_s:g} s; it told {self.words() or 'nothing'}"
             )
             return found()[count - 1]
 
@@ -155,7 +148,9 @@ class GatewayDouble:
 
     def wait_for_next(self, count: int = 1, timeout_s: float = 10.0) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.nexts) >= count, timeout_s)
+            assert self._changed.wait_for(lambda: len(self.nexts) >= count, timeout_s), (
+                f"it asked for an event {len(self.nexts)} times within {timeout_s:g} s, not {count}"
+            )
 
     def nexts_before(self, word: str) -> int:
         """How many times it was asked for an event before the first call whose path ends with `word`."""
@@ -212,7 +207,7 @@ class GatewayDouble:
             self._answer(request, 204, b"", {"Koren-Lease-Ms": str(self.lease_ms)} if kept else {})
 
     def _problem(self, request: BaseHTTPRequestHandler, path: str) -> str | None:
-        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
             return "no token"
         if not request.headers.get("Host"):
             return "no host"
@@ -285,77 +280,3 @@ class GatewayDouble:
         request.end_headers()
         if status != 204:
             request.wfile.write(body)
-
-
-class Pod:
-    """A function's pod: its folder as an image has it, and its process."""
-
-    def __init__(self, folder: Path, gateway_port: int) -> None:
-        self.folder = folder / "function"
-        self.token = folder / "token"
-        self.log_path = folder / "log"
-        self.token.write_text(TOKEN + "\n")
-        self.environment = {
-            "MOD_NAME": "handler",
-            "FUNC_HANDLER": "handle",
-            "FUNC_TIMEOUT": "10",
-            "FUNC_RUNTIME": "python3.11",
-            "FUNC_MEMORY_LIMIT": "128Mi",
-            "KOREN_GATEWAY": f"127.0.0.1:{gateway_port}",
-            "KOREN_TOKEN": str(self.token),
-            "KOREN_FUNCTION_FOLDER": str(self.folder),
-        }
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def write(self, code: str, name: str = "handler.py") -> None:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(textwrap.dedent(code))
-
-    def start(self, *within: str, **environment: str) -> None:
-        """Starts its process, by the command `within` if there is one."""
-        with self.log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*within, PYTHON, "-I", "-S", START],
-                env=self.environment | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def log(self) -> str:
-        return self.log_path.read_text()
-
-    def wait_for_log(self, text: str, timeout_s: float = 10.0) -> None:
-        """Until the text is in the log."""
-        until = time.monotonic() + timeout_s
-        while text not in self.log:
-            assert time.monotonic() < until, f"not in the log: {text}\n{self.log}"
-            time.sleep(0.01)
-
-    def terminate(self) -> None:
-        assert self._process is not None
-        self._process.terminate()
-
-    def wait(self, timeout_s: float = 10.0) -> int:
-        """The exit code."""
-        assert self._process is not None
-        return self._process.wait(timeout_s)
-
-    def kill(self) -> None:
-        if self._process is None:
-            return
-        # In a container the worker ends with the first process; here it may be amid a long handler.
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        workers = children.read_text().split() if children.exists() else []
-        self._process.kill()
-        self._process.wait()
-        for worker in workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(int(worker), 9)

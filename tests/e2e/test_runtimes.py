@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions that are not in Python: in JavaScript, and programs that users bring as images."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Cluster, Heard, drill, faas, until
+
+from koren_events import Event, Publisher, Receipt, ReceiptState
+
+REPO = Path(__file__).parents[2]
+JAVASCRIPT, PROGRAM = "e2e-javascript", "e2e-program"
+
+
+@pytest.fixture(scope="module")
+def javascript() -> Iterator[str]:
+    """A deployed function in JavaScript; taken away in the end."""
+    faas(
+        *("function", "deploy", JAVASCRIPT, "--region", "seoul", "--runtime", "nodejs22"),
+        *("--from-file", str(REPO / "tests/e2e/javascript"), "--handler", "handler.handler"),
+        *("--topic", "events/{region}/+/javascript"),
+    )
+    yield JAVASCRIPT
+    faas("function", "delete", JAVASCRIPT)
+
+
+@pytest.fixture(scope="module")
+def program(site: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A deployed image with a program that speaks the Runtime API by itself; taken away in the end."""
+    archive = tmp_path_factory.mktemp("image") / "program.tar"
+    base = Path(site["bundle"], "runtime-nodejs22", "image.tar")
+    container = _buildah("from", "--quiet", f"oci-archive:{base}")
+    try:
+        _buildah("add", "--quiet", container, str(REPO / "apps/runtime/tests/conformance/program.js"), "/program.js")
+        _buildah("config", "--entrypoint", '["/usr/bin/node", "/program.js"]', container)
+        _buildah("commit", "--quiet", "--format", "oci", container, f"oci-archive:{archive}:e2e-program:1")
+    finally:
+        _buildah("rm", container)
+    faas(
+        *("function", "deploy", PROGRAM, "--region", "seoul", "--runtime", "image", "--from-archive", str(archive)),
+        *("--topic", "events/{region}/+/program"),
+    )
+    yield PROGRAM
+    faas("function", "delete", PROGRAM)
+
+
+def _buildah(*arguments: str) -> str:
+    done = subprocess.run(["buildah", *arguments], check=True, stdout=subprocess.PIPE, text=True, timeout=300)
+    return done.stdout.strip()
+
+
+def _handled(publisher: Publisher, heard: Heard, event: Event) -> Receipt:
+    """The receipt of an event's success."""
+    publisher.publish(event)
+    receipt: Receipt = until("it is handled", lambda: heard.of(event, ReceiptState.SUCCEEDED), 60)[0]
+    assert len(heard.of(event, ReceiptState.STARTED)) == 1
+    return receipt
+
+
+def test_an_event_starts_a_function_in_javascript_from_zero(
+    cluster: Callable[[str], Cluster], javascript: str, publisher: Publisher, heard: Heard
+) -> None:
+    seoul = cluster("seoul")
+    until("no pod is there", lambda: not seoul.pods(javascript), 60)
+    first = drill("seoul", type="kr.koren.test.javascript.asked", word="사고")
+    result = _handled(publisher, heard, first).result
+    assert result["data"] == {"word": "사고"} and result["runtime"] == "nodejs22"
+    assert result["node"].startswith("v22.")
+    second = drill("seoul", type="kr.koren.test.javascript.asked")
+    assert _handled(publisher, heard, second).result["before"] == first.id
+    until("no pod is left", lambda: not seoul.pods(javascript), 60)
+    assert f"[{first.id}] handles {first.id}" in faas("function", "logs", javascript, "--region", "seoul")
+
+
+def test_a_function_in_javascript_is_called_from_zero(cluster: Callable[[str], Cluster], javascript: str) -> None:
+    seoul = cluster("seoul")
+    until("no pod is there", lambda: not seoul.pods(javascript), 60)
+    answer = json.loads(faas("function", "call", javascript, "--region", "seoul", "--data", '{"who": "you"}'))
+    assert answer["data"] == {"who": "you"}
+
+
+def test_an_event_starts_a_users_own_image_from_zero(
+    cluster: Callable[[str], Cluster], program: str, publisher: Publisher, heard: Heard
+) -> None:
+    seoul = cluster("seoul")
+    until("no pod is there", lambda: not seoul.pods(program), 60)
+    event = drill("seoul", type="kr.koren.test.program.asked", do="answer", value={"done": True})
+    assert _handled(publisher, heard, event).result == {"done": True}
+    failing = drill("seoul", type="kr.koren.test.program.asked", do="fail", message="as asked")
+    publisher.publish(failing)
+    [failed, *_] = until("an attempt failed", lambda: heard.of(failing, ReceiptState.FAILED), 60)
+    assert failed.error == "Error: as asked"
+    until("it is a dead letter", lambda: heard.of(failing, ReceiptState.DEAD_LETTERED), 120)
+    faas("dlq", "purge", "--region", "seoul", "--function", program)
+    until("no pod is left", lambda: not seoul.pods(program), 60)
+
+
+def test_both_are_listed_with_their_runtimes(javascript: str, program: str) -> None:
+    listed = json.loads(faas("function", "ls", "--region", "seoul", javascript, program, "-o", "json"))
+    assert {one["name"]: (one["runtime"], one["handler"]) for one in listed} == {
+        javascript: ("nodejs22", "handler.handler"),
+        program: ("image", ""),
+    }
