@@ -565,12 +565,12 @@ def test_hosts_of_another_site_are_refused(site: Site, existing: dict[str, Any])
 
     unknown = take()
     assert unknown.code != 0
-    assert f"no SSH key is known of seoul-cp ({site.hosts['seoul-cp']})" in unknown.error
+    assert f"no SSH key is known for seoul-cp ({site.hosts['seoul-cp']})" in unknown.error
     assert "provision_existing_host_key" in unknown.error
     # Another site's, of which this one knows nothing: it is refused, and nothing has changed.
     other = take(provision_existing_scan_host_keys=True)
     assert other.code != 0
-    assert "seoul-cp (" in other.error and "is in another site" in other.error and "playbooks/reset.yml" in other.error
+    assert "seoul-cp (" in other.error and "belongs to another site" in other.error and "playbooks/reset.yml" in other.error
     assert cluster_is_ready(site.folder)
 
     # Nobody would be asked, with a limit that leaves the controller out.
@@ -596,7 +596,7 @@ def test_hosts_that_are_there_are_taken_as_they_are(
     run = reset(provision_existing_scan_host_keys=True, ansible_port=port)
     assert run.code == 2
     assert "the site is still on these hosts: seoul-gw." in run.error
-    assert "no SSH key is known of seoul-gw" in run.error
+    assert "no SSH key is known for seoul-gw" in run.error
     assert "Ansible managed" in site.run("seoul-gw", "cat /etc/hosts")
     assert site.run("seoul-cp", "ls -d /opt/koren /etc/kubernetes", check=False) == ""
     run = good(reset(provision_existing_scan_host_keys=True))
@@ -621,7 +621,7 @@ def test_hosts_that_are_there_are_taken_as_they_are(
     assert set(good(take(provision_existing_host_key=keys["seoul-cp"])).changed.values()) == {0}
     wrong = take(provision_existing_host_key=keys["seoul-gw"])
     assert wrong.code != 0
-    assert "is not reached as root" in wrong.error
+    assert "cannot be reached as root" in wrong.error
     release = take(provision_existing_host_key=keys["seoul-cp"], provision_existing_debian_release="13")
     assert release.code != 0
     assert "it must be Debian 13" in release.error
