@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Pin the Debian packages that the mirror has now, and show what that changes; ``make lock`` calls it."""
+"""Pin the mirror's current versions of the Debian packages, and show the changes; ``make lock`` calls it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ REPO = Path(__file__).resolve().parents[1]
 def main() -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(";")[0])
-    parser.add_argument("--if-gone", action="store_true", help="only where the mirror lacks a pinned package")
+    parser.add_argument("--if-gone", action="store_true", help="only if the mirror lacks a pinned package")
     asked = parser.parse_args()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "koren-faas"
     try:
         if asked.if_gone:
             if not (missing := gone(REPO, cache)):
-                print("The pinned Debian packages are all to be had.")
+                print("All pinned Debian packages are available.")
                 return
-            print(f"Not to be had any more: {', '.join(f'{each.name} {each.version}' for each in missing)}")
+            print(f"No longer available: {', '.join(f'{each.name} {each.version}' for each in missing)}")
         changes = renew(REPO, cache)
     except BundleError as error:
         sys.exit(str(error))

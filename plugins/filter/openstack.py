@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a site's inventory asks of OpenStack clouds."""
+"""The OpenStack resources that a site's inventory describes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 from ansible.errors import AnsibleFilterError
 
 _BACKBONE = "backbone"
-# Host variables, without the role's prefix; the role's defaults stand for what a host does not say.
+# Host variables, without the role's prefix; the role's defaults apply if a host does not set them.
 _HOST_SETTINGS = (
     "anti_affinity",
     "backbone_network",
@@ -34,7 +34,7 @@ _HOST_SETTINGS = (
 def openstack_clouds(
     hosts: Iterable[Mapping[str, Any]], groups: Mapping[str, Sequence[str]], settings: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """What is to be in each cloud, as the module ``openstack_site`` takes it.
+    """The wanted resources of each cloud, as the module ``openstack_site`` takes them.
 
     Args:
         hosts: the variables of each host of the site.
@@ -43,7 +43,7 @@ def openstack_clouds(
             ``backbone_cidr``, ``public_key`` and ``chosen`` (the hosts that the run is about).
 
     Raises:
-        AnsibleFilterError: the inventory can't be; all errors at once.
+        AnsibleFilterError: the inventory is invalid; has all errors.
     """
     return _Inventory([_Host(host, settings) for host in hosts], groups, settings).clouds()
 
@@ -161,7 +161,7 @@ class _Inventory:
                 networks[host.region] = {
                     "name": f"{self.prefix}-{host.region}",
                     "cidr": host.lan_cidr,
-                    # Until a host has its own routes it goes by the router, or else by the region's gateway host.
+                    # Until a host has its own routes, it uses the router, or else the region's gateway host.
                     "gateway": _first(host.lan_cidr) if external else host.lan_gateway or None,
                     "dns": list(host.dns_servers),
                     "pool": _pool(host.lan_cidr),
@@ -192,7 +192,7 @@ class _Inventory:
                 "name": name,
                 "network": backbone if host.region == _BACKBONE else f"{self.prefix}-{host.region}",
                 "address": host.address,
-                # A gateway passes on what others sent.
+                # A gateway forwards packets of other hosts.
                 "allowed": ["0.0.0.0/0"] if is_gateway else allowed,
                 "security_groups": names,
             }
@@ -234,7 +234,7 @@ class _Inventory:
             "hostname": host.name,
             "preserve_hostname": False,
             "ssh_pwauth": False,
-            # The controller reads the key there, and so knows whom it speaks to from the first connection on.
+            # The controller reads the key there, so it can verify the host from the first connection on.
             "ssh": {"emit_keys_to_console": True},
         }
         if host.user == "root":
@@ -306,7 +306,7 @@ def _first(cidr: str) -> str:
 
 
 def _pool(cidr: str) -> list[str]:
-    """First and last address of the range's last quarter: what the cloud's own ports may take, and no host has."""
+    """First and last address of the last quarter of a range, which is reserved for the cloud's own ports."""
     network = ipaddress.ip_network(cidr)
     return [str(network[network.num_addresses * 3 // 4]), str(network[-2])]
 
