@@ -1,6 +1,7 @@
 # needs: host-image
-# One small apt repository a set of hosts: each <set>.txt lists packages, packages.lock has their closure over the host image.
-# A line @<set> stands for the packages of that set.
+# One small apt repository for each set of hosts. <set>.txt lists packages; packages.lock adds their dependencies that the
+# host image lacks.
+# A line @<set> includes the packages of that set.
 cp packages.lock "$OUT/"
 for list in *.txt; do
   set=${list%.txt}

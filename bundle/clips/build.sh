@@ -1,10 +1,10 @@
 # source: apps/scenes
-# What the cameras of a local site play: films of simulated junctions with their ground truth, and
-# one real recording, a car park that Debian's opencv-doc has as an example.
+# Clips for the cameras of a local site: films of simulated junctions with their ground truth, and one real recording of
+# a car park, an example in Debian's opencv-doc.
 python -m pip install --quiet --no-deps --require-hashes --only-binary :all: \
   --target packages --requirement requirements.txt
 export PYTHONPATH=$PWD/packages:$REPO/apps/scenes/src PYTHONDONTWRITEBYTECODE=1
-# A second core for drawing is all that is free beside other builds; threads would not help.
+# One thread per process: two films are drawn in parallel on two cores, so more threads would not help.
 export OMP_NUM_THREADS=1 OPENCV_FOR_THREADS_NUM=1
 
 printf '%s\n' busan-normal seoul-accident seoul-normal |

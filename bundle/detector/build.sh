@@ -1,5 +1,5 @@
 # source: apps/detector apps/events
-# The detector as wheels, with all it needs but torch, OpenCV and numpy, which the host has.
+# The detector and its dependencies as wheels, except torch, OpenCV and numpy, which are Debian packages on the host.
 wheels=$OUT/wheels
 mkdir "$wheels"
 python -m pip download --quiet --require-hashes --no-deps --only-binary :all: \

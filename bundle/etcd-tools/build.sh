@@ -1,2 +1,2 @@
-# A region's etcd is backed up with the one and restored with the other.
+# etcdctl backs up a region's etcd, and etcdutl restores it.
 go build -trimpath -ldflags "-s -w" -o "$OUT/bin/" tool

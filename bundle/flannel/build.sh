@@ -1,4 +1,4 @@
-# flannel compiles with cgo only; linked static, its image needs no C library.
+# flannel compiles only with cgo. It is linked statically, so its image needs no C library.
 CGO_ENABLED=1 go build -trimpath -tags netgo,osusergo \
   -ldflags '-s -w -linkmode external -extldflags "-static"' -o "$OUT/bin/flanneld" tool
 go list -m -f '{{.Version}}' github.com/flannel-io/flannel >"$OUT/version"

@@ -1,6 +1,7 @@
 # needs: python-base
 # source: apps/gateway apps/events
-# The gateway: Python's base, its wheels and itself under /opt/gateway, what sends traces under /opt/tracing, compiled.
+# The gateway's image: python-base, with the gateway and its wheels compiled in /opt/gateway, and tracing libraries in
+# /opt/tracing.
 name=bundle.koren.internal/gateway
 store=$(mktemp -d)
 trap 'rm -rf "$store"' EXIT
@@ -13,14 +14,14 @@ install() {
     --platform any --target "$store/$1" --requirement "$2"
 }
 install gateway requirements.txt
-# Apart, and on the module path only where traces are wanted: Redis' client would load it, too.
+# Tracing is separate and on the module path only if it is enabled. Otherwise Redis' client would load it, too.
 install tracing requirements-tracing.txt
 cp -r "$REPO/apps/gateway/src/koren_gateway" "$REPO/apps/events/src/koren_events" "$store/gateway/"
 rm -rf "$store"/{gateway,tracing}/bin
 find "$store/gateway" "$store/tracing" \( -name __pycache__ -o -name direct_url.json \) -prune -exec rm -r {} +
 chmod -R a+rX,u+w,go-w "$store/gateway" "$store/tracing"
 
-# The tag tells contents apart, for nodes keep what they have under a tag.
+# The tag changes with the contents, because nodes keep the image that they have under a tag.
 version=$(python -c 'import sys, tomllib; print(tomllib.load(open(sys.argv[1], "rb"))["project"]["version"])' \
   "$REPO/apps/gateway/pyproject.toml")
 contents=$({ cat "$BUNDLE/python-base/version"; (cd "$store" && find gateway tracing -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum); } | sha256sum)
@@ -33,10 +34,10 @@ buildah copy -q "$container" "$store/tracing" /opt/tracing
 buildah config --user 65532:65532 --workingdir /tmp --env PYTHONPATH=/opt/gateway \
   --entrypoint '["/usr/bin/python3.11", "-s", "-P", "-m", "koren_gateway"]' "$container"
 run() { buildah run --isolation chroot "$container" -- /usr/bin/python3.11 -s -P "$@"; }
-# Its file system is read-only in a pod; by hash, since layers lose file times.
+# A pod's file system is read-only, so byte-code is compiled here. It is unchecked, since layers lose file times.
 buildah run --isolation chroot --user 0:0 "$container" -- \
   /usr/bin/python3.11 -I -m compileall -q --invalidation-mode unchecked-hash /opt/gateway /opt/tracing
-# It runs: told nothing, it says what it must be told.
+# Smoke test: without settings, it reports which one is missing.
 said=$(run -m koren_gateway 2>&1) || true
 [[ $said == *"KOREN_GATEWAY_REGION: Field required"* ]] || { echo "the gateway does not start: $said" >&2; exit 1; }
 said=$(buildah run --isolation chroot --env PYTHONPATH=/opt/gateway:/opt/tracing "$container" -- \

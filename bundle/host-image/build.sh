@@ -1,5 +1,5 @@
-# The image of the local driver's hosts: a minimal Debian 12 with what every cloud's image has, and a mirror that it can't
-# reach, as a region without a way out has it. The packages stay beside it: hosts that were made of an older one are patched by them.
+# The image of the local driver's hosts: a minimal Debian 12 with the packages of common cloud images, and a mirror that it can't
+# reach, as in a region without internet access. The packages are kept beside it to patch hosts with an older image.
 mkdir "$OUT/packages"
 cp "$DEBS"/*.deb "$OUT/packages/"
 cp packages.lock "$OUT/"

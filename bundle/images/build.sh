@@ -1,13 +1,13 @@
 # needs: kubernetes etcd coredns flannel keda metrics-server
-# Images of the clusters' own pods: a static binary on nothing, or on the few Debian packages it calls.
+# Images of the clusters' system pods: a static binary, alone or with the few Debian packages that it calls.
 registry=bundle.koren.internal
-# A tag has no "+"; kubeadm asks for the same one.
+# A tag cannot contain "+". kubeadm uses the same replacement.
 version=$(tr + _ <"$BUNDLE/kubernetes/version")
 store=$(mktemp -d)
 trap 'rm -rf "$store"' EXIT
 buildah() { command buildah --root "$store/root" --runroot "$store/run" --storage-driver vfs "$@"; }
 
-# image NAME:TAG BASE USER ENTRYPOINT FILE... : FILEs land in /usr/local/bin
+# image NAME:TAG BASE USER ENTRYPOINT FILE... : FILEs are copied to /usr/local/bin
 image() {
   local name=$1 base=$2 user=$3 entrypoint=$4
   shift 4
@@ -23,7 +23,7 @@ image() {
 
 mmdebstrap --quiet --variant=extract --include=nftables,libc6,conntrack,netbase bookworm "$store/nft.tar"
 mmdebstrap --quiet --variant=extract --include=nftables,iptables,libc6,netbase,ca-certificates bookworm "$store/iptables.tar"
-# No maintainer script ran that would have made the names by which flannel calls them.
+# No maintainer script has run, so this creates the names that flannel calls.
 mkdir -p "$store/links/usr/sbin"
 for name in iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore; do
   ln -s xtables-nft-multi "$store/links/usr/sbin/$name"

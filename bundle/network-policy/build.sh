@@ -1,2 +1,2 @@
-# The project's own program; its modules are pinned in go.mod and go.sum.
+# The project's own program. go.mod and go.sum pin its modules.
 go build -trimpath -ldflags "-s -w" -o "$OUT/bin/koren-network-policy" .

@@ -1,6 +1,6 @@
-# Python on as little of Debian 12 as it needs: what the images of functions and of the gateway stand on.
-# No shell and no package manager. libstdc++6, libgomp1 and zlib1g are what compiled wheels expect of a host; ldconfig is
-# for ctypes.util.find_library, and for the Debian packages that a function adds.
+# Python with as little of Debian 12 as it needs: the base of the images of functions, gateway and console.
+# No shell and no package manager. Compiled wheels need libstdc++6, libgomp1 and zlib1g. ldconfig is for
+# ctypes.util.find_library, and for Debian packages that a function adds.
 name=bundle.koren.internal/python-base
 store=$(mktemp -d)
 trap 'rm -rf "$store"' EXIT
@@ -19,7 +19,7 @@ version=$(sed -n 's/^python3.11-minimal //p' "$OUT/packages")
 # A tag has no '+' and '~'.
 echo "${version//[+~:]/-}" >"$OUT/version"
 
-# Nothing is installed, only unpacked: what installation scripts would have made is made here.
+# Packages are only unpacked, so this creates what their installation scripts would create.
 cat "$root"/usr/share/ca-certificates/mozilla/*.crt >"$root/etc/ssl/certs/ca-certificates.crt"
 ln -s python3.11 "$root/usr/bin/python3"
 printf 'root:x:0:0:root:/:/usr/sbin/nologin\nnonroot:x:65532:65532:nonroot:/tmp:/usr/sbin/nologin\n' >"$root/etc/passwd"
@@ -33,7 +33,7 @@ rm -rf "$root"/usr/{games,sbin,src} "$root"/usr/share/{debconf,gdb,info,lintian,
   "$root"/var/{cache,lib}/* "$root"/dev/* "$root"/usr/lib/python3.11/test
 find "$root/usr/share/doc" -type f ! -name copyright -delete
 find "$root/usr/share/doc" -type d -empty -delete
-# A pod can't write byte-code, and has no time to make it; by hash, since layers lose file times.
+# A pod can't write byte-code and has no time to compile it. It is unchecked, since layers lose file times.
 chroot "$root" /usr/bin/python3.11 -I -S -m compileall -q --invalidation-mode unchecked-hash \
   /usr/lib/python3.11
 chroot "$root" /usr/bin/python3.11 -I -c 'import asyncio, bz2, ctypes, lzma, sqlite3, ssl, zoneinfo

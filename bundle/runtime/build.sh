@@ -1,6 +1,6 @@
 # needs: python-base
 # source: apps/runtime
-# What every function's image is made from: Python and the runtime, compiled. A function adds /function.
+# The base of every function's image: Python and the compiled runtime. A function adds /function.
 name=bundle.koren.internal/runtime
 store=$(mktemp -d)
 trap 'rm -rf "$store"' EXIT
@@ -9,12 +9,12 @@ buildah() { command buildah --root "$store/root" --runroot "$store/run" --storag
 version=$(python -c 'import sys, tomllib; print(tomllib.load(open(sys.argv[1], "rb"))["project"]["version"])' \
   "$REPO/apps/runtime/pyproject.toml")
 echo "$version" >"$OUT/version"
-# What its image has of Debian: a function that adds packages gets only what is not there.
+# The Debian packages in the image: for a function that adds packages, only missing ones are added.
 cp "$BUNDLE/python-base/dpkg-status" "$OUT/"
 
 install -d "$store/lib" "$store/function/site-packages"
 cp -r "$REPO/apps/runtime/src/koren_runtime" "$store/lib/"
-# For a developer's machine: no pod needs it.
+# These parts are for developers' machines. Pods do not need them.
 rm -r "$store/lib/koren_runtime/local" "$store/lib/koren_runtime/testing.py"
 find "$store/lib" -name __pycache__ -prune -exec rm -r {} +
 chmod -R a+rX,u+w,go-w "$store/lib"
@@ -28,7 +28,7 @@ run -m compileall -q --invalidation-mode unchecked-hash /usr/lib/koren
 run -c 'import py_compile
 py_compile.compile("/usr/lib/koren/koren_runtime/start.py", "/usr/lib/koren/koren_runtime/start.pyc",
                    doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)'
-# It runs: without a function it says what is missing, and ends.
+# Smoke test: without a function, it reports what is missing and exits.
 said=$(run /usr/lib/koren/koren_runtime/start.pyc 2>&1) || true
 [[ $said == "runtime: MOD_NAME is not set"* ]] || { echo "the runtime does not start: $said" >&2; exit 1; }
 
