@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which steps of tests/run are run: not those whose inputs have passed before, nor those there is no time for.
+"""Decide which steps of tests/run to run: skip those that passed with the same inputs, and those without enough time.
 
     steps.py decide [--left SECONDS] [--all] [--host PACKAGE]... STEP...
-                                             a line a step: run KEY STEP, unchanged STEP or late STEP
+                                             one line per step: run KEY STEP, unchanged STEP or late STEP
     steps.py passed (--together SECONDS (KEY STEP)...)...
-                                             keeps that the steps passed, and how long they took together
+                                             record that the steps passed, and how long they took together
 
-A step is molecule/SCENARIO, unit/SUITE or lint. Its inputs are found by what their text names. A scenario's are its own
-folder, from there the roles and playbooks, and from those the components of the bundle. A suite's are its app's folder,
-the other apps and the paths that are named in it, the components that its tests name, and the host's packages with all
-that they depend on. The suite `collection` and lint have to do with nearly everything. A step's key is the SHA-256 of
-its inputs' content, as it is in the work tree, and of the components' keys, the packages' versions and the Python.
-Records are in ${XDG_CACHE_HOME:-~/.cache}/koren-faas/passed/.
+A step is molecule/SCENARIO, unit/SUITE or lint. Its inputs are found by the names in their text. A scenario's inputs
+are its folder, the roles and playbooks that it names, and the components of the bundle that those name. A suite's
+inputs are its app's folder, the apps and paths that are named in it, the components that its tests name, and the host's
+packages with their dependencies. The suite `collection` and lint depend on nearly everything. A step's key is the
+SHA-256 of its inputs in the work tree, the components' keys, the packages' versions and the Python version. Records are
+in ${XDG_CACHE_HOME:-~/.cache}/koren-faas/passed/.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-# What every scenario has to do with.
+# Inputs of every scenario.
 COMMON = (
     ".ansible-lint",
     ".config",
@@ -46,13 +46,13 @@ COMMON = (
     "tests/run",
     "tests/steps.py",
 )
-# What names another part: a role, a playbook or another scenario. Inventories are left out, since they name all.
+# Files that are searched for names of roles, playbooks and scenarios. Inventories are left out, since they name all.
 FOLLOWED = ("roles/", "playbooks/", "molecule/", "site.yml", "ansible.cfg", ".config/")
-# What every suite has to do with.
+# Inputs of every suite.
 COMMON_TO_SUITES = ("pyproject.toml", "requirements.txt", "tests/run", "tests/steps.py")
-# What a suite's own text does not name: tests/run makes its environment of it.
+# Inputs that a suite's text does not name: tests/run creates its environment from them.
 MORE_OF_SUITES = {"scenes": ("bundle/clips/requirements.txt",)}
-# What has nothing to do with tests/unit, unless that names it.
+# Paths that are no inputs of tests/unit, unless it names them.
 NOT_OF_THE_COLLECTION = (
     "apps/",
     "changelogs/",
@@ -63,12 +63,12 @@ NOT_OF_THE_COLLECTION = (
     "CONTRIBUTING.md",
     "SECURITY.md",
 )
-# The tests of tests/run and of this file name the project's parts in checkouts that they make up. What the latter says
-# of the project itself is a part of lint.
+# The tests of tests/run and of this file name the project's parts in simulated checkouts. Lint runs the latter on the
+# project itself.
 NAME_AS_EXAMPLES = ("tests/unit/test_run.py", "tests/unit/test_steps.py")
-# These hand on the whole bundle.
+# Roles that use the whole bundle.
 TAKE_THE_BUNDLE = ("roles/bundle/", "roles/functions/", "roles/site_state/")
-# Before a step was ever seen to pass, in seconds on a machine of PACE_S.
+# Estimates in seconds for steps without a record, on a machine with PACE_S.
 FIRST_GUESS_S = {
     "molecule/openstack": 480.0,
     "molecule/nfv": 300.0,
@@ -82,19 +82,19 @@ KEPT_RECORDS = 20
 
 @dataclass(frozen=True)
 class Record:
-    """A step that passed: how long it took, and what the pace of the machine was."""
+    """A step that passed: how long it took, and the pace of the machine."""
 
     seconds: float
     pace_s: float
 
 
 def records_folder() -> Path:
-    """Where records are, outside the checkout."""
+    """The folder of the records, outside the checkout."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "koren-faas/passed"
 
 
 class Records:
-    """Which steps passed with which inputs: a file each."""
+    """Which steps passed with which inputs, one file each."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -111,7 +111,7 @@ class Records:
         return None
 
     def add(self, step: str, key: str, record: Record) -> None:
-        """Keeps a record, and of the older ones a few."""
+        """Save a record, and delete all but the newest few."""
         folder = self._of(step)
         folder.mkdir(parents=True, exist_ok=True)
         whole = folder / f"{key}.json"
@@ -132,18 +132,18 @@ class Records:
         try:
             return Record(**{name: float(value) for name, value in json.loads(path.read_text()).items()})
         except (OSError, ValueError, TypeError, AttributeError):
-            return None  # not there, or cut short
+            return None  # missing or truncated
 
 
 def files_of(repo: Path) -> list[str]:
-    """The files of the work tree: what git knows, and what it would take in. Raises CalledProcessError, OSError."""
+    """The files of the work tree that git does not ignore. Raises CalledProcessError, OSError."""
     command = ["git", "-C", str(repo), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     out = subprocess.run(command, check=True, capture_output=True).stdout
     return sorted({os.fsdecode(name) for name in out.split(b"\0") if name})
 
 
 def inputs(repo: Path, step: str, files: Sequence[str]) -> list[str]:
-    """Those of `files` that the step depends on."""
+    """The files among `files` that the step depends on."""
     kind, _, suite = step.partition("/")
     if kind == "lint":
         return sorted(files)
@@ -163,7 +163,7 @@ def _inputs_of_suite(repo: Path, suite: str, files: Sequence[str]) -> list[str]:
         own = [name for name in files if not name.startswith(NOT_OF_THE_COLLECTION)]
 
     def named(name: str) -> Iterable[str]:
-        # Roles and the like are read or run as they are; of the collection, its tests tell what is outside of it.
+        # Roles and similar files are not searched for names. For the collection, its tests name what is outside of it.
         followed = name.startswith(("apps/", "plugins/", "tests/unit/")) and name not in NAME_AS_EXAMPLES
         return _named_in(name, _text(repo / name), places) if followed and not name.endswith(".md") else ()
 
@@ -171,7 +171,7 @@ def _inputs_of_suite(repo: Path, suite: str, files: Sequence[str]) -> list[str]:
 
 
 def _followed(first: Iterable[str], files: Sequence[str], named: Callable[[str], Iterable[str]]) -> list[str]:
-    """The files of the places in `first`, and of those that `named` says a file of them names, and so on."""
+    """The files in the places `first`, and transitively in the places that `named` finds in these files."""
     found: set[str] = set()
     seen: set[str] = set()
     left = list(first)
@@ -188,7 +188,7 @@ def _followed(first: Iterable[str], files: Sequence[str], named: Callable[[str],
 
 
 def _named_in(name: str, text: str, places: set[str]) -> set[str]:
-    """Those of `places` that a file names: apps by their packages, and paths, also those that are put together."""
+    """The places among `places` that a file names: apps by their packages, and paths, also joined ones."""
     found = set()
     dash = "-" if name.endswith((".toml", ".txt")) else ""
     for app in re.findall(rf"\bkoren[_{dash}]([a-z]+)\b", text):
@@ -201,7 +201,7 @@ def _named_in(name: str, text: str, places: set[str]) -> set[str]:
             parents = Path(name).parents
             found |= {str(Path(parents[min(int(up[1]), len(parents) - 1)], *rest))} & places
         elif first.isupper():
-            # A constant: it may be the repository's folder.
+            # A constant, which may be the repository's folder.
             found |= {"/".join(rest), f"apps/{'/'.join(rest)}"} & places
         # The path may begin with any of its parts, in the repository or among the apps.
         for start in range(len(rest)):
@@ -211,7 +211,7 @@ def _named_in(name: str, text: str, places: set[str]) -> set[str]:
 
 
 def components_of_suite(repo: Path, suite: str, files: Iterable[str], built: Iterable[str]) -> list[str]:
-    """Those of the bundle's components that the suite's tests name, by path or by a variable that tests/run sets."""
+    """The components of the bundle that the suite's tests name, by path or by a variable that tests/run sets."""
     own = "tests/unit/" if suite == "collection" else f"apps/{suite}/tests/"
     variables = re.findall(r'\b(KOREN_\w+)="\$bundle/([\w-]+)"', _text(repo / "tests/run"))
     words: set[str] = set()
@@ -220,12 +220,12 @@ def components_of_suite(repo: Path, suite: str, files: Iterable[str], built: Ite
             text = _text(repo / name)
             words |= set(re.findall(r"(?i)\bbundle/([\w-]+)", _joined(text)))
             words |= {component for variable, component in variables if variable in text}
-    # The registry that suites start is one of its packages.
+    # The component apt has the registry that suites start.
     return sorted(name for name in built if name in words or name == "apt")
 
 
 def host(packages: Sequence[str]) -> list[str]:
-    """The versions of the host's Python and kernel, and of those Debian packages with all that they depend on.
+    """The versions of the host's Python and kernel, and of these Debian packages and their dependencies.
 
     Raises:
         OSError, CalledProcessError: the host has no dpkg.
@@ -245,7 +245,7 @@ def host(packages: Sequence[str]) -> list[str]:
 
 
 def components(repo: Path, files: Iterable[str], built: Iterable[str]) -> list[str]:
-    """Those of the bundle's components that the files name on a line about the bundle, all where it is handed on."""
+    """The components of the bundle that the files name on a line about it, or all if a role uses the whole bundle."""
     files = list(files)
     if any(name.startswith(TAKE_THE_BUNDLE) for name in files):
         return sorted(built)
@@ -254,12 +254,12 @@ def components(repo: Path, files: Iterable[str], built: Iterable[str]) -> list[s
         if name.startswith(FOLLOWED):
             for line in _text(repo / name).splitlines():
                 words |= set(re.findall(r"[\w-]+", line)) if "bundle" in line else set()
-    # Every host is made of these.
+    # Every host uses these.
     return sorted(name for name in built if name in words or name in ("apt", "host-image"))
 
 
 def key(repo: Path, step: str, files: Sequence[str], bundle: dict[str, str], versions: Iterable[str] = ()) -> str:
-    """What the step's inputs hash to; `bundle` has the components' keys, `versions` says what the host has."""
+    """The hash of the step's inputs; `bundle` has the components' keys, `versions` those of the host."""
     needed = inputs(repo, step, files)
     digest = hashlib.sha256(f"{step}\0".encode())
     for name in needed:
@@ -278,14 +278,14 @@ def key(repo: Path, step: str, files: Sequence[str], bundle: dict[str, str], ver
 
 
 def bundle_keys(view: Path) -> dict[str, str]:
-    """The key of each component that the bundle's view has: its links end in them."""
+    """The key of each component in the bundle's view, which is the name of the link's target."""
     if not view.is_dir():
         return {}
     return {link.name: link.readlink().name for link in view.iterdir() if link.is_symlink()}
 
 
 def pace_s() -> float:
-    """How long this machine takes for a certain piece of work, in seconds: the best of some tries."""
+    """The pace of this machine: its seconds for a fixed amount of work, the best of several tries."""
     best = float("inf")
     for _ in range(3):
         start = time.perf_counter()
@@ -307,9 +307,9 @@ def estimate_s(step: str, last: Record | None, pace: float) -> float:
 def decide(
     keys: dict[str, str | None], records: Records, left_s: float | None, pace: float, *, everything: bool
 ) -> list[str]:
-    """A line for each step in its order; a step whose key is None is always run when there is time.
+    """One line for each step in order. A step whose key is None always runs if there is time.
 
-    Once there is no time for a step, there may be for a shorter one behind it.
+    If there is not enough time for a step, a later shorter step may still run.
     """
     lines = []
     for step, of_inputs in keys.items():
@@ -327,7 +327,7 @@ def decide(
 
 
 def passed(pairs: Sequence[str], seconds: float, records: Records, pace: float) -> None:
-    """Keeps a record of each step in `pairs` (key, step, key, …); the time is shared by how long each should take."""
+    """Record each step in `pairs` (key, step, key, …). Divides the time in proportion to the estimates."""
     steps = dict(zip(pairs[1::2], pairs[::2], strict=True))
     shares = {step: max(1.0, estimate_s(step, records.latest(step), pace)) for step in steps}
     for step, of_inputs in steps.items():
@@ -345,7 +345,7 @@ def _names(text: str) -> set[str]:
 
 
 def _joined(text: str) -> str:
-    """The text with what it joins by pathlib's operator as one path: FOLDER / "a" / "b" as FOLDER/a/b."""
+    """The text with paths that it joins by pathlib's operator as one path: FOLDER / "a" / "b" as FOLDER/a/b."""
     return re.sub(r"""["']?\)* */ *["']?""", "/", text)
 
 
@@ -357,7 +357,7 @@ def _text(path: Path) -> str:
 
 
 def _content(path: Path) -> bytes:
-    """A hash of a file with its kind, of a link as where it leads to; of what was removed, that."""
+    """The kind and hash of a file; a link counts by its target, and a removed file as removed."""
     if path.is_symlink():
         kind, content = b"link", os.fsencode(path.readlink())
     elif path.is_file():
@@ -373,7 +373,7 @@ def main(arguments: Sequence[str]) -> None:
     deciding = verbs.add_parser("decide")
     deciding.add_argument("--left", type=float)
     deciding.add_argument("--all", action="store_true")
-    deciding.add_argument("--host", action="append", default=[], help="a package that the steps use of the host's")
+    deciding.add_argument("--host", action="append", default=[], help="a package of the host that the steps use")
     deciding.add_argument("steps", nargs="+")
     keeping = verbs.add_parser("passed")
     keeping.add_argument("--together", action="append", nargs="+", required=True, metavar="SECONDS KEY STEP")
@@ -389,7 +389,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         files, versions = files_of(repo), host(asked.host) if asked.host else []
     except (OSError, subprocess.CalledProcessError):
-        files, versions = [], []  # no checkout of git, or no Debian: nobody knows what belongs to it
+        files, versions = [], []  # without a git checkout or dpkg, the inputs are unknown
     keys = {step: key(repo, step, files, bundle, versions) if files and bundle else None for step in asked.steps}
     print("\n".join(decide(keys, records, asked.left, pace_s(), everything=asked.all)))
 

@@ -142,7 +142,7 @@ def test_a_cluster_without_a_note_of_who_made_it_is_not_touched(site: Site, host
     ready = _ready(site)
     site.run(host, f"mv /etc/kubernetes/{note} /root")
     try:
-        with pytest.raises(AssertionError, match=f"{host} is in a cluster that this project did not make"):
+        with pytest.raises(AssertionError, match=f"{host} belongs to a cluster that this project did not create"):
             site.playbook("molecule/kubernetes/converge.yml")
         assert _ready(site) == ready
     finally:

@@ -306,7 +306,7 @@ def test_a_volume_is_made_attached_and_grows_and_goes_with_its_host(back: None, 
     larger = good(play(GROUND, more=(with_volume(2),)))
     assert larger.steps == ["lab-seoul: update volume seoul-3-data: size_gb 1 -> 2"]
     assert seoul.block_storage.get_volume(volume.id).size == 2
-    refused(seoul, "seoul-3-data has 2 GB, the inventory says 1", "can't shrink", more=(with_volume(1),))
+    refused(seoul, "seoul-3-data has 2 GB, but the inventory says 1", "can't shrink", more=(with_volume(1),))
     other = seoul.block_storage.create_volume(name="another's", size=1)
     seoul.block_storage.wait_for_status(other, "available", interval=1, wait=30)
     try:
@@ -389,9 +389,9 @@ def test_wrong_credentials_an_unknown_cloud_and_one_that_is_away(seoul: Any, tmp
     }
     refused(
         seoul,
-        "cloud lab-wrong: the credentials that clouds.yaml has for it are refused",
+        "cloud lab-wrong: it refuses the credentials in clouds.yaml",
         "cloud nowhere: ",
-        "name it in clouds.yaml",
+        "add it to clouds.yaml",
         "cloud lab-away does not answer",
         more=(inventory(tmp_path, "seoul", clouds),),
     )
@@ -408,7 +408,7 @@ def test_a_missing_image_flavor_zone_and_network_are_told_at_once(seoul: Any, tm
     more = inventory(tmp_path, "seoul", {"seoul-2": host})
     refused(
         seoul,
-        "image debian-11 is not there; there are: debian-12",
+        "image debian-11 does not exist; there are: debian-12",
         "no flavor has the 64 cores",
         "m1.large (4, 8192, 80)",
         "availability zone moon of host seoul-2",
@@ -421,14 +421,14 @@ def test_a_name_that_is_there_twice(seoul: Any, admin: Any, tmp_path: Path) -> N
         "debian-12", data=b"another", disk_format="raw", container_format="bare", allow_duplicates=True
     )
     try:
-        refused(seoul, "image debian-12 is there 2 times", "write the id")
+        refused(seoul, "image debian-12 exists 2 times", "use the ID")
     finally:
         seoul.image.delete_image(twin.id)
     port = seoul.network.find_network("other", ignore_missing=False)
     taken = seoul.network.create_port(network_id=port.id, name=f"{PREFIX}-seoul-2")
     try:
         more = inventory(tmp_path, "seoul", {"seoul-2": {"ansible_host": f"{NET}.11.11"}})
-        refused(seoul, f"port {PREFIX}-seoul-2 is there and not of this site", more=(more,))
+        refused(seoul, f"port {PREFIX}-seoul-2 exists and does not belong to this site", more=(more,))
     finally:
         seoul.network.delete_port(taken.id)
 
@@ -439,7 +439,7 @@ def test_volumes_where_a_cloud_has_none(seoul: Any, admin: Any, tmp_path: Path) 
     admin.identity.update_service(service.id, is_enabled=False)
     try:
         more = inventory(tmp_path, "seoul", {"seoul-2": host})
-        refused(seoul, "lab-seoul has no volumes", "seoul-2", more=(more,))
+        refused(seoul, "lab-seoul offers no volumes", "seoul-2", more=(more,))
     finally:
         admin.identity.update_service(service.id, is_enabled=True)
 
@@ -565,12 +565,13 @@ def test_hosts_of_another_site_are_refused(site: Site, existing: dict[str, Any])
 
     unknown = take()
     assert unknown.code != 0
-    assert f"no SSH key is known of seoul-cp ({site.hosts['seoul-cp']})" in unknown.error
+    assert f"no SSH key is known for seoul-cp ({site.hosts['seoul-cp']})" in unknown.error
     assert "provision_existing_host_key" in unknown.error
     # Another site's, of which this one knows nothing: it is refused, and nothing has changed.
     other = take(provision_existing_scan_host_keys=True)
     assert other.code != 0
-    assert "seoul-cp (" in other.error and "is in another site" in other.error and "playbooks/reset.yml" in other.error
+    assert "seoul-cp (" in other.error and "belongs to another site" in other.error
+    assert "playbooks/reset.yml" in other.error
     assert cluster_is_ready(site.folder)
 
     # Nobody would be asked, with a limit that leaves the controller out.
@@ -596,7 +597,7 @@ def test_hosts_that_are_there_are_taken_as_they_are(
     run = reset(provision_existing_scan_host_keys=True, ansible_port=port)
     assert run.code == 2
     assert "the site is still on these hosts: seoul-gw." in run.error
-    assert "no SSH key is known of seoul-gw" in run.error
+    assert "no SSH key is known for seoul-gw" in run.error
     assert "Ansible managed" in site.run("seoul-gw", "cat /etc/hosts")
     assert site.run("seoul-cp", "ls -d /opt/koren /etc/kubernetes", check=False) == ""
     run = good(reset(provision_existing_scan_host_keys=True))
@@ -621,7 +622,7 @@ def test_hosts_that_are_there_are_taken_as_they_are(
     assert set(good(take(provision_existing_host_key=keys["seoul-cp"])).changed.values()) == {0}
     wrong = take(provision_existing_host_key=keys["seoul-gw"])
     assert wrong.code != 0
-    assert "is not reached as root" in wrong.error
+    assert "cannot be reached as root" in wrong.error
     release = take(provision_existing_host_key=keys["seoul-cp"], provision_existing_debian_release="13")
     assert release.code != 0
     assert "it must be Debian 13" in release.error

@@ -246,5 +246,5 @@ def _rescued(task: Any) -> bool:
 
 
 def _changes_shown() -> bool:
-    """Whether each change is to be shown: nobody asks for a check or for differences otherwise."""
+    """Whether to show each change, which is the purpose of C(--check) and C(--diff)."""
     return bool(context.CLIARGS.get("check") or context.CLIARGS.get("diff"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filters that turn an inventory's table of flows into what one gateway lets pass."""
+"""Filters that turn an inventory's table of flows into what one gateway forwards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Network = ipaddress.IPv4Network
 Pair = tuple[list[Network], list[Network]]
 
 ANY = Network("0.0.0.0/0")
-# Whoever is of no region: a flow to the world leaves its region, but enters no other.
+# All addresses outside the regions: a flow to the world leaves its region, but enters no other.
 WORLD = "world"
 PROTOCOLS = ("tcp", "udp", "icmp")
 KEYS = {"name", "from", "to", "proto", "ports", "class", "connections", "masquerade", "publish"}
@@ -51,7 +51,7 @@ def nfv_flows(
     Args:
         flows: the inventory's table.
         inventory: what ``nfv_inventory`` made.
-        places: names of what is no host of the inventory, each with its CIDRs.
+        places: names of places outside the inventory, each with its CIDRs.
         classes: names of the classes that flows may be of, the last one being that of a flow that names none.
 
     Returns:
@@ -228,7 +228,7 @@ class _Names:
 
     def __init__(self, inventory: Mapping[str, Any], places: Mapping[str, Any]) -> None:
         self.hosts, self.groups, self.regions = (inventory[key] for key in ("hosts", "groups", "regions"))
-        # Pods of a region are a place of their own: out of it they bear their nodes' addresses.
+        # Pods of a region are a separate place: outside the region they have their nodes' addresses.
         pods = {f"pods-{region}": cidr for region, cidr in inventory.get("pods", {}).items()}
         named = {**pods, **places}
         self.places = {name: [cidrs] if isinstance(cidrs, str) else list(cidrs) for name, cidrs in named.items()}
@@ -255,7 +255,7 @@ class _Names:
             return list(self.groups[name])
         if name in self.hosts:
             return [name]
-        raise ValueError(f"{name!r} is no region, group, host, place or CIDR of the inventory")
+        raise ValueError(f"{name!r} is not a region, group, host, place or CIDR of the inventory")
 
 
 def _name(flow: Mapping[str, Any]) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a site's inventory asks of OpenStack clouds."""
+"""The OpenStack resources that a site's inventory describes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 from ansible.errors import AnsibleFilterError
 
 _BACKBONE = "backbone"
-# Host variables, without the role's prefix; the role's defaults stand for what a host does not say.
+# Host variables, without the role's prefix; the role's defaults apply if a host does not set them.
 _HOST_SETTINGS = (
     "anti_affinity",
     "backbone_network",
@@ -34,7 +34,7 @@ _HOST_SETTINGS = (
 def openstack_clouds(
     hosts: Iterable[Mapping[str, Any]], groups: Mapping[str, Sequence[str]], settings: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """What is to be in each cloud, as the module ``openstack_site`` takes it.
+    """The wanted resources of each cloud, as the module ``openstack_site`` takes them.
 
     Args:
         hosts: the variables of each host of the site.
@@ -43,7 +43,7 @@ def openstack_clouds(
             ``backbone_cidr``, ``public_key`` and ``chosen`` (the hosts that the run is about).
 
     Raises:
-        AnsibleFilterError: the inventory can't be; all errors at once.
+        AnsibleFilterError: the inventory is invalid; has all errors.
     """
     return _Inventory([_Host(host, settings) for host in hosts], groups, settings).clouds()
 
@@ -78,7 +78,9 @@ class _Inventory:
     def clouds(self) -> list[dict[str, Any]]:
         self._check()
         if self.errors:
-            raise AnsibleFilterError("The inventory can't be made so. To be mended:\n- " + "\n- ".join(self.errors))
+            raise AnsibleFilterError(
+                "The inventory is invalid. Fix these problems first:\n- " + "\n- ".join(self.errors)
+            )
         whole = self.chosen >= {host.name for host in self.hosts}
         names = sorted({h.cloud for h in self.hosts if whole or h.name in self.chosen})
         if whole:
@@ -88,14 +90,14 @@ class _Inventory:
     def _check(self) -> None:
         if not self.settings["controllers"] and any("controllers" in flow["from"] for flow in self.settings["flows"]):
             self.errors.append(
-                "provision_openstack_controllers is empty, and nobody could reach the hosts by SSH: name the CIDRs that"
-                " the controller comes from"
+                "provision_openstack_controllers is empty, so the hosts cannot be reached by SSH: set it to the CIDRs"
+                " from which the controller connects"
             )
         taken: dict[tuple[str, str], str] = {}
         for host in self.hosts:
             if not host.cloud:
                 self.errors.append(
-                    f"provision_openstack_cloud of host {host.name} is empty: name its cloud as clouds.yaml does"
+                    f"provision_openstack_cloud of host {host.name} is empty: set it to a cloud in clouds.yaml"
                 )
             places = [("ansible_host", host.address, host.lan_cidr)]
             if host.backbone_address:
@@ -104,11 +106,11 @@ class _Inventory:
                 try:
                     inside = ipaddress.ip_address(address) in ipaddress.ip_network(cidr)
                 except ValueError as error:
-                    self.errors.append(f"{variable} of host {host.name}: {error}; write its address in {cidr}")
+                    self.errors.append(f"{variable} of host {host.name}: {error}; set it to an address in {cidr}")
                     continue
                 if not inside:
                     self.errors.append(
-                        f"{variable} of host {host.name}, {address}, is not in {cidr}: give it one of those"
+                        f"{variable} of host {host.name}, {address}, is not in {cidr}: use an address of that range"
                     )
                 other = taken.setdefault((cidr, address), host.name)
                 if other != host.name:
@@ -116,11 +118,11 @@ class _Inventory:
                 if host.external_network and variable == "ansible_host" and address == _first(cidr):
                     self.errors.append(
                         f"host {host.name} has the address {address}, which the router to {host.external_network}"
-                        " takes: give the host another"
+                        " uses: give the host another"
                     )
             if host.floating_ip and not host.external_network:
                 self.errors.append(
-                    f"host {host.name} asks for a floating IP: name the network that it comes from in"
+                    f"host {host.name} needs a floating IP: name the network that provides it in"
                     " provision_openstack_external_network"
                 )
         on_backbone = [h for h in self.hosts if h.backbone_address or h.region == _BACKBONE]
@@ -161,7 +163,7 @@ class _Inventory:
                 networks[host.region] = {
                     "name": f"{self.prefix}-{host.region}",
                     "cidr": host.lan_cidr,
-                    # Until a host has its own routes it goes by the router, or else by the region's gateway host.
+                    # Until a host has its own routes, it uses the router, or else the region's gateway host.
                     "gateway": _first(host.lan_cidr) if external else host.lan_gateway or None,
                     "dns": list(host.dns_servers),
                     "pool": _pool(host.lan_cidr),
@@ -192,7 +194,7 @@ class _Inventory:
                 "name": name,
                 "network": backbone if host.region == _BACKBONE else f"{self.prefix}-{host.region}",
                 "address": host.address,
-                # A gateway passes on what others sent.
+                # A gateway forwards packets of other hosts.
                 "allowed": ["0.0.0.0/0"] if is_gateway else allowed,
                 "security_groups": names,
             }
@@ -234,7 +236,7 @@ class _Inventory:
             "hostname": host.name,
             "preserve_hostname": False,
             "ssh_pwauth": False,
-            # The controller reads the key there, and so knows whom it speaks to from the first connection on.
+            # The controller reads the key there, so it can verify the host from the first connection on.
             "ssh": {"emit_keys_to_console": True},
         }
         if host.user == "root":
@@ -306,7 +308,7 @@ def _first(cidr: str) -> str:
 
 
 def _pool(cidr: str) -> list[str]:
-    """First and last address of the range's last quarter: what the cloud's own ports may take, and no host has."""
+    """First and last address of the last quarter of a range, which is reserved for the cloud's own ports."""
     network = ipaddress.ip_network(cidr)
     return [str(network[network.num_addresses * 3 // 4]), str(network[-2])]
 

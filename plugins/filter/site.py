@@ -17,7 +17,7 @@ _LEAVING = "koren.faas/leaving"
 
 
 def first_address(cidr: str) -> str:
-    """The first host address of a network, ``10.0.0.1`` of ``10.0.0.0/24``; ValueError for what is no CIDR."""
+    """The first host address of a network, ``10.0.0.1`` of ``10.0.0.0/24``; ValueError if it is not a CIDR."""
     return str(next(ipaddress.ip_network(cidr).hosts()))
 
 
@@ -35,19 +35,19 @@ def region_network(host: Mapping[str, Any]) -> dict[str, str]:
 
 
 def preflight_host(host: Mapping[str, Any], logins: bool = True) -> dict[str, Any]:
-    """What the preflight looks at of a host; a variable without a value is kept with the reason.
+    """The variables of a host that the preflight checks; one without a value is kept with the reason.
 
-    ``logins`` says whether the login of cameras is looked at: where the run makes it, to read it would make it.
+    ``logins`` says whether to check the login of cameras. If the run creates it, reading it would already create it.
     """
     shown: dict[str, Callable[[Any], str]] = dict.fromkeys(
         ("ansible_host", "backbone_address", "host_base_package_set", "region_name", *REGION_VARIABLES), str
     )
     shown["host_base_ntp_servers"] = lambda value: ", ".join(map(str, value))
     variables, failed = {}, {}
-    # The cameras may be made of other hosts' variables, which can't be read from here.
+    # The cameras may depend on other hosts' variables, which can't be read from here.
     if logins and "detector_cameras" in host:
         variables["detector_cameras"] = "set"
-        # Of a login only whether it is there: what modules are told can be in logs.
+        # Only whether the login is set: arguments of modules can appear in logs.
         shown |= dict.fromkeys(CAMERA_LOGIN, lambda value: "set" if str(value) else "")
     for name, show in shown.items():
         if name not in host:
@@ -66,7 +66,7 @@ def preflight_host(host: Mapping[str, Any], logins: bool = True) -> dict[str, An
 
 
 def preflight_function(function: Mapping[str, Any]) -> dict[str, Any]:
-    """What the preflight looks at of an entry of the list of functions: nothing of what its secrets contain."""
+    """The parts of a function's entry that the preflight checks, without the contents of its secrets."""
     secrets = function.get("secrets") or {}
     files = function.get("secret_files") or {}
     reports = str(function["source"]).rstrip("/").rpartition("/")[2] == "report-incident"
@@ -83,7 +83,7 @@ def preflight_function(function: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def region_route(host: Mapping[str, Any]) -> dict[str, str]:
-    """The route to a region's LAN by way of its gateway host on the backbone."""
+    """The route to a region's LAN through its gateway host on the backbone."""
     return {"to": str(host["region_lan_cidr"]), "via": str(host["backbone_address"])}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Secrets that the controller makes once and keeps."""
+"""Secrets that the controller creates once and keeps."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ansible.plugins.lookup import LookupBase
 
 DOCUMENTATION = """
 name: secret
-short_description: A random secret that is made once and kept in a file
+short_description: A random secret that is created once and kept in a file
 description:
-  - Returns the content of a file on the controller. The first call makes the file, which only its owner can read.
-  - In check mode it makes no file. What it returns for one that is not there is then another value at each call.
+  - Returns the content of a file on the controller. The first call creates the file, which only its owner can read.
+  - In check mode it creates no file. For a missing file it then returns another value at each call.
 options:
   _terms:
     description: Paths of the files.
@@ -27,7 +27,7 @@ options:
     type: int
     default: 40
   chars:
-    description: Characters that a new secret is made of, as P(ansible.builtin.password#lookup) takes them.
+    description: Characters of a new secret, as P(ansible.builtin.password#lookup) takes them.
     type: list
     elements: str
     default: [ascii_letters, digits]

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bundle: what each recipe under ``bundle/`` made, kept in a cache by the hash of all that went in.
+"""The bundle: the components that recipes under ``bundle/`` build, cached by the hash of their inputs.
 
-A component is one folder ``bundle/<name>/`` with a ``build.sh``. Its first comment lines may say
-``# needs: a b`` (components it reads), ``# source: apps/x`` (repository folders that are part of it) and
-``# setting: NAME=value`` (a variable of its environment, and what it is unless the controller sets it).
-Its key is the hash of the recipe, those sources and settings, its needs' keys and the Go toolchain's version,
-so a changed pin builds that component anew, and those that read it, and nothing else.
-A recipe with a ``packages.lock`` finds the Debian packages that it pins in the folder ``$DEBS``.
+A component is one folder ``bundle/<name>/`` with a ``build.sh``. Its first comment lines may have ``# needs: a b``
+(components it reads), ``# source: apps/x`` (repository folders that are part of it) and ``# setting: NAME=value`` (a
+variable of its environment and its default, which the controller may override). Its key is the hash of the recipe,
+those sources and settings, its needs' keys and the Go toolchain's version. A changed pin therefore rebuilds only that
+component and those that read it. A recipe with a ``packages.lock`` finds the Debian packages that it pins in the folder
+``$DEBS``.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ MANIFEST = "manifest.json"
 
 
 class BundleError(Exception):
-    """A recipe that cannot be read or a build that failed; the text says which and where to look."""
+    """A recipe that cannot be read, or a build that failed; the text says which and where to look."""
 
 
 @dataclass(frozen=True)
 class Component:
-    """One recipe: its name, what it needs, the repository folders that it is made from, its settings ``NAME=value``."""
+    """One recipe: name, needed components, source folders in the repository and settings ``NAME=value``."""
 
     name: str
     needs: tuple[str, ...]
@@ -51,7 +51,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Entry:
-    """A component in the cache: ``path`` is its folder whether ``present`` or still to be built."""
+    """A component and its folder ``path`` in the cache, whether it is ``present`` or still to be built."""
 
     name: str
     key: str
@@ -87,13 +87,13 @@ def load_recipes(repo: Path) -> dict[str, Component]:
 def ordered(recipes: dict[str, Component], wanted: list[str]) -> list[Component]:
     """The wanted components and all that they need, each after its needs.
 
-    Raises BundleError for an unknown name or a circle, naming it.
+    Raises BundleError for an unknown name or a cycle, naming it.
     """
     out: dict[str, Component] = {}
 
     def visit(name: str, way: tuple[str, ...]) -> None:
         if name in way:
-            raise BundleError("bundle recipes need each other in a circle: " + " -> ".join((*way, name)))
+            raise BundleError("bundle recipes need each other in a cycle: " + " -> ".join((*way, name)))
         if name not in recipes:
             raise BundleError(f"there is no bundle/{name}/build.sh; known: {', '.join(sorted(recipes))}")
         for need in recipes[name].needs:
@@ -114,7 +114,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def go_program(path_dirs: list[str]) -> str:
-    """The Go toolchain that recipes call, ``path_dirs`` coming before the environment's PATH."""
+    """The Go toolchain that recipes use; ``path_dirs`` precede the environment's PATH."""
     go = shutil.which("go", path=os.pathsep.join([*path_dirs, os.environ.get("PATH", "")]))
     if not go:
         raise BundleError("no Go toolchain: install requirements.txt into the virtual environment")
@@ -122,7 +122,7 @@ def go_program(path_dirs: list[str]) -> str:
 
 
 def go_version(path_dirs: list[str]) -> str:
-    """Version of the Go toolchain that recipes call."""
+    """Version of the Go toolchain that recipes use."""
     return subprocess.check_output([go_program(path_dirs), "env", "GOVERSION"], text=True).strip()
 
 
@@ -142,9 +142,9 @@ def tree_hash(repo: Path, folders: list[str]) -> str:
 def plan(
     repo: Path, cache: Path, wanted: list[str], toolchain: str, settings: Mapping[str, str] | None = None
 ) -> list[Entry]:
-    """What the bundle consists of, in building order, and which of it the cache has whole.
+    """The components of the bundle in build order, and whether the cache has each completely.
 
-    ``settings`` are those of recipes that are not as by default; BundleError for one that no recipe has.
+    ``settings`` are those that differ from the recipes' defaults. Raises BundleError for one that no recipe has.
     """
     recipes = load_recipes(repo)
     chosen = settings or {}
@@ -163,7 +163,7 @@ def plan(
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a component's files are all there with the sizes that its manifest lists."""
+    """Whether all files of a component exist with the sizes that its manifest lists."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -178,18 +178,18 @@ def is_whole(path: Path) -> bool:
 
 
 def damaged(path: Path) -> bool:
-    """Whether a component that is whole by its sizes has a file of other contents than its manifest says."""
+    """Whether a component, whose file sizes are right, has a file whose contents differ from its manifest."""
     manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     return any(digest(path / name) != meta["sha256"] for name, meta in manifest["files"].items())
 
 
 def distrust(path: Path) -> None:
-    """Have a component be built or brought again: without its manifest nobody takes it for whole."""
+    """Make a component count as missing by removing its manifest, so that it is built or fetched again."""
     (path / MANIFEST).unlink(missing_ok=True)
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's contents, of a symbolic link's text."""
+    """SHA-256 of a file's contents, or of a symbolic link's target."""
     if path.is_symlink():
         return hashlib.sha256(os.readlink(path).encode()).hexdigest()
     with path.open("rb") as stream:
@@ -216,7 +216,7 @@ def write_manifest(path: Path, name: str, key: str) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file of the cache; it goes with the process that holds it."""
+    """Hold a lock file of the cache; the lock ends with the process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -231,11 +231,11 @@ def build(
     path_dirs: list[str],
     settings: Mapping[str, str] | None = None,
 ) -> Path:
-    """Build one component of a plan and put it whole into the cache; its needs must be there.
+    """Build one component of a plan and move it into the cache. The components it needs must be present.
 
-    ``settings`` are those that the plan was made with. The work is done aside and moved in place at the end: a cut
-    build leaves nothing that is trusted.
-    Raises BundleError with the end of the log when the recipe fails.
+    ``settings`` are those of the plan. The build runs in a temporary folder that is moved into place at the end, so an
+    interrupted build leaves nothing that counts as complete. Raises BundleError with the end of the log if the recipe
+    fails.
     """
     by_name = {entry.name: entry for entry in entries}
     entry = by_name[name]
@@ -247,7 +247,7 @@ def build(
             return entry.path
         entry.path.parent.mkdir(parents=True, exist_ok=True)
         for left in entry.path.parent.glob(f"{name}-*"):
-            # Of a build that was cut: who holds the lock is alone here.
+            # From an interrupted build: no other build runs while this one holds the lock.
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=entry.path.parent) as work:
             copy, out, view = Path(work, "repo"), Path(work, "out"), Path(work, "bundle")
@@ -271,13 +271,13 @@ def build(
                 PATH=os.pathsep.join([*path_dirs, env.get("PATH", "/usr/bin:/bin")]),
                 CGO_ENABLED="0",
                 GOTOOLCHAIN="local",
-                # What debuggers read is left out at the end; not to make it takes a tenth off.
+                # Debug information is removed at the end anyway. Not generating it saves a tenth of the time.
                 GOFLAGS="-mod=readonly -gcflags=all=-dwarf=false",
                 SOURCE_DATE_EPOCH="1767225600",
             )
             begun = time.monotonic()
             if (copy / f"bundle/{name}" / "packages.lock").is_file():
-                # That module reads this one.
+                # That module imports this one.
                 from ansible_collections.koren.faas.plugins.module_utils.bundle_lock import provide
 
                 provide(repo / f"bundle/{name}/packages.lock", cache, Path(work, "debs"))
@@ -294,9 +294,7 @@ def build(
                 )
             if done.returncode:
                 tail = log.read_text(encoding="utf-8", errors="replace")[-3000:]
-                raise BundleError(
-                    f"bundle/{name}/build.sh failed with code {done.returncode}; whole log: {log}\n{tail}"
-                )
+                raise BundleError(f"bundle/{name}/build.sh failed with code {done.returncode}; full log: {log}\n{tail}")
             write_manifest(out, name, entry.key)
             shutil.rmtree(entry.path, ignore_errors=True)
             out.rename(entry.path)
@@ -306,7 +304,7 @@ def build(
 
 
 def link_view(view: Path, entries: list[Entry]) -> bool:
-    """Make ``view`` hold one link a component to its place in the cache; True when that changed it."""
+    """Make ``view`` hold one link per component to its place in the cache; True if that changed it."""
     view.mkdir(parents=True, exist_ok=True)
     changed = False
     wanted = {entry.name: str(entry.path) for entry in entries}

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bundle as one file, for a site that can't build it.
 
-The archive is a tar file, compressed or not. First in it is ``index.json`` with each component's key and the
-SHA-256 of its manifest, which has the SHA-256 of each file; then a component's manifest comes before its files.
-Its own SHA-256 stands beside it in a file that ``sha256sum --check`` reads.
+The archive is a tar file, compressed or not. Its first member is ``index.json`` with each component's key and the
+SHA-256 of its manifest, which lists the SHA-256 of each file. A component's manifest precedes its files. The archive's
+own SHA-256 is in a file beside it that ``sha256sum --check`` reads.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class _Hashing:
 
 
 def sum_file(archive: Path) -> Path:
-    """Where an archive's SHA-256 stands."""
+    """The file that contains an archive's SHA-256."""
     return archive.with_name(archive.name + ".sha256")
 
 
 def index_of(entries: list[Entry]) -> dict[str, Any]:
-    """What an archive of these components begins with."""
+    """The index at the start of an archive of these components."""
     return {
         "format": 1,
         "components": {entry.name: {"key": entry.key, "manifest": digest(entry.path / MANIFEST)} for entry in entries},
@@ -72,7 +72,7 @@ def index_of(entries: list[Entry]) -> dict[str, Any]:
 
 
 def is_current(archive: Path, entries: list[Entry]) -> bool:
-    """Whether an archive that was written to its end has just these components."""
+    """Whether a completely written archive has exactly these components."""
     if not archive.is_file() or not sum_file(archive).is_file():
         return False
     try:
@@ -83,9 +83,9 @@ def is_current(archive: Path, entries: list[Entry]) -> bool:
 
 
 def write_archive(archive: Path, entries: list[Entry]) -> None:
-    """Write the components into one file, aside and moved in place at the end, and its SHA-256 beside it.
+    """Write the components into a temporary file, move it into place, and write its SHA-256 beside it.
 
-    Raises BundleError when a component is not what its manifest says.
+    Raises BundleError if a component differs from its manifest.
     """
     archive.parent.mkdir(parents=True, exist_ok=True)
     part = archive.with_name(archive.name + ".part")
@@ -99,13 +99,13 @@ def write_archive(archive: Path, entries: list[Entry]) -> None:
 
 
 def write_components(path: Path, entries: list[Entry], *, compress: bool = False) -> str:
-    """Write the components into a file that is on disk when this returns; its SHA-256.
+    """Write the components into a file and sync it to disk; return its SHA-256.
 
-    Raises BundleError when a component is not what its manifest says.
+    Raises BundleError if a component differs from its manifest.
     """
     with path.open("wb") as file:
         out = _Hashing(file)
-        # The fastest level: most of the time goes into it, and a higher one saves little.
+        # The fastest level: compression takes most of the time, and a higher level saves little space.
         packed = gzip.GzipFile("", "wb", 1, out, 0) if compress else nullcontext(out)
         with packed as plain, tarfile.open(fileobj=plain, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
             _add_text(tar, INDEX, json.dumps(index_of(entries), indent=1, sort_keys=True))
@@ -144,17 +144,17 @@ def _add_component(tar: tarfile.TarFile, entry: Entry) -> None:
                 tar.addfile(info, stream)
             found = stream.hexdigest()
         if found != meta["sha256"]:
-            raise BundleError(f"{path} is not what its manifest says; remove {entry.path} and build again")
+            raise BundleError(f"{path} differs from its manifest; remove {entry.path} and build again")
 
 
 def unpack_archive(archive: Path, cache: Path, entries: list[Entry], sha256: str) -> None:
-    """Bring the components of a plan that the cache lacks from an archive.
+    """Unpack the components of a plan that the cache lacks from an archive.
 
-    Everything is unpacked aside and compared with its SHA-256 first; only when all of it is right is the first
-    component moved in place. ``sha256`` is what the whole file must have; empty means what stands beside it, if
-    anything does.
+    Everything is unpacked to a temporary folder and compared with its SHA-256 first. Components are moved into place
+    only if all are right. ``sha256`` is that of the whole file; empty means the checksum in the file beside it, if
+    there is one.
 
-    Raises BundleError, with the cache as it was, for an archive that is cut, changed, or of another checkout.
+    Raises BundleError, and leaves the cache unchanged, if an archive is truncated, changed, or of another checkout.
     """
     wanted = [entry for entry in entries if not entry.present]
     with _read_errors(archive):
@@ -181,13 +181,13 @@ def _read_errors(archive: Path) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, EOFError, zlib.error, UnicodeError) as error:
-        raise _refused(archive, f"it is cut or damaged ({error})") from error
+        raise _refused(archive, f"it is truncated or damaged ({error})") from error
     except OSError as error:
         raise _refused(archive, str(error)) from error
 
 
 def _refused(archive: Path, reason: str) -> BundleError:
-    return BundleError(f"bundle_archive {archive}: {reason}; nothing of it was taken. Bring it again.")
+    return BundleError(f"bundle_archive {archive}: {reason}; nothing was taken from it. Copy it again.")
 
 
 def _check_sum(archive: Path, sha256: str) -> None:
@@ -202,7 +202,7 @@ def _read_index(tar: tarfile.TarFile, archive: Path) -> Any:
     member = tar.next()
     file = tar.extractfile(member) if member and member.name == INDEX and member.isreg() else None
     if file is None:
-        raise _refused(archive, f"it is no bundle: it does not begin with {INDEX}")
+        raise _refused(archive, f"it is not a bundle: it does not begin with {INDEX}")
     try:
         return json.load(file)
     except ValueError as error:
@@ -214,8 +214,8 @@ def _unpack(tar: tarfile.TarFile, archive: Path, incoming: Path, wanted: list[En
     other = [entry.name for entry in wanted if has.get(entry.name, {}).get("key") != entry.key]
     if other:
         raise BundleError(
-            f"bundle_archive {archive}: it has not what this checkout wants of {', '.join(other)}; "
-            "write it anew from the same checkout"
+            f"bundle_archive {archive}: it does not have this checkout's {', '.join(other)}; "
+            "write it again from the same checkout"
         )
     bases = {f"components/{entry.name}/{entry.key}/": entry.name for entry in wanted}
     missing: dict[str, dict[str, Any]] = {}
@@ -227,22 +227,22 @@ def _unpack(tar: tarfile.TarFile, archive: Path, incoming: Path, wanted: list[En
         if name == MANIFEST:
             found = _place(tar, member, incoming / component, MANIFEST)
             if found != has[component]["manifest"]:
-                raise _refused(archive, f"the manifest of {component} is not what {INDEX} says")
+                raise _refused(archive, f"the manifest of {component} differs from {INDEX}")
             missing[component] = json.loads((incoming / component / MANIFEST).read_text(encoding="utf-8"))["files"]
             continue
         meta = missing.get(component, {}).pop(name, None)
         if meta is None:
-            raise _refused(archive, f"{member.name} is in no manifest")
+            raise _refused(archive, f"{member.name} is not in a manifest")
         if _place(tar, member, incoming / component, name) != meta["sha256"]:
-            raise _refused(archive, f"{member.name} is not what its manifest says")
+            raise _refused(archive, f"{member.name} differs from its manifest")
     for entry in wanted:
         left = missing.get(entry.name)
         if left is None or left:
-            raise _refused(archive, f"it ends before {entry.name} does; it was cut")
+            raise _refused(archive, f"it is truncated: it ends before {entry.name} does")
 
 
 def _place(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, name: str) -> str:
-    """Write a member below ``folder`` and nowhere else; its SHA-256."""
+    """Write a member below ``folder`` and nowhere else; return its SHA-256."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     inside = path.parent.resolve().is_relative_to(folder.resolve())

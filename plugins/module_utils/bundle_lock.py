@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Debian packages that components are made of, pinned by a file ``packages.lock`` in a component's folder.
+"""The Debian packages that components contain, pinned by a file ``packages.lock`` in a component's folder.
 
 A component's ``<set>.txt`` files name packages. The lock lists these with all that they depend on. The sets of ``apt``
-come on top of the host image, whose packages they leave out. A build gets exactly the locked files, which are kept in
-the cache by their SHA-256.
+are installed on top of the host image, so they leave out its packages. A build gets exactly the locked files, which are
+kept in the cache by their SHA-256.
 
 Packages are those of this machine's Debian, unless a file ``suite`` beside the list names another release.
 """
@@ -24,12 +24,12 @@ from pathlib import Path
 from ansible_collections.koren.faas.plugins.module_utils.bundle import BundleError, digest, locked
 
 LOCK = "packages.lock"
-# What the hosts have from the start; the other sets come on top of it.
+# The packages of the host image; the other sets are installed on top of them.
 IMAGE = "host-image"
 APT = "apt"
 # Names the release of Debian that a component's packages are of.
 SUITE = "suite"
-# The list of a component that is made of its packages and nothing else.
+# The list of a component that consists only of its packages.
 ALONE = "packages"
 _HEAD = """# Written by `make lock` from what Debian's mirror had on {day}: name version architecture SHA-256 file sets
 """
@@ -49,13 +49,13 @@ class Package:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What tells it from other packages."""
+        """The fields that identify a package."""
         return self.name, self.version, self.architecture
 
 
 @dataclass(frozen=True)
 class Change:
-    """A package that a renewed lock has in another version; without an old or a new one it came or went."""
+    """A package whose version a renewed lock changed; ``old`` is empty for an added one, ``new`` for a removed one."""
 
     component: str
     name: str
@@ -64,30 +64,30 @@ class Change:
 
 
 def read_lock(path: Path) -> list[Package]:
-    """The packages of a lock file. Raises BundleError, which names the line, for what is none."""
+    """The packages of a lock file. Raises BundleError, which names the line, for an invalid one."""
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if line and not line.startswith("#"):
             words = line.split()
             if len(words) != 6 or not re.fullmatch("[0-9a-f]{64}", words[3]):
-                raise BundleError(f"{path}, line {number} is not a locked package: {line!r}. Write it anew: make lock")
+                raise BundleError(f"{path}, line {number} is not a locked package: {line!r}. Renew the lock: make lock")
             name, version, architecture, sha256, file, sets = words
             found.append(Package(name, version, architecture, sha256, file, tuple(sets.split(","))))
     return found
 
 
 def provide(path: Path, cache: Path, folder: Path) -> None:
-    """Have a folder link to each file that a lock names, downloaded unless the cache has it.
+    """Create a folder with a link to each file that a lock names; download files that the cache lacks.
 
-    Raises BundleError for a file that the mirror does not have or that is another than the locked one, and for a list
-    that was changed since.
+    Raises BundleError for a file that the mirror lacks or that differs from the locked one, and for a list that was
+    changed after the lock.
     """
     packages = read_lock(path)
     names = {package.name for package in packages}
     for listing in sorted(path.parent.glob("*.txt")):
         if absent := [name for name in _listed(listing) if name not in names]:
             where = f"bundle/{path.parent.name}/{listing.name}"
-            raise BundleError(f"{where} lists {', '.join(absent)}, which {LOCK} beside it does not pin: make lock")
+            raise BundleError(f"{where} lists {', '.join(absent)}, which {LOCK} beside it does not pin: run make lock")
     store = cache / "debs"
     with locked(cache / "locks" / "debs"):
         store.mkdir(parents=True, exist_ok=True)
@@ -103,9 +103,9 @@ def provide(path: Path, cache: Path, folder: Path) -> None:
 
 
 def renew(repo: Path, cache: Path) -> list[Change]:
-    """Lock what the mirror has now for all lists of packages; what that changed.
+    """Lock the mirror's current versions for all package lists; return the changes.
 
-    Raises BundleError when the mirror does not answer or lacks a listed package.
+    Raises BundleError if the mirror does not answer or lacks a listed package.
     """
     apt = _Apt(cache / "apt-state")
     with locked(cache / "locks" / "debs"):
@@ -126,7 +126,7 @@ def renew(repo: Path, cache: Path) -> list[Change]:
         try:
             old = read_lock(path) if path.exists() else []
         except BundleError:
-            old = []  # a conflict, or a write that was cut
+            old = []  # a merge conflict, or an interrupted write
         members = defaultdict(list)
         for name, keys in found.items():
             for key in keys:
@@ -158,7 +158,7 @@ def gone(repo: Path, cache: Path) -> list[Package]:
 
 
 def in_words(changes: list[Change]) -> str:
-    """The table of changes that a person reads."""
+    """The changes as a table for people."""
     rows = [("component", "package", "old", "new")]
     rows += [(each.component, each.name, each.old or "-", each.new or "-") for each in changes]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -175,7 +175,7 @@ def _changes(component: str, old: list[Package], new: list[Package]) -> Iterator
 
 
 def _listed(path: Path) -> list[str]:
-    """The packages that a list names; a line @<set> stands for those of that set."""
+    """The packages that a list names; a line @<set> includes those of that set."""
     names: list[str] = []
     for name in path.read_text(encoding="utf-8").split():
         names += _listed(path.with_name(f"{name[1:]}.txt")) if name.startswith("@") else [name]
@@ -202,13 +202,13 @@ def _download(apt: _Apt, packages: list[Package], store: Path, lock: Path) -> No
         day = re.search(r"\d{4}-\d\d-\d\d", lock.read_text(encoding="utf-8").partition("\n")[0])
         raise BundleError(
             f"bundle/{lock.parent.name}/{LOCK} pins packages that Debian's mirror does not have: {', '.join(names)}. "
-            "Debian removes a version when a newer one is out. Pin what the mirror has now: make lock. To build the "
+            "Debian removes a version when it releases a newer. To pin what the mirror has: make lock. To build the "
             f"pinned ones, let this machine's apt read Debian's snapshot archive{f' of {day[0]}' if day else ''}."
         )
     for package in packages:
         if index[package.key].sha256 != package.sha256:
             raise _other(package, lock, index[package.key].sha256)
-    # Whole files that a cut download left are not downloaded again.
+    # Complete files that an interrupted download left are not downloaded again.
     part = store / "part"
     part.mkdir(exist_ok=True)
     apt.download(packages, part)
@@ -224,7 +224,7 @@ def _other(package: Package, lock: Path, sha256: str) -> BundleError:
     return BundleError(
         f"{package.name} {package.version} is not the package that bundle/{lock.parent.name}/{LOCK} pins: "
         f"its SHA-256 is {sha256}, not {package.sha256}. Find out who changed the lock or the mirror before you trust "
-        "either. To pin what the mirror has: make lock"
+        "either. To pin the mirror's package: make lock"
     )
 
 
@@ -239,7 +239,7 @@ def _apt_of(component: Path, cache: Path) -> _Apt:
 
 @dataclass(frozen=True)
 class _Found:
-    """A package as a mirror's signed index has it; ``always`` if each Debian system has it."""
+    """A package in a mirror's signed index; ``always`` if every Debian system has it."""
 
     sha256: str
     path: str
@@ -248,7 +248,7 @@ class _Found:
 
 
 class _Apt:
-    """apt with this machine's sources and keys, and everything else in a folder of its own.
+    """apt with this machine's sources and keys; everything else is in a separate folder.
 
     With a ``suite`` the sources name that release of Debian in place of this machine's.
     """
@@ -258,7 +258,7 @@ class _Apt:
         self._suite = suite
 
     def update(self) -> None:
-        """Read which packages the mirror has. Raises BundleError when it does not answer."""
+        """Read which packages the mirror has. Raises BundleError if it does not answer."""
         (self._folder / "lists" / "partial").mkdir(parents=True, exist_ok=True)
         if self._suite:
             self._write_sources()
@@ -278,7 +278,7 @@ class _Apt:
         return found
 
     def solve(self, status: str, names: list[str]) -> list[tuple[str, str, str]]:
-        """What a system with that status would get to have these packages."""
+        """The packages that apt would install on a system with that status to provide these."""
         with self._status(status) as options:
             said = self._run("install", "--simulate", *options, "-o", "APT::Install-Recommends=false", *names)
         return [(name, version, architecture) for name, version, architecture in _INSTALLED.findall(said)]
@@ -330,7 +330,7 @@ class _Apt:
         try:
             done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, cwd=cwd)
         except FileNotFoundError as error:
-            raise BundleError("no apt-get: the Debian packages of the bundle are fetched on Debian 12 alone") from error
+            raise BundleError("no apt-get: the bundle's Debian packages can be fetched only on Debian 12") from error
         if done.returncode:
             errors = [line for line in (done.stderr + done.stdout).splitlines() if line.startswith(("E: ", "W: ", " "))]
             raise BundleError(f"apt-get {arguments[0]} failed: {' '.join(' '.join(errors).split())[-2000:]}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bundle on a web server: one machine builds and publishes, the others fetch what it signed.
+"""The bundle on a web server: one machine builds, signs and publishes components, the others fetch them.
 
 A mirror is a folder with two files for each component: ``<name>/<key>.jws``, its statement, and
 ``<name>/<key>-<start of the SHA-256>.tar.gz``, an archive of that component alone. The statement is a JSON Web
@@ -41,7 +41,7 @@ from joserfc.errors import BadSignatureError, JoseError
 from joserfc.jwk import OKPKey
 
 ALGORITHM = "Ed25519"
-# A signature for another purpose under the same key is not taken for one of these.
+# Keeps signatures of the same key for another purpose from being accepted.
 TYPE = "koren-bundle-component"
 SCHEMES = ("https", "http", "file")
 TIMEOUT_S = 15
@@ -51,7 +51,7 @@ _CHUNK = 1 << 20
 
 
 class MirrorUnavailable(BundleError):
-    """The mirror does not answer, or lacks a part of what it lists; ``answers`` tells which. Building helps."""
+    """The mirror does not answer, or lacks a listed file; ``answers`` tells which. Components can be built instead."""
 
     def __init__(self, text: str, *, answers: bool) -> None:
         super().__init__(text)
@@ -84,14 +84,14 @@ def _sign(statement: Statement, key: Ed25519PrivateKey) -> str:
 
 
 def _verified(text: bytes, key: Ed25519PublicKey, entry: Entry) -> Statement:
-    """The statement in a signed text; ValueError for one that is not of this key or not of this component."""
+    """The statement in a signed text; ValueError if it is not by this key or not of this component."""
     pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     try:
         signed = jws.deserialize_compact(text.strip(), OKPKey.import_key(pem), [ALGORITHM])
     except BadSignatureError as error:
-        raise ValueError("its signature is not of bundle_mirror_key") from error
+        raise ValueError("its signature is not by bundle_mirror_key") from error
     except (JoseError, ValueError) as error:
-        raise ValueError("it has no signature of the right kind") from error
+        raise ValueError("it has no valid signature") from error
     if signed.headers().get("typ") != TYPE:
         raise ValueError("its signature is for another purpose")
     statement = Statement(**json.loads(signed.payload))
@@ -101,7 +101,7 @@ def _verified(text: bytes, key: Ed25519PublicKey, entry: Entry) -> Statement:
 
 
 def public_key(text: str) -> Ed25519PublicKey:
-    """The key of a line ``ssh-ed25519 …``; BundleError says what it should be instead."""
+    """The key of a line ``ssh-ed25519 …``; BundleError for another text."""
     try:
         key = load_ssh_public_key(text.strip().encode())
     except (ValueError, UnsupportedAlgorithm):
@@ -109,18 +109,18 @@ def public_key(text: str) -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise BundleError(
             "bundle_mirror_key must be the line 'ssh-ed25519 AAAA…' that publishing to the mirror prints, "
-            f"and is {text.strip()[:40]!r}"
+            f"but is {text.strip()[:40]!r}"
         )
     return key
 
 
 def public_line(key: Ed25519PrivateKey) -> str:
-    """The line for ``bundle_mirror_key`` of those who fetch."""
+    """The line that machines which fetch set as ``bundle_mirror_key``."""
     return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
 def signing_key(path: Path) -> Ed25519PrivateKey:
-    """The private key in a file as ssh-keygen writes it, made if there is none.
+    """The private key in a file in ssh-keygen's format, which is created if it is missing.
 
     Raises BundleError for another kind of key, and for a file that others can read.
     """
@@ -136,12 +136,12 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise BundleError(f"bundle_signing_key {path} can't be read: {error}") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise BundleError(f"bundle_signing_key {path} is no Ed25519 key: ssh-keygen -t ed25519 -N '' makes one")
+        raise BundleError(f"bundle_signing_key {path} is not an Ed25519 key; create one: ssh-keygen -t ed25519 -N ''")
     return key
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
-    """Write a file aside and move it in place."""
+    """Write a temporary file and move it into place."""
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as out:
@@ -151,7 +151,7 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 
 
 def is_published(folder: Path, entry: Entry, key: Ed25519PublicKey) -> bool:
-    """Whether a mirror's folder has a component whole, signed by this key."""
+    """Whether a mirror's folder has a complete component that this key signed."""
     try:
         statement = _verified((folder / _statement_path(entry)).read_bytes(), key, entry)
         return digest(folder / statement.archive) == statement.sha256
@@ -160,9 +160,9 @@ def is_published(folder: Path, entry: Entry, key: Ed25519PublicKey) -> bool:
 
 
 def publish(folder: Path, entry: Entry, key: Ed25519PrivateKey) -> bool:
-    """Bring a component into a mirror's folder; False when it is there already, and then marked as still wanted.
+    """Add a component to a mirror's folder; False if it is already there, and its files' times are renewed.
 
-    Raises BundleError when the component is not what its manifest says.
+    Raises BundleError if the component differs from its manifest.
     """
     home = folder / entry.name
     home.mkdir(parents=True, exist_ok=True)
@@ -183,7 +183,7 @@ def publish(folder: Path, entry: Entry, key: Ed25519PrivateKey) -> bool:
 
 
 class Mirror:
-    """A mirror to fetch from: an address, or a folder's path, and the key that signs what it has."""
+    """A mirror to fetch from: an address or a folder's path, and the key that signs its components."""
 
     def __init__(self, address: str, key: str) -> None:
         if not key.strip():
@@ -200,9 +200,9 @@ class Mirror:
         return re.sub("//[^/@]*@", "//", self._base)
 
     def has(self, entries: list[Entry]) -> list[str]:
-        """Names of those components that the mirror has, each one's signature checked.
+        """Names of those components that the mirror has, with verified signatures.
 
-        Raises MirrorUnavailable when it does not answer, BundleError for a signature that is not right.
+        Raises MirrorUnavailable if it does not answer, BundleError for an invalid signature.
         """
         local = urlsplit(self._base)
         if local.scheme == "file" and not Path(unquote(local.path)).is_dir():
@@ -210,9 +210,9 @@ class Mirror:
         return [entry.name for entry in entries if self._statement(entry)]
 
     def fetch(self, cache: Path, entry: Entry) -> None:
-        """Bring one component into the cache. A cut download goes on from where it ended, also in another run.
+        """Fetch one component into the cache. An interrupted download is resumed, also in a later run.
 
-        Raises MirrorUnavailable when it can't be had, BundleError when it is not what was signed.
+        Raises MirrorUnavailable if it can't be fetched, BundleError if it is not what was signed.
         """
         with locked(cache / "locks" / "downloads"):
             if is_whole(entry.path):
@@ -250,14 +250,14 @@ class Mirror:
             if not begun:
                 raise BundleError(
                     f"bundle_mirror {self}: {statement.archive} is not what was signed (its SHA-256 is {found}); "
-                    f"nothing of it was taken. Publish {statement.component} again, or build it: -e bundle_mirror="
+                    f"nothing was taken from it. Publish {statement.component} again, or build it: -e bundle_mirror="
                 )
-            # Two halves need not be of one file.
+            # The two parts may be from different files.
             begun = False
         raise failure
 
     def _read_on(self, statement: Statement, part: Path) -> None:
-        """Add to the part what it lacks of the archive."""
+        """Append the missing bytes of the archive to the part."""
         have = part.stat().st_size if part.exists() else 0
         with part.open("ab") as out:
             if have < statement.size:
@@ -281,21 +281,21 @@ class Mirror:
             return _verified(text, self._key, entry)
         except (ValueError, TypeError) as error:
             raise BundleError(
-                f"bundle_mirror {self}: {path} is not to be trusted: {error}. Nothing of the mirror was taken. "
-                "If it has a new key, get that from whoever publishes; to build without it: -e bundle_mirror="
+                f"bundle_mirror {self}: {path} can't be trusted: {error}. Nothing was taken from the mirror. "
+                "If the mirror has a new key, get it from the publisher. To build without the mirror: -e bundle_mirror="
             ) from error
 
     def _read(self, path: str, start: int, end: int) -> Iterator[bytes]:
-        """The bytes of a file of the mirror from ``start`` to ``end``, or to where it ends.
+        """The bytes of a file of the mirror from ``start`` to ``end``, or to its end.
 
-        Raises MirrorUnavailable for all that goes wrong on the way.
+        Raises MirrorUnavailable for every transfer error.
         """
         headers = {"Range": f"bytes={start}-"} if start else {}
         try:
             with open_url(
                 f"{self._base}/{path}", headers=headers, timeout=TIMEOUT_S, force=True, decompress=False
             ) as response:
-                # A server that knows no ranges sends all of it.
+                # A server without support for ranges sends the whole file.
                 at = start if response.status == HTTPStatus.PARTIAL_CONTENT else 0
                 while at < end and (chunk := response.read(min(_CHUNK, end - at))):
                     yield chunk[max(start - at, 0) :]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the bundle consists of, as a bill of materials (CycloneDX 1.5, JSON) that vulnerability scanners read.
+"""The bundle's bill of materials (CycloneDX 1.5, JSON), which vulnerability scanners read.
 
 Go modules are read from the built programs, and Debian packages from the lists in the built components. Python and npm
-packages are read from the recipes' pins, which are installed as they stand.
+packages are read from the recipes' pins, which are installed exactly.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from urllib.parse import quote
 
 from ansible_collections.koren.faas.plugins.module_utils.bundle import Entry, go_program, load_recipes
 
-# Their packages only make films, and are in nothing that a host gets.
+# Their packages only generate films and are not installed on a host.
 BUILD_ONLY = {"clips"}
 _NAMESPACE = uuid.UUID("5f0cf8f0-6a5f-4a2c-9f0a-0f6b6a1d6c55")
 
 
 def write_sbom(path: Path, repo: Path, entries: list[Entry], path_dirs: list[str]) -> bool:
-    """Write the bill of the components of a plan, all of which are in the cache; False when it is there already."""
+    """Write the bill of a plan's components, all of which are in the cache; False if it already exists."""
     try:
         if json.loads(path.read_text(encoding="utf-8"))["serialNumber"] == _serial_number(entries):
             return False
@@ -39,7 +39,7 @@ def write_sbom(path: Path, repo: Path, entries: list[Entry], path_dirs: list[str
 
 
 def sbom(repo: Path, entries: list[Entry], go: str) -> dict[str, Any]:
-    """The bill; the same components give the same one."""
+    """The bill of materials; the same components give the same bill."""
     needs = {name: recipe.needs for name, recipe in load_recipes(repo).items()}
     found: dict[str, dict[str, Any]] = {}
     depends = []
@@ -92,7 +92,7 @@ def _parts(recipe: Path, built: Path, go: str) -> Iterator[dict[str, Any]]:
 
 
 def _go_modules(printed: str) -> Iterator[dict[str, Any]]:
-    """What ``go version -m`` printed of programs; a replaced module counts as what replaces it."""
+    """The modules in the output of ``go version -m``; a replaced module counts as its replacement."""
     modules: list[tuple[str, str]] = []
     for line in printed.splitlines():
         words = line.split()
@@ -101,7 +101,7 @@ def _go_modules(printed: str) -> Iterator[dict[str, Any]]:
         elif words[:1] in (["mod"], ["dep"]) and len(words) > 2:
             modules.append((words[1], words[2]))
         elif words[:1] == ["=>"] and len(words) > 3:
-            # One that is replaced by a folder is itself, patched.
+            # A module that is replaced by a folder is a patched copy of itself.
             modules[-1] = (words[1], words[2])
     for name, version in modules:
         if version != "(devel)":

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long components take to build, and so how long the rest of a build will take."""
+"""How long components take to build, and an estimate for the rest of a build."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-# Rough seconds on two idle cores with nothing downloaded. Once a component was built here, only proportions count.
+# Approximate seconds on two idle cores with nothing downloaded. After a build on this machine, only the ratios matter.
 USUAL_S = {
     "apt": 45,
     "clips": 50,
@@ -38,7 +38,7 @@ OTHER_S = 20
 
 
 def record(cache: Path, name: str, seconds: float) -> None:
-    """Keep how long a component took on this machine."""
+    """Record how long a component took to build on this machine."""
     path = cache / "times" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"{seconds:.1f}\n", encoding="utf-8")
@@ -56,7 +56,7 @@ def measured(cache: Path) -> dict[str, float]:
 
 
 def left_s(missing: list[str], here: dict[str, float]) -> float:
-    """Seconds until the missing components are built: as long as last time, or as others here suggest."""
+    """Seconds until the missing components are built, by their last build here or by the pace of other builds here."""
     known = here.keys() & USUAL_S.keys()
     usual = sum(USUAL_S[name] for name in known)
     pace = sum(here[name] for name in known) / usual if usual else 1.0
@@ -64,6 +64,6 @@ def left_s(missing: list[str], here: dict[str, float]) -> float:
 
 
 def in_words(missing: list[str], here: dict[str, float]) -> str:
-    """What a person is told of the time that is left."""
+    """The estimated time that is left, as text for people."""
     minutes = max(1, round(left_s(missing, here) / 60))
     return f"about {minutes} min left" if here else f"{minutes} min on two idle cores"

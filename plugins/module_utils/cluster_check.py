@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with a running cluster, told from what its API server says; each mistake says where to look."""
+"""Problems of a running cluster, found from what its API server reports. Each says where to look."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PORT = 8080
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is not as it should be.
+    """One problem of a cluster.
 
     Attributes:
         what: what was found, and what was expected.
         look: where to look for the reason.
-        passing: whether it may pass by itself, as with what is still starting.
+        passing: whether it may disappear by itself, as with a component that is still starting.
     """
 
     what: str
@@ -38,12 +38,12 @@ def node_problems(
     problems = []
     for name in wanted:
         if name not in found:
-            problems.append(Problem(f"{name} is no node of the cluster", f"on {name}: journalctl -u kubelet"))
+            problems.append(Problem(f"{name} is not a node of the cluster", f"on {name}: journalctl -u kubelet"))
             continue
         status = found[name]["status"]
         ready: Mapping[str, Any] = next((one for one in status.get("conditions", []) if one["type"] == "Ready"), {})
         if ready.get("status") != "True":
-            why = ready.get("message") or "it never said that it is"
+            why = ready.get("message") or "it has never reported its state"
             problems.append(
                 Problem(
                     f"{name} is not Ready: {why}", f"kubectl describe node {name}; journalctl -u kubelet there", True
@@ -69,7 +69,7 @@ def node_problems(
 
 
 def image_problems(pods: Iterable[Mapping[str, Any]], pinned: Sequence[str], versions: bool = True) -> list[Problem]:
-    """Containers that run another version of a pinned image (where `versions` matter), such pods that are not ready."""
+    """Containers with another version of a pinned image (if `versions` matter), and such pods that are not ready."""
     known = {image.rpartition(":")[0]: image for image in pinned}
     problems = []
     for pod in pods:
@@ -83,7 +83,7 @@ def image_problems(pods: Iterable[Mapping[str, Any]], pinned: Sequence[str], ver
             if repository not in known:
                 continue
             running = str(told.get(container, {}).get("image", image))
-            # A runtime that knows the image by several names may tell its digest.
+            # A runtime that has several names for the image may report its digest.
             if ":" not in running or "sha256:" in running:
                 running = image
             if versions and running != known[repository]:
@@ -124,10 +124,10 @@ def api_problems(services: Iterable[Mapping[str, Any]], wanted: Sequence[str]) -
 
 
 def metric_problems(metrics: Iterable[Mapping[str, Any]], nodes: Sequence[str]) -> list[Problem]:
-    """Nodes of which there are no metrics, without which an HPA does not scale."""
+    """Nodes without metrics, which an HPA needs to scale."""
     told = {str(one["metadata"]["name"]) for one in metrics}
     return [
-        Problem(f"there are no metrics of {name}", "kubectl -n kube-system logs deploy/metrics-server", True)
+        Problem(f"there are no metrics for {name}", "kubectl -n kube-system logs deploy/metrics-server", True)
         for name in nodes
         if name not in told
     ]
@@ -142,7 +142,7 @@ def scaler_problems(scaled: Iterable[Mapping[str, Any]]) -> list[Problem]:
             (c for c in one.get("status", {}).get("conditions", []) if c["type"] == "Ready"), {}
         )
         if ready.get("status") != "True":
-            why = ready.get("message") or "KEDA has not looked at it"
+            why = ready.get("message") or "KEDA has not processed it"
             problems.append(
                 Problem(
                     f"function {name} can't be scaled: {why}",
@@ -157,7 +157,7 @@ def rule_problems(rules: Mapping[str, str]) -> list[Problem]:
     """Packet rules that nodes lack.
 
     Args:
-        rules: node to what its ``koren-rules check`` printed, a line for each chain that is missing or empty.
+        rules: output of ``koren-rules check`` by node, with a line for each chain that is missing or empty.
     """
     return [
         Problem(
@@ -170,11 +170,11 @@ def rule_problems(rules: Mapping[str, str]) -> list[Problem]:
 
 
 def probe_problems(reports: Mapping[str, Mapping[str, Any] | None], why: Mapping[str, str]) -> list[Problem]:
-    """What the pods on the nodes could not do.
+    """Problems that the pods on the nodes found.
 
     Args:
-        reports: node to what its pod told, None when it told nothing.
-        why: node to the state of a pod that told nothing.
+        reports: report of the pod by node, None if it reported nothing.
+        why: state by node of a pod that reported nothing.
     """
     problems = []
     for node, report in reports.items():
@@ -185,7 +185,7 @@ def probe_problems(reports: Mapping[str, Mapping[str, Any] | None], why: Mapping
         if not report["resolved"]:
             problems.append(
                 Problem(
-                    f"a pod on {node} gets no answer of the cluster's DNS: {report['error']}",
+                    f"a pod on {node} gets no answer from the cluster's DNS: {report['error']}",
                     "kubectl -n kube-system get pods -l k8s-app=kube-dns -o wide;"
                     " kubectl -n kube-flannel get pods -o wide",
                 )
@@ -194,7 +194,7 @@ def probe_problems(reports: Mapping[str, Mapping[str, Any] | None], why: Mapping
         if not report["service"]:
             problems.append(
                 Problem(
-                    f"a pod on {node} does not reach the API server by its Service: {report['error']}",
+                    f"a pod on {node} cannot reach the API server by its Service: {report['error']}",
                     "kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide;"
                     f" nft list table ip kube-proxy on {node}",
                 )
@@ -203,7 +203,7 @@ def probe_problems(reports: Mapping[str, Mapping[str, Any] | None], why: Mapping
             if reports[other] is not None:
                 problems.append(
                     Problem(
-                        f"a pod on {node} does not reach one on {other}: {report['error']}",
+                        f"a pod on {node} cannot reach one on {other}: {report['error']}",
                         f"kubectl -n kube-flannel get pods -o wide; ip -d link show flannel.1 on {node} and {other};"
                         " UDP 8472 between them",
                     )
@@ -212,14 +212,14 @@ def probe_problems(reports: Mapping[str, Mapping[str, Any] | None], why: Mapping
 
 
 def version_in_use(pods: Iterable[Mapping[str, Any]], image: str) -> str:
-    """The version of an image that a pod runs; the image itself where none does."""
+    """The version of an image that a pod runs; the image itself if no pod runs it."""
     repository = image.rpartition(":")[0]
     asked = (str(one["image"]) for pod in pods for one in pod["spec"]["containers"])
     return next((one for one in asked if one.rpartition(":")[0] == repository), image)
 
 
 def function_image(deployments: Iterable[Mapping[str, Any]], registry: str) -> str | None:
-    """An image of a function that comes from ``registry``; None where no function is placed."""
+    """An image of a function that comes from ``registry``; None if no function is deployed."""
     images = (
         str(one["image"]) for each in deployments for one in each["spec"]["template"]["spec"].get("containers", [])
     )
@@ -227,7 +227,7 @@ def function_image(deployments: Iterable[Mapping[str, Any]], registry: str) -> s
 
 
 def pull_problem(node: str, pod: Mapping[str, Any]) -> Problem | None:
-    """What kept a node from pulling an image, from the pod that asked for it; None when it was pulled."""
+    """Why a node could not pull an image, from the pod that uses it; None if it was pulled."""
     for status in pod.get("status", {}).get("containerStatuses", []):
         waiting = status.get("state", {}).get("waiting") or {}
         if status.get("imageID") and waiting.get("reason") not in ("ErrImagePull", "ImagePullBackOff"):
@@ -269,7 +269,7 @@ def _pod(name: str, node: str, container: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def probe_pod(node: str, image: str, nodes: int, seconds: int) -> dict[str, Any]:
-    """A pod on ``node`` that answers the others' and tells in its log what it reaches of them."""
+    """A pod on ``node`` that answers the other probes and logs which of them it can reach."""
     return _pod(
         f"probe-{node}",
         node,
@@ -289,18 +289,18 @@ def probe_pod(node: str, image: str, nodes: int, seconds: int) -> dict[str, Any]
 
 
 def pull_pod(node: str, image: str) -> dict[str, Any]:
-    """A pod on ``node`` whose image is asked of its registry whatever the node has."""
+    """A pod on ``node`` whose image is always pulled from its registry."""
     return _pod(f"pull-{node}", node, {"image": image, "imagePullPolicy": "Always"})
 
 
 def namespace() -> dict[str, Any]:
-    """The namespace of all that a check makes."""
+    """The namespace of all objects that a check creates."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
 
 
 def service() -> dict[str, Any]:
-    """The name under which DNS has the addresses of all probes."""
+    """The headless Service whose name resolves to the addresses of all probes."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -315,7 +315,7 @@ def service() -> dict[str, Any]:
 
 
 def report_of(log: str) -> dict[str, Any] | None:
-    """What a probe told in its log; None when it has not yet."""
+    """The report in a probe's log; None if there is none yet."""
     for line in log.splitlines():
         if line.startswith("{"):
             found: dict[str, Any] = json.loads(line)
@@ -323,7 +323,7 @@ def report_of(log: str) -> dict[str, Any] | None:
     return None
 
 
-#: Runs in the probe's pod, on Python's own library alone.
+#: Runs in the probe's pod, with Python's standard library only.
 PROBE = """
 import json, os, socket, threading, time
 

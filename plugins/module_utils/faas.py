@@ -31,7 +31,7 @@ def load_site(module: AnsibleModule) -> Any:
     """The site of the option I(site_dir).
 
     Raises:
-        NotReadyError: it is not there.
+        NotReadyError: the site does not exist.
     """
     return koren_faas.Site.load(module.params["site_dir"])
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of kubeadm's certificates are near their end, and which programs have yet to read a new one."""
+"""Which of kubeadm's certificates are about to expire, and which programs have not read a new one yet."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 DAY_S = 86400
 
-#: Programs that read their credentials only as they start, with the file that has them. API server, etcd and kubelet
-#: read theirs again by themselves.
+#: Programs that read their credentials only at startup, with the file that has them. API server, etcd and kubelet
+#: reload theirs.
 READ_AT_START = {
     "kube-controller-manager": "controller-manager.conf",
     "kube-scheduler": "scheduler.conf",
 }
-#: The kernel tells when it started to the second only.
+#: The kernel reports its boot time only to the second.
 _CLOCK_S = 2.0
 
 
 def due(certificates: Iterable[Mapping[str, Any]], renew_days: int) -> list[str]:
-    """Names of the certificates that end within ``renew_days`` days, as ``kubeadm certs check-expiration`` tells.
+    """Names of the certificates that expire within ``renew_days`` days, per ``kubeadm certs check-expiration``.
 
-    What is not there, or not kubeadm's to renew, is left out.
+    Certificates that are missing, or that kubeadm does not manage, are left out.
     """
     return sorted(
         str(one["name"])
@@ -34,8 +34,8 @@ def stale(started: Mapping[str, float], written: Mapping[str, float], renewed: I
     """Programs that run with credentials older than their file.
 
     Args:
-        started: program to the second at which it started; one that does not run is left out.
-        written: name of a file to the second at which it was last written.
+        started: start time in seconds by program; one that does not run is left out.
+        written: modification time in seconds by file name.
         renewed: names of files that are about to be written.
     """
     coming = set(renewed)
@@ -52,7 +52,7 @@ def start_of(stat: str, boot_s: float, ticks: int) -> float:
     Args:
         stat: content of ``/proc/<pid>/stat``.
         boot_s: second at which the machine started.
-        ticks: clock ticks a second.
+        ticks: clock ticks per second.
     """
     after_name = stat.rpartition(")")[2].split()
     return boot_s + int(after_name[19]) / ticks

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which upgrade of a running cluster is possible, by the rules of Kubernetes' own policy of version skew."""
+"""Which upgrade of a running cluster is possible under Kubernetes' version skew policy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Release(NamedTuple):
-    """A version's numbers. What follows them, as ``+koren.1`` of a build, makes another version of the same release."""
+    """A version's numbers. A suffix such as ``+koren.1`` makes another version of the same release."""
 
     major: int
     minor: int
@@ -22,14 +22,14 @@ class Release(NamedTuple):
 
 
 def release(version: str) -> Release:
-    """The release of a version such as ``v1.36.3+koren.1``; ValueError for what is no version."""
+    """The release of a version such as ``v1.36.3+koren.1``; ValueError if it is not a version."""
     if not (found := re.fullmatch(r"v?(\d+)\.(\d+)\.(\d+)([-+][-+.\w]*)?", version)):
-        raise ValueError(f"{version!r} is no version of Kubernetes")
+        raise ValueError(f"{version!r} is not a version of Kubernetes")
     return Release(*(int(number) for number in found.groups()[:3]))
 
 
 def others(server: str, kubelets: Mapping[str, str], wanted: str) -> list[str]:
-    """What runs another version than the wanted one, each in words; nothing when all is as wanted."""
+    """Components that run another version than the wanted one, as text; empty if there are none."""
     found = [] if server == wanted else [f"the API server runs {server}"]
     return found + [f"{node} runs kubelet {version}" for node, version in kubelets.items() if version != wanted]
 
@@ -38,7 +38,7 @@ def refusal(server: str, kubelets: Mapping[str, str], wanted: str) -> str:
     """Why a cluster can't be upgraded to a version, and what to do instead; empty when it can.
 
     ``server`` is the version of the API server, ``kubelets`` that of each node. They differ in a cluster whose upgrade
-    was cut.
+    was interrupted.
     """
     goal = release(wanted)
     running = {"the API server": server, **{f"kubelet on {node}": version for node, version in kubelets.items()}}
@@ -47,7 +47,7 @@ def refusal(server: str, kubelets: Mapping[str, str], wanted: str) -> str:
         if now > goal:
             return (
                 f"{what} runs {version}, and the bundle has the older {wanted}. Kubernetes can't be downgraded: "
-                f"take a checkout whose bundle/kubernetes/go.mod has {version} or newer"
+                f"use a checkout whose bundle/kubernetes/go.mod has {version} or newer"
             )
         if (now.major, now.minor + 1) < (goal.major, goal.minor):
             return (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run would stumble over, found from the inventory and the machine before anything is touched."""
+"""Problems of the inventory and the machine that would make a run fail, found before anything is changed."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ CENTRE = "central"
 REGION_CIDRS = ("region_lan_cidr", "region_pod_cidr", "region_service_cidr")
 REGION_VARIABLES = (*REGION_CIDRS, "region_lan_gateway")
 CAMERA_LOGIN = ("detector_rtsp_user", "detector_rtsp_password")
-# What the function that reports incidents needs to know of an account, by the network that it is on.
+# Keys that the function that reports incidents needs for an account, by social network.
 ACCOUNT_KEYS = {
     "bluesky": ("url", "handle", "password"),
     "mastodon": ("url", "access_token"),
     "twitter": ("consumer_key", "consumer_secret", "access_token", "access_token_secret"),
 }
-# Folders of the site's state whose files the run makes itself. What people put there is in others.
+# Folders of the site's state whose files the run creates. People put their files in other folders.
 MADE_FOLDERS = ("pki", "secrets")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-# What hosts and clusters use of the kernel, by the option that a kernel's configuration has for it.
+# Kernel features that hosts and clusters use, by configuration option.
 _KERNEL_OPTIONS = {
     "CONFIG_OVERLAY_FS": "overlay",
     "CONFIG_BRIDGE": "bridge",
@@ -39,7 +39,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True)
 class Host:
-    """A host of the inventory: ``variables`` that are set, and why those in ``failed`` have no value."""
+    """A host of the inventory: its set ``variables``, and why those in ``failed`` have no value."""
 
     name: str
     groups: Sequence[str]
@@ -54,7 +54,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Function:
-    """A function of the inventory's list: what its secrets are made of, without their contents.
+    """A function of the inventory's list: the structure of its secrets, without their contents.
 
     ``keys`` has the names of each secret's files, ``files`` those that are on the controller with their paths, and
     ``provider`` the social network of each secret that is an account of the function that reports incidents.
@@ -69,7 +69,7 @@ class Function:
 
 @dataclass(frozen=True)
 class Used:
-    """A range of addresses that the machine has in use, and by what."""
+    """A range of addresses that the machine uses, and what uses it."""
 
     cidr: str
     by: str
@@ -94,7 +94,7 @@ def check_inventory(
     errors += found
     for (name, cidr), (other_name, other) in combinations(networks.items(), 2):
         if cidr.version == other.version and cidr.overlaps(other):
-            errors.append(f"{name} ({cidr}) overlaps {other_name} ({other}); give each a range of its own")
+            errors.append(f"{name} ({cidr}) overlaps {other_name} ({other}); give each its own range")
     errors += _check_addresses(hosts, networks if driver == "podman" else {})
     for name, chosen in _values(hosts, "host_base_package_set").items():
         if chosen not in package_sets:
@@ -105,14 +105,14 @@ def check_inventory(
     # Containers have the machine's clock.
     if driver != "podman" and not any(host.variables.get("host_base_ntp_servers") for host in hosts):
         errors.append(
-            "host_base_ntp_servers is set for no host: the site's clock would run free, and social networks refuse "
-            "what is signed with a wrong time; name NTP servers that the centre's gateway host reaches"
+            "host_base_ntp_servers is not set for any host: the site's clock would drift, and social networks refuse "
+            "requests signed with a wrong time; set it to NTP servers that the centre's gateway host can reach"
         )
     return errors + _check_camera_logins(hosts)
 
 
 def _check_camera_logins(hosts: Sequence[Host]) -> list[str]:
-    """Hosts that follow cameras without a login, or with half of one; with an empty user name cameras ask for none."""
+    """Hosts that follow cameras without a complete login. An empty user name means that cameras require none."""
     errors = []
     for host in hosts:
         user, password = CAMERA_LOGIN
@@ -121,15 +121,15 @@ def _check_camera_logins(hosts: Sequence[Host]) -> list[str]:
         if user not in host.variables:
             errors.append(
                 f"{user} of {host.name} is not set; set it and {password} to the cameras' login, "
-                "or set it to '' where cameras ask for none"
+                "or set it to '' if the cameras require none"
             )
         elif host.variables[user] and not host.variables.get(password):
-            errors.append(f"{password} of {host.name} is not set, {user} is; set it to the cameras' password")
+            errors.append(f"{password} of {host.name} is not set, but {user} is; set it to the cameras' password")
     return errors
 
 
 def check_functions(functions: Iterable[Function], hosts: Sequence[Host], folder: Path) -> list[str]:
-    """Accounts that are not described in full, and files of secrets that people put below ``folder`` and that miss."""
+    """Accounts with missing keys, and missing secret files that people must put below ``folder``."""
     edges = sorted({host.region for host in hosts if host.region} - {CENTRE})
     errors = []
     for function in functions:
@@ -144,7 +144,7 @@ def check_functions(functions: Iterable[Function], hosts: Sequence[Host], folder
             if missing:
                 errors.append(
                     f"functions_list: {function.name}: secret {secret} is an account of {provider} "
-                    f"and has no {', '.join(missing)}; add what misses to secret_files"
+                    f"and has no {', '.join(missing)}; add them to secret_files"
                 )
         for region in function.regions or edges:
             missing = [
@@ -162,16 +162,16 @@ def check_functions(functions: Iterable[Function], hosts: Sequence[Host], folder
 
 
 def _given(folder: Path, file: str) -> Path | None:
-    """The path of a file that people put there; None for one that the run makes."""
+    """The path of a file that people must provide; None for one that the run creates."""
     return None if Path(file).parts[:1] in [(name,) for name in MADE_FOLDERS] else folder / file
 
 
 def _unreadable(path: Path) -> str:
-    """Why a file tells nothing; empty when it does."""
+    """Why a file has no usable content; empty if it has."""
     try:
         return "" if path.read_bytes().strip() else "it is empty"
     except FileNotFoundError:
-        return "it is not there"
+        return "it does not exist"
     except OSError as error:
         return error.strerror or str(error)
 
@@ -184,18 +184,18 @@ def _check_names(site_name: str, hosts: Sequence[Host]) -> list[str]:
     named = [("host", host.name) for host in hosts]
     named += [("region_name", region) for region in sorted({host.region for host in hosts} - {""})]
     errors = [
-        f"{what}: {value!r} is no DNS label; use at most 63 lower case letters, digits and hyphens"
+        f"{what}: {value!r} is not a DNS label; use at most 63 lower case letters, digits and hyphens"
         for what, value in named
         if not _LABEL.fullmatch(value)
     ]
-    # A hyphen ends it in the names of what belongs to the site: "a" must not remove what is of "a-b".
+    # A hyphen ends the site's name in resource names: site "a" must not remove resources of site "a-b".
     if not re.fullmatch(r"[a-z0-9]{1,20}", site_name):
         errors.insert(0, f"site_name: {site_name!r} is refused; use at most 20 lower case letters and digits")
     return errors
 
 
 def _check_variables(hosts: Sequence[Host]) -> list[str]:
-    """Variables that a host must have and has not; one of a whole region is said once."""
+    """Required variables that hosts lack. A variable that a whole region lacks is reported once."""
     missing: dict[tuple[str, str], list[str]] = defaultdict(list)
     for host in hosts:
         wanted = ["ansible_host"]
@@ -207,7 +207,7 @@ def _check_variables(hosts: Sequence[Host]) -> list[str]:
             if name not in host.variables and name not in host.failed:
                 missing[name, "is not set; set it in the region's or the host's variables"].append(host.name)
         for name, reason in host.failed.items():
-            remedy = "put the cameras' login there" if name in CAMERA_LOGIN else "set what it is made of"
+            remedy = "put the cameras' login there" if name in CAMERA_LOGIN else "set the variables that it uses"
             missing[name, f"has no value: {reason}; {remedy}"].append(host.name)
     return [f"{name} of {', '.join(names)} {what}" for (name, what), names in missing.items()]
 
@@ -220,13 +220,13 @@ def _check_regions(hosts: Sequence[Host]) -> list[str]:
             regions[host.region].append(host)
             if host.region not in host.groups:
                 errors.append(
-                    f"region_name of {host.name}: {host.region!r} is none of its groups; "
-                    "a region's name is its group's, and each has its own"
+                    f"region_name of {host.name}: {host.region!r} is not one of its groups; "
+                    "each region has its own group of the same name"
                 )
     if CENTRE not in regions:
         errors.append(
-            f"region_name: no host is of the region {CENTRE!r}; name one so, "
-            "or add the inventory that has it by another -i"
+            f"region_name: no host is in the region {CENTRE!r}; set it for one, "
+            "or add the inventory that has it with another -i"
         )
     for region, members in regions.items():
         gateways = [host.name for host in members if "nfv_gateways" in host.groups]
@@ -247,16 +247,16 @@ def _check_regions(hosts: Sequence[Host]) -> list[str]:
         if not planes:
             errors.append(f"region {region!r} has no host in the group control_planes; add one")
         elif len(planes) > 1:
-            # An even number would lose its majority with one host; an odd one needs what no role does yet.
+            # Two lose their quorum with one host. No role can set up three or more yet.
             errors.append(
                 f"region {region!r} has {len(planes)} hosts in the group control_planes ({', '.join(planes)}); "
-                "a region has one: name the others workers"
+                "a region has one: put the others into the group workers"
             )
     return errors
 
 
 def _networks(backbone_cidr: str, hosts: Sequence[Host]) -> tuple[dict[str, _Network], list[str]]:
-    """The site's networks by the variable that says so, and errors of those that are none."""
+    """The site's networks by variable, and errors of those that are invalid."""
     texts = {"site_backbone_cidr": backbone_cidr}
     for host in hosts:
         if host.region:
@@ -269,12 +269,12 @@ def _networks(backbone_cidr: str, hosts: Sequence[Host]) -> tuple[dict[str, _Net
         try:
             networks[name] = ipaddress.ip_network(text)
         except ValueError as error:
-            errors.append(f"{name}: {text!r} is no CIDR ({error}); write one as 10.0.0.0/24")
+            errors.append(f"{name}: {text!r} is not a CIDR ({error}); write it as in 10.0.0.0/24")
     return networks, errors
 
 
 def _check_addresses(hosts: Sequence[Host], networks: Mapping[str, _Network]) -> list[str]:
-    """Addresses that two hosts have, and those outside of ``networks``, if they are given."""
+    """Addresses that two hosts share, and those outside ``networks``, if these are given."""
     errors = []
     holders: dict[str, list[str]] = defaultdict(list)
     for host in hosts:
@@ -302,26 +302,26 @@ def _outside(what: str, address: str, network: str, networks: Mapping[str, _Netw
         if ipaddress.ip_address(address) in networks[network]:
             return []
     except ValueError:
-        return [f"{what}: {address!r} is no address; write one as 10.0.0.10"]
-    return [f"{what}: {address} is not in {network} ({networks[network]}); take one from there"]
+        return [f"{what}: {address!r} is not an address; write it as in 10.0.0.10"]
+    return [f"{what}: {address} is not in {network} ({networks[network]}); use one from that range"]
 
 
 def site_networks(backbone_cidr: str, hosts: Sequence[Host]) -> dict[str, _Network]:
-    """The networks that hosts are attached to, by the variable that says so."""
+    """The networks that hosts are attached to, by variable."""
     networks, _ = _networks(backbone_cidr, hosts)
     return {name: cidr for name, cidr in networks.items() if name.startswith(("site_backbone_cidr", "region_lan_cidr"))}
 
 
 def check_addresses_free(networks: Mapping[str, _Network], used: Iterable[Used]) -> list[str]:
-    """Networks of the site that the machine has in use otherwise, as by another site."""
+    """Networks of the site that the machine already uses, for example for another site."""
     errors = []
     for name, cidr in networks.items():
         for other in used:
             taken = ipaddress.ip_network(other.cidr, strict=False)
             if cidr.version == taken.version and cidr.overlaps(taken):
                 errors.append(
-                    f"{name} ({cidr}) overlaps {taken}, which {other.by} has; "
-                    "take other addresses (site_net), or remove what has them"
+                    f"{name} ({cidr}) overlaps {taken}, which {other.by} uses; "
+                    "use other addresses (site_net), or remove what uses them"
                 )
     return errors
 
@@ -329,9 +329,9 @@ def check_addresses_free(networks: Mapping[str, _Network], used: Iterable[Used])
 def used_ranges(
     podman_networks: Iterable[Mapping[str, object]], routes: Iterable[Mapping[str, object]], own_prefix: str
 ) -> list[Used]:
-    """What the machine has in use, but for the networks whose name begins with ``own_prefix``.
+    """Ranges that the machine uses, except networks whose name begins with ``own_prefix``.
 
-    ``podman_networks`` is what ``podman network ls --format json`` tells, ``routes`` what ``ip -json route`` does.
+    ``podman_networks`` is the output of ``podman network ls --format json``, ``routes`` that of ``ip -json route``.
     """
     used = []
     bridges = set()
@@ -369,17 +369,17 @@ def check_machine(
     disk_wanted_gb: int,
     disk_path: str,
 ) -> list[str]:
-    """Errors of the machine that is to carry the hosts; each names what is there and the remedy.
+    """Errors of the machine that will run the hosts; each names what was found and the remedy.
 
     ``architecture`` is the kernel's name of the processor, ``system`` the distribution with its release as
-    ``ID VERSION_ID`` of os-release(5). ``kernel_config`` is None where the kernel does not tell its
-    configuration; nothing is said of it then.
+    ``ID VERSION_ID`` of os-release(5). ``kernel_config`` is None if the kernel's configuration is unknown; it is not
+    checked then.
     """
     errors = []
     if architecture != "x86_64":
-        errors.append(f"the machine is {architecture}, and hosts run programs for x86_64 (amd64); take such a machine")
+        errors.append(f"the machine is {architecture}, and hosts run programs for x86_64 (amd64); use such a machine")
     if system != "debian 12":
-        errors.append(f"the machine runs {system}, and hosts are made of its Debian packages; take one with Debian 12")
+        errors.append(f"the machine runs {system}, and hosts are built from Debian packages; use one with Debian 12")
     if uid != 0 and not become:
         errors.append(
             f"the run is by user id {uid}, who is not root and can't become root without a password; "
@@ -390,20 +390,20 @@ def check_machine(
     missing = {"cpu", "memory", "pids"} - cgroup_controllers
     if missing:
         errors.append(
-            f"the kernel offers no cgroup controller {', '.join(sorted(missing))} "
+            f"the kernel does not offer the cgroup controllers {', '.join(sorted(missing))} "
             "(see /proc/cgroups); boot with them enabled"
         )
     lacking = kernel_lacks(kernel_config) if kernel_config is not None else []
     if lacking:
-        errors.append(f"the kernel is built without {', '.join(lacking)}; boot one that has them, as Debian's")
+        errors.append(f"the kernel is built without {', '.join(lacking)}; boot one that has them, such as Debian's")
     if memory_mb < memory_wanted_mb:
         errors.append(
             f"the machine has {memory_mb} MiB of memory, preflight_memory_mb asks for {memory_wanted_mb}; "
-            "take a larger machine, or fewer regions and a lower preflight_memory_mb"
+            "use a larger machine, or fewer regions and a lower preflight_memory_mb"
         )
     if disk_gb < disk_wanted_gb:
         errors.append(
             f"{disk_path} has {disk_gb:.0f} GiB free, preflight_disk_gb asks for {disk_wanted_gb}; "
-            "free some, or point preflight_disk_path at another disk"
+            "free some space, or point preflight_disk_path at another disk"
         )
     return errors

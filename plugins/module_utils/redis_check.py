@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a Redis that others run can be a region's queue."""
+"""Whether an external Redis can be a region's queue."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 OWNER = "koren:owner"
-"""The key that says whose queue the data is."""
+"""The key that names the owner of the queue."""
 LEAST_VERSION = (7, 0)
 TIMEOUT_S = 10.0
 _RIGHTS = "~koren:* &koren:* +@read +@write +@connection +@transaction +@scripting +@pubsub +info +time +config|get"
 
 
 class RedisProblem(Exception):
-    """Redis can't be asked; the message names the remedy."""
+    """Redis can't be queried; the message names the remedy."""
 
 
 class Refused(Exception):
@@ -25,10 +25,10 @@ class Refused(Exception):
 
 
 class Client:
-    """One connection over TLS, which speaks as much of Redis' protocol as a host without a client library needs.
+    """One TLS connection with a minimal Redis client, since hosts have no client library.
 
     Raises:
-        RedisProblem: Redis can't be reached, is not whom ``ca`` says, or refuses the password.
+        RedisProblem: Redis can't be reached, has no certificate by ``ca``, or refuses the password.
     """
 
     def __init__(self, host: str, port: int, user: str, password: str, ca: str) -> None:
@@ -36,20 +36,20 @@ class Client:
         try:
             context = ssl.create_default_context(cadata=ca)
         except (ssl.SSLError, ValueError) as error:
-            raise RedisProblem(f"redis_external.ca is no certificate in PEM: {error}") from error
+            raise RedisProblem(f"redis_external.ca is not a certificate in PEM: {error}") from error
         try:
             plain = socket.create_connection((host, port), TIMEOUT_S)
         except OSError as error:
             raise RedisProblem(
-                f"Redis at {place} can't be reached: {error}. Correct redis_external, or let the host reach it."
+                f"Redis at {place} can't be reached: {error}. Correct redis_external, or allow this host to connect."
             ) from error
         try:
             self._socket = context.wrap_socket(plain, server_hostname=host)
         except OSError as error:
             plain.close()
             raise RedisProblem(
-                f"Redis at {place} has no TLS connection for this host: {error}. Its certificate must be for {host}, by"
-                " the authority in redis_external.ca."
+                f"Redis at {place} accepts no TLS connection from this host: {error}. Its certificate must be for"
+                f" {host}, issued by the authority in redis_external.ca."
             ) from error
         self._stream: IO[bytes] = self._socket.makefile("rb")
         try:
@@ -83,7 +83,7 @@ class Client:
     def _answer(self) -> Any:
         line = self._stream.readline()
         if not line.endswith(b"\r\n"):
-            raise OSError("no whole answer")
+            raise OSError("incomplete answer")
         kind, text = line[:1], line[1:-2].decode(errors="replace")
         if kind == b"-":
             raise Refused(text)
@@ -97,19 +97,19 @@ class Client:
 
 
 def facts_of(client: Client) -> dict[str, str]:
-    """What Redis tells of itself."""
+    """The fields of Redis' INFO."""
     return dict(line.split(":", 1) for line in client.ask("INFO").splitlines() if ":" in line)
 
 
 def problems(client: Client, facts: Mapping[str, str]) -> Iterator[str]:
-    """What the queue needs and this Redis, which told ``facts``, has not; each with the remedy."""
+    """Requirements of the queue that this Redis with these ``facts`` does not meet; each with the remedy."""
     version = facts.get("redis_version", "0")
     if tuple(int(part) for part in version.split(".")[:2]) < LEAST_VERSION:
         yield f"it is Redis {version}; the queue's scripts need 7.0 or newer"
     if facts.get("role") != "master":
-        yield f"it is a {facts.get('role')}; name the one that takes writes"
+        yield f"it is a {facts.get('role')}; set redis_external to the server that accepts writes"
     if facts.get("cluster_enabled") == "1":
-        yield "it is a cluster, over which the queue's scripts can't reach; name a single server"
+        yield "it is a cluster, which the queue's scripts do not support; use a single server"
     if facts.get("aof_enabled") != "1":
         yield "it keeps no append-only file, so a restart would lose accepted events; set 'appendonly yes'"
     if facts.get("maxmemory_policy") != "noeviction":
@@ -125,7 +125,7 @@ def problems(client: Client, facts: Mapping[str, str]) -> Iterator[str]:
                 " would lose accepted events; set 'appendfsync always'"
             )
     except Refused as error:
-        yield f"its setting appendfsync can't be seen ({error}); {_allow()}"
+        yield f"its setting appendfsync can't be read ({error}); {_allow()}"
     yield from _missing_rights(client)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a service chain comes to: marks and routes on a gateway host, or networking-sfc's objects on OpenStack."""
+"""How a service chain is implemented: marks and routes on a gateway host, or networking-sfc's objects on OpenStack."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 # The upper byte of a packet's mark on its way to a function, and back from the last one. koren-nfv, the program of
-# the role nfv_gateway, knows them too: it counts no packet twice and takes the second for no forgery.
+# the role nfv_gateway, knows them too: it counts each packet once, and accepts packets that return.
 TO_FUNCTION, FROM_FUNCTION = 0x4E000000, 0x4F000000
 # Before the main table, behind the local one.
 RULE_PRIORITY = 100
@@ -19,14 +19,14 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,40}")
 
 
 def check_name(name: str) -> str | None:
-    """What is wrong with the name of a chain; it becomes part of others' names."""
+    """What is wrong with the name of a chain, which becomes part of other names; None if nothing is."""
     if _NAME.fullmatch(name):
         return None
     return f"name: {name!r}: use up to 41 lower case letters, digits and hyphens, a letter first"
 
 
 def check_classifiers(classifiers: Sequence[Mapping[str, Any]]) -> str | None:
-    """What is wrong with the description of the flow."""
+    """What is wrong with the description of the flow; None if nothing is."""
     for one in classifiers:
         ports = one.get("ports") or []
         if bool(ports) == (one["protocol"] == "icmp"):
@@ -41,7 +41,7 @@ def check_classifiers(classifiers: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def mark(chain: str, function: int) -> int:
-    """The mark of a packet on its way to a chain's function, its routing table too; functions count from 0."""
+    """The mark of a packet on its way to a chain's function, and its routing table; functions count from 0."""
     number = int.from_bytes(hashlib.sha256(chain.encode()).digest()[:2], "big")
     return TO_FUNCTION | number << 8 | function
 
@@ -72,7 +72,7 @@ def steering(
     body: list[str] = []
     for way, order in ways.items():
         body.append(f"  chain {way} {{")
-        # Whoever sent the packet has seen it: the next function is due, and after the last its way is everyone's.
+        # The function that sent the packet is done: the next one is due. After the last one, normal routing applies.
         following = [*(mark(chain, one) for one in order[1:]), FROM_FUNCTION]
         body += [
             f'    iifname "{interface}" ether saddr {hardware[one]} meta mark set {hex(due)} return'
@@ -90,19 +90,19 @@ def steering(
 
 
 def marker(digest: str) -> str:
-    """The empty chain whose name tells which rules are loaded."""
+    """The name of the empty chain that identifies the loaded rules."""
     return f"loaded-{digest}"
 
 
 def loaded_marker(rules: str) -> str:
-    """The marker within rules."""
+    """The marker in the text of the rules."""
     found = re.search(r"loaded-[0-9a-f]{16}", rules)
     assert found, "rules come from steering()"
     return found[0]
 
 
 def routing(chain: str, addresses: Sequence[str], interface: str) -> list[tuple[list[str], list[str]]]:
-    """Arguments of ``ip`` for the functions' rules and routes, a pair each function."""
+    """Arguments of ``ip`` for the functions' rules and routes, one pair per function."""
     return [
         (
             ["rule", "add", "priority", str(RULE_PRIORITY), "fwmark", hex(number), "table", str(number)],
@@ -113,10 +113,10 @@ def routing(chain: str, addresses: Sequence[str], interface: str) -> list[tuple[
 
 
 def unit(chain: str, rules_file: str, addresses: Sequence[str], interface: str) -> str:
-    """The systemd service that brings the chain back at a start, before anything of the flow passes."""
+    """The systemd service that restores the chain at boot, before packets of the flow pass."""
     starts = []
     for rule, route in routing(chain, addresses, interface):
-        # A rule that is there already is no reason to leave the chain out.
+        # A rule that already exists must not prevent the rest of the chain.
         starts += [f"ExecStart=-/sbin/ip {' '.join(rule)}", f"ExecStart=/sbin/ip {' '.join(route)}"]
     return "\n".join(
         [
@@ -155,7 +155,7 @@ def _set(items: Sequence[Any]) -> str:
 
 
 class Network(Protocol):
-    """networking-sfc, as much of it as a chain needs; ``kind`` is one of KINDS."""
+    """The part of networking-sfc that a chain needs; ``kind`` is one of KINDS."""
 
     def every(self, kind: str) -> list[dict[str, Any]]:
         """All objects of a kind that the project has."""
@@ -171,7 +171,7 @@ class Network(Protocol):
 
 
 class Sfc:
-    """networking-sfc by openstacksdk."""
+    """networking-sfc through openstacksdk."""
 
     def __init__(self, network: Any) -> None:
         self._network = network
@@ -181,7 +181,7 @@ class Sfc:
         return [self._plain(kind, one) for one in getattr(self._network, f"sfc_{kind}s")()]
 
     def create(self, kind: str, **values: Any) -> dict[str, Any]:
-        """Make one."""
+        """Create one."""
         made = getattr(self._network, f"create_sfc_{kind}")(**{k: v for k, v in values.items() if v is not None})
         return self._plain(kind, made)
 
@@ -194,7 +194,7 @@ class Sfc:
         getattr(self._network, f"delete_sfc_{kind}")(identity, ignore_missing=True)
 
     def port(self, name: str) -> str:
-        """The id of a port; LookupError when there is none or several."""
+        """The ID of a port; LookupError if there is none or more than one."""
         try:
             found = self._network.find_port(name, ignore_missing=True)
         except Exception as error:
@@ -229,7 +229,7 @@ MATCH = (
 
 
 def read(network: Network) -> Objects:
-    """What there is of each kind."""
+    """All objects by kind."""
     return {kind: network.every(kind) for kind in KINDS}
 
 
@@ -257,24 +257,24 @@ def flow_matches(classifiers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any
 
 
 class Realisation:
-    """A chain on OpenStack: brings about what is described and tells what it did.
+    """A chain on OpenStack: makes it match its description and records the changes.
 
-    Objects are recognised by what they do, not by their names, so that two chains share a function: the pair of a
-    function's ports can be there once only. Objects of others are used but neither changed nor removed.
+    Objects are recognised by what they do, not by their names, so that two chains can share a function: OpenStack
+    allows only one pair of a function's ports. Objects of others are used but neither changed nor removed.
     """
 
     def __init__(self, network: Network, have: Objects, name: str, *, check: bool) -> None:
-        """Keeps ``have``, which ``read`` made, true to what is done; with ``check`` nothing is changed, only told."""
+        """Update ``have``, the result of ``read``, with each change; with ``check`` only report changes."""
         self.changes: list[str] = []
         self._network, self._have, self._name, self._check = network, have, name, check
 
     def present(
         self, matches: Sequence[Mapping[str, Any]], functions: Sequence[Mapping[str, str]], *, symmetric: bool
     ) -> None:
-        """Have the chain as described; functions have ``name``, ``ingress`` and ``egress``, ids of ports.
+        """Make the chain match; functions have ``name``, and the port IDs ``ingress`` and ``egress``.
 
         Raises:
-            LookupError: another chain passes the same functions in the same order, which networking-sfc has once only.
+            LookupError: another chain passes the same functions in the same order, which networking-sfc does not allow.
         """
         chain = self._chain()
         there = [pair and self._group_of(pair) for pair in map(self._pair, functions)]
@@ -282,18 +282,18 @@ class Realisation:
         for other in self._have["port_chain"]:
             if other is not chain and other["port_pair_groups"] == order:
                 raise LookupError(
-                    f"chain {other['name']!r} passes the same functions in the same order, and OpenStack has one chain"
-                    " of each order: give that chain the classifiers of both"
+                    f"chain {other['name']!r} passes the same functions in the same order, and OpenStack allows one"
+                    " chain per order: give that chain the classifiers of both"
                 )
         groups = [self._group(function) for function in functions]
         parameters = {"correlation": "mpls", "symmetric": symmetric}
         if chain and chain["chain_parameters"].get("symmetric", False) != symmetric:
-            # It can't be changed.
+            # This parameter can't be changed.
             self._delete("port_chain", chain)
             chain = None
         kept, missing = self._classifiers(chain, matches)
         stale = [one for one in self._of(chain) if one not in kept]
-        # An old classifier would be in the way of a new one that overlaps it.
+        # An old classifier would conflict with a new one that overlaps it.
         if chain and stale:
             self._update("port_chain", chain, flow_classifiers=[one["id"] for one in kept])
         for one in stale:
@@ -307,7 +307,7 @@ class Realisation:
         self._tidy()
 
     def absent(self) -> None:
-        """Have no such chain, and nothing that only it needed."""
+        """Remove the chain, and everything that only it needed."""
         chain = self._chain()
         classifiers = self._of(chain)
         if chain:
@@ -321,7 +321,7 @@ class Realisation:
         return found[0] if found else None
 
     def _of(self, chain: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-        """The chain's own classifiers, and those of this name that a run that was cut left without a chain."""
+        """The chain's own classifiers, and those of this name that an interrupted run left without a chain."""
         listed = set(chain["flow_classifiers"]) if chain else set()
         return [
             one
@@ -332,7 +332,7 @@ class Realisation:
     def _classifiers(
         self, chain: Mapping[str, Any] | None, matches: Sequence[Mapping[str, Any]]
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Those that there are of the ones wanted, and the matches of those that there are not."""
+        """The wanted classifiers that exist, and the matches of those that are missing."""
         own = self._of(chain)
         kept, missing = [], []
         for match in matches:
@@ -351,7 +351,7 @@ class Realisation:
         return next((one for one in self._have["port_pair_group"] if one["port_pairs"] == [pair["id"]]), None)
 
     def _group(self, function: Mapping[str, str]) -> str:
-        """The id of the group of a function's one pair of ports."""
+        """The ID of the group of a function's one pair of ports."""
         pair = self._pair(function) or self._create(
             "port_pair", function["name"], ingress=function["ingress"], egress=function["egress"]
         )
@@ -389,7 +389,7 @@ class Realisation:
 
 
 def chains_through(have: Objects, port: str) -> list[str]:
-    """Names of the chains, none of others', that a Neutron port is needed by: as a function's or as a flow's end."""
+    """Names of the site's chains that need a Neutron port, as a function's port or as a flow's end."""
     ends = ("ingress", "egress", "logical_source_port", "logical_destination_port")
     needed = {
         one["id"]

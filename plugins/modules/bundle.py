@@ -1,16 +1,16 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Plan or build what a site's hosts get."""
+"""Plan or build the components for a site's hosts."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: bundle
-short_description: Plan or build the components that a site's hosts get
+short_description: Plan or build the components for a site's hosts
 description:
   - Each folder under C(bundle/) with a C(build.sh) is a component. A component's key is the hash of its
-    recipe, its sources, the keys of what it needs, and the Go toolchain's version. What the cache holds
-    under that key is not built again.
+    recipe, its sources, the keys of what it needs, and the Go toolchain's version. A component that the cache has under
+    its key is not built again.
   - Without I(build), I(archive), I(archive_to) and I(verify) the module only reads and returns the plan.
 options:
   repo:
@@ -22,13 +22,13 @@ options:
     type: path
     required: true
   components:
-    description: Names of the wanted components; their needs come along. Empty means all.
+    description: Names of the wanted components; their dependencies are included. Empty means all.
     type: list
     elements: str
     default: []
   settings:
     description:
-      - Settings of recipes that are not as by default, by their names in the lines C(# setting:) of C(build.sh).
+      - Settings of recipes that differ from the default, by their names in the lines C(# setting:) of C(build.sh).
         They are part of a component's key.
     type: dict
     default: {}
@@ -37,28 +37,27 @@ options:
     type: str
   verify:
     description:
-      - Whether to compare each file with its SHA-256. One is otherwise taken for whole by its files' sizes, which is
-        enough for a build that was cut, and fast. A component that is not as it was built counts as missing from
-        then on.
+      - Whether to compare each file with its SHA-256. By default only file sizes are compared, which is fast and
+        detects an interrupted build. A component that was changed since it was built counts as missing from then on.
     type: bool
     default: false
   archive:
-    description: An archive, as I(archive_to) writes it, that components missing in the cache are taken from.
+    description: Archive written by I(archive_to), from which components that are missing in the cache are taken.
     type: path
   archive_sha256:
     description:
-      - SHA-256 that I(archive) must have. Without it that is what the file beside it with the ending C(.sha256) says,
-        if there is one. Damage is found in any case; only a sum that came another way than the archive tells whether
-        somebody changed both.
+      - SHA-256 that I(archive) must have. The default is the checksum in the file beside it with the ending C(.sha256),
+        if there is one. Damage is detected in any case. Only a checksum from another source than the archive detects
+        that someone changed both.
     type: str
     default: ""
   archive_to:
-    description: File that all the components are written into, unless it has them already.
+    description: File to write all components to, unless it already has them.
     type: path
   view:
     description:
-      - Folder that gets one link a component to its place in the cache, once all are there. The file beside it with the
-        ending C(.cdx.json) is a bill of materials (CycloneDX) of the whole bundle.
+      - Folder that gets one link per component to its place in the cache, once all components are present. The file
+        beside it with the ending C(.cdx.json) is a bill of materials (CycloneDX) of the whole bundle.
     type: path
 attributes:
   check_mode:
@@ -71,7 +70,7 @@ author: the koren.faas authors
 """
 
 EXAMPLES = r"""
-- name: What is to be built
+- name: Find what is to be built
   koren.faas.bundle:
     repo: "{{ playbook_dir }}/.."
     cache: ~/.cache/koren-faas
@@ -100,18 +99,18 @@ components:
     name: {description: The component's name., type: str}
     key: {description: Hash of all that goes into it., type: str}
     path: {description: Its folder in the cache., type: str}
-    present: {description: Whether it is there whole., type: bool}
+    present: {description: Whether the cache has it completely., type: bool}
 missing:
   description: Names of components that are still to be built, in building order.
   returned: always
   type: list
   elements: str
 left:
-  description: How long it takes to build what is missing, in words, by the times of what was built on this machine.
+  description: Estimated time to build the missing components, as text, based on earlier builds on this machine.
   returned: always
   type: str
 damaged:
-  description: Names of components that I(verify) found not to be as they were built.
+  description: Names of components that I(verify) found to be changed since they were built.
   returned: always
   type: list
   elements: str

@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Fetch what a site's hosts get from a mirror, or publish it to one."""
+"""Fetch the components for a site's hosts from a mirror, or publish them to one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ DOCUMENTATION = r"""
 module: bundle_mirror
 short_description: Fetch components of the bundle from a mirror, or publish them to one
 description:
-  - A mirror is a plain folder, on a web server or not, that one machine fills and others fetch from.
+  - A mirror is a folder, on a web server or not, that one machine publishes to and others fetch from.
   - Each component has a statement that is signed with Ed25519 and names the component's key and its archive's SHA-256.
-    A statement that I(mirror_key) did not sign, or an archive that is not the one it names, fails the module. A mirror
-    that does not answer, or lacks what it lists, gives a warning, since what is missing can be built.
+    The module fails if I(mirror_key) did not sign a statement, or if an archive is not the one that its statement
+    names. It only warns if the mirror does not answer or lacks a listed component, since missing components can be
+    built.
   - Without I(fetch) and I(publish_to) the module only checks which of the missing components the mirror has.
 options:
   repo:
@@ -23,13 +24,13 @@ options:
     type: path
     required: true
   components:
-    description: Names of the wanted components; their needs come along. Empty means all.
+    description: Names of the wanted components; their dependencies are included. Empty means all.
     type: list
     elements: str
     default: []
   settings:
     description:
-      - Settings of recipes that are not as by default, by their names in the lines C(# setting:) of C(build.sh).
+      - Settings of recipes that differ from the default, by their names in the lines C(# setting:) of C(build.sh).
         They are part of a component's key.
     type: dict
     default: {}
@@ -37,17 +38,17 @@ options:
     description: The mirror's address (C(https://), C(http://) or C(file://)) or its path.
     type: str
   mirror_key:
-    description: The public key that signs what the mirror has, a line C(ssh-ed25519 …).
+    description: The public key that signs the mirror's components, a line C(ssh-ed25519 …).
     type: str
     default: ""
   fetch:
     description: Name of the one component to fetch, when it is not in the cache.
     type: str
   publish_to:
-    description: Folder of a mirror that gets all the components, unless it has them already.
+    description: Folder of a mirror to publish all components to, unless it already has them.
     type: path
   signing_key:
-    description: File with the private key that signs what is published, as C(ssh-keygen) writes it. Made if missing.
+    description: Private key that signs published components, in C(ssh-keygen)'s format. Created if it is missing.
     type: path
 attributes:
   check_mode:
@@ -86,16 +87,16 @@ available:
   type: list
   elements: str
 answers:
-  description: Whether the mirror answers; where it does not, further requests are in vain.
+  description: Whether the mirror answers. If it does not, further requests are pointless.
   returned: with I(mirror)
   type: bool
 published:
-  description: Names of the components that were brought into the folder.
+  description: Names of the components that were added to the folder.
   returned: with I(publish_to)
   type: list
   elements: str
 public_key:
-  description: The line for I(mirror_key) of those who fetch; empty where check mode would make the key.
+  description: The line that machines which fetch set as I(mirror_key); empty if check mode would create the key.
   returned: with I(publish_to)
   type: str
 """
@@ -122,11 +123,11 @@ def _look(module: AnsibleModule, entries: list[Entry]) -> dict[str, Any]:
     try:
         available = mirror.has(missing)
     except MirrorUnavailable as error:
-        module.warn(f"{error}. {len(missing)} components are built here.")
+        module.warn(f"{error}. {len(missing)} components will be built here.")
         return {"changed": False, "available": [], "answers": error.answers}
     if missing and not available:
         module.warn(
-            f"bundle_mirror {mirror} has none of the {len(missing)} missing components, and they are built here. "
+            f"bundle_mirror {mirror} has none of the {len(missing)} missing components, so they will be built here. "
             "Check the address, and that the mirror was filled from this checkout."
         )
     return {"changed": False, "available": available, "answers": True}
@@ -142,7 +143,7 @@ def _fetch(module: AnsibleModule, cache: Path, entries: list[Entry]) -> dict[str
     try:
         mirror.fetch(cache, found[0])
     except MirrorUnavailable as error:
-        module.warn(f"{error}. {found[0].name} is built here.")
+        module.warn(f"{error}. {found[0].name} will be built here.")
         return {"changed": False, "answers": error.answers}
     return {"changed": True, "answers": True}
 

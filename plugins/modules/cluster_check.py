@@ -8,11 +8,11 @@ DOCUMENTATION = r"""
 module: cluster_check
 short_description: Check that a cluster runs as it should
 description:
-  - Asks the API server whether each node is Ready, whether what runs are the pinned versions, and whether the metrics
-    that autoscaling needs are there.
-  - Has a pod on each node resolve a name, call the API server by its Service and reach the pods on all other nodes;
-    then removes them, whatever came of it.
-  - Changes nothing that stays, and tells all mistakes at once, each with where to look.
+  - Asks the API server whether each node is Ready, whether the pinned versions are running, and whether the metrics
+    that autoscaling needs are available.
+  - Starts a pod on each node, which resolves a name, calls the API server by its Service and connects to the pods on
+    all other nodes. Removes the pods afterwards in any case.
+  - Makes no lasting changes, and reports all problems at once, each with where to look.
 options:
   kubeconfig:
     description: Kubeconfig with the cluster.
@@ -23,7 +23,7 @@ options:
     type: str
     required: true
   nodes:
-    description: Names of the nodes that the cluster is to have.
+    description: Names of the nodes that the cluster must have.
     type: list
     elements: str
     required: true
@@ -41,7 +41,7 @@ options:
     elements: str
     required: true
   apis:
-    description: Aggregated APIs that have to be Available.
+    description: Aggregated APIs that must be Available.
     type: list
     elements: str
     default: [v1beta1.metrics.k8s.io, v1beta1.external.metrics.k8s.io]
@@ -51,28 +51,28 @@ options:
     required: true
   registry:
     description:
-      - Name of the registry of functions' images. Each node has to pull one of them, if a function is placed.
-      - Without it none is pulled.
+      - Name of the registry of the functions' images. If a function is deployed, each node must be able to pull one.
+      - Without it no image is pulled.
     type: str
   rules:
     description:
-      - What C(koren-rules check) printed on each node, by its name. Each line is a chain that is missing.
+      - Output of C(koren-rules check) by node. Each line is a chain that is missing.
     type: dict
     default: {}
   pinned:
     description:
-      - Whether what runs has to be of the versions that are told. Without it any version will do, as before an upgrade;
-        the probes then have that version of I(probe_image) which a pod of the cluster runs.
+      - Whether everything must run the given versions. Otherwise any version is accepted, as before an upgrade, and the
+        probes use the version of I(probe_image) that a pod of the cluster runs.
     type: bool
     default: true
   timeout_s:
-    description: Seconds to wait for what may still be starting, and for the pods.
+    description: Seconds to wait for components that may still be starting, and for the pods.
     type: int
     default: 60
 attributes:
   check_mode:
     support: partial
-    description: Starts no pods, and checks the rest.
+    description: Starts no pods, but checks everything else.
   diff_mode:
     support: none
     description: Nothing is changed.
@@ -97,7 +97,7 @@ nodes:
   returned: success
   type: int
 problems:
-  description: All that was found.
+  description: All problems that were found.
   returned: failure
   type: list
   elements: str
@@ -145,7 +145,7 @@ class Cluster:
         self._kube = Kube(region, params["kubeconfig"])
 
     def get(self, path: str) -> Any:
-        """What is at `path`; None when there is nothing."""
+        """The object at `path`; None if there is none."""
         from koren_faas.errors import RegionError
 
         try:
@@ -156,7 +156,7 @@ class Cluster:
             raise
 
     def items(self, path: str) -> list[dict[str, Any]]:
-        """The objects at `path`; none when there is no such kind, or it does not answer."""
+        """The objects at `path`; empty if there is no such kind, or it does not answer."""
         from koren_faas.errors import RegionError
 
         try:
@@ -168,7 +168,7 @@ class Cluster:
         return list(found["items"]) if found else []
 
     def look(self) -> list[Problem]:
-        """What is wrong with what is there."""
+        """The problems of the cluster as its API server reports it."""
         params = self.params
         version = self.get("/version")["gitVersion"]
         problems = []
@@ -196,7 +196,7 @@ class Cluster:
         )
 
     def probe(self) -> list[Problem]:
-        """What pods on the nodes can't do. Leaves nothing behind."""
+        """The problems that probe pods on the nodes find. Leaves nothing behind."""
         nodes = self.params["nodes"]
         seconds = self.params["timeout_s"]
         placed = self.items("/apis/apps/v1/namespaces/functions/deployments")
@@ -252,7 +252,7 @@ class Cluster:
 
 
 def _state(pod: Mapping[str, Any]) -> str:
-    """In a few words, why a pod has told nothing."""
+    """In a few words, why a pod has reported nothing."""
     status = pod.get("status", {})
     for one in status.get("containerStatuses", []):
         for state in one.get("state", {}).values():
@@ -261,7 +261,7 @@ def _state(pod: Mapping[str, Any]) -> str:
     for one in status.get("conditions", []):
         if one["status"] != "True" and one.get("message"):
             return str(one["message"])
-    return str(status.get("phase", "it is not there"))
+    return str(status.get("phase", "it does not exist"))
 
 
 def _look_until(cluster: Cluster, end: float) -> list[Problem]:
@@ -312,7 +312,7 @@ def main() -> None:
         )
     if problems:
         told = [str(problem) for problem in problems]
-        module.fail_json(msg=f"{params['context']} is not as it should be:\n- " + "\n- ".join(told), problems=told)
+        module.fail_json(msg=f"{params['context']} has these problems:\n- " + "\n- ".join(told), problems=told)
     module.exit_json(changed=False, nodes=len(params["nodes"]))
 
 

@@ -1,42 +1,42 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Renew a control plane's certificates that are near their end."""
+"""Renew a control plane's certificates that are about to expire."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kubeadm_certificates
-short_description: Renew a control plane's certificates that are near their end
+short_description: Renew a control plane's certificates that are about to expire
 description:
-  - Runs on a host of the control plane. Renews, by C(kubeadm certs renew), each certificate that ends within
+  - Runs on a host of the control plane. Renews, by C(kubeadm certs renew), each certificate that expires within
     O(renew_days) days.
-  - Restarts the programs that read their credentials only as they start, controller manager and scheduler, when
-    theirs are newer than they are. API server, etcd and kubelet read theirs again by themselves and go on running.
+  - Restarts controller manager and scheduler if their credentials are newer than the running process, since they read
+    them only at startup. API server, etcd and kubelet reload theirs and keep running.
 options:
   renew_days:
-    description: Days before its end from which a certificate is renewed.
+    description: Days before expiry at which a certificate is renewed.
     type: int
     default: 60
   config:
-    description: The description by which C(kubeadm) made the control plane.
+    description: The configuration with which C(kubeadm) created the control plane.
     type: path
     default: /etc/kubernetes/kubeadm.yml
   timeout_s:
-    description: Seconds that a restarted program may take until it is healthy.
+    description: Seconds within which a restarted program must be healthy.
     type: int
     default: 90
 attributes:
   check_mode:
     support: full
-    description: Tells what would be renewed and restarted.
+    description: Reports what would be renewed and restarted.
   diff_mode:
     support: full
-    description: Shows the days that are left to each certificate that is renewed.
+    description: Shows the remaining days of each certificate that is renewed.
 author: the koren.faas authors
 """
 
 EXAMPLES = r"""
-- name: Renew what ends within a hundred days
+- name: Renew certificates that expire within a hundred days
   koren.faas.kubeadm_certificates:
     renew_days: 100
 """
@@ -89,7 +89,7 @@ def _kubeadm(module: AnsibleModule, *words: str) -> str:
 
 
 def _processes(programs: Iterable[str]) -> dict[str, tuple[int, float]]:
-    """Program to the id of its process and the second at which that started."""
+    """Process ID and start time in seconds, by program."""
     wanted = set(programs)
     boot_s = next(
         float(line.split()[1])
@@ -104,12 +104,12 @@ def _processes(programs: Iterable[str]) -> dict[str, tuple[int, float]]:
                 stat = (folder / "stat").read_text(encoding="utf-8")
                 found[program] = (int(folder.name), start_of(stat, boot_s, os.sysconf("SC_CLK_TCK")))
         except (OSError, UnicodeDecodeError, IndexError):
-            continue  # gone meanwhile, or on its way
+            continue  # the process has ended or is ending
     return found
 
 
 def _healthy(program: str) -> bool:
-    # Its certificate is its own; what counts is that this host's program answers.
+    # The program's certificate is self-signed. Only the answer of this host's program matters.
     context = ssl._create_unverified_context()
     try:
         with urllib.request.urlopen(HEALTH[program], timeout=5, context=context) as answer:
@@ -119,7 +119,7 @@ def _healthy(program: str) -> bool:
 
 
 def _restart(module: AnsibleModule, program: str, pid: int) -> None:
-    """End the process; kubelet starts it anew, with the new credentials."""
+    """End the process; kubelet restarts it with the new credentials."""
     os.kill(pid, signal.SIGTERM)
     end = time.monotonic() + module.params["timeout_s"]
     while time.monotonic() < end:
@@ -128,8 +128,8 @@ def _restart(module: AnsibleModule, program: str, pid: int) -> None:
             return
         time.sleep(0.5)
     module.fail_json(
-        msg=f"{program} was ended to read its new certificate and is not healthy after {module.params['timeout_s']} s;"
-        " see 'journalctl -u kubelet' and /var/log/containers on this host"
+        msg=f"{program} was restarted to read its new certificate and is not healthy after"
+        f" {module.params['timeout_s']} s; see 'journalctl -u kubelet' and /var/log/containers on this host"
     )
 
 

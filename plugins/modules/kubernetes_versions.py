@@ -11,7 +11,7 @@ description:
   - Compares the API server and the kubelet of each node with the wanted version. Changes nothing.
 options:
   kubeconfig:
-    description: The site's kubeconfig. Where it is missing, or lacks the context, there is no cluster yet.
+    description: The site's kubeconfig. If it is missing or lacks the context, there is no cluster yet.
     type: path
     required: true
   context:
@@ -19,7 +19,7 @@ options:
     type: str
     required: true
   wanted:
-    description: The version that the cluster is to have, such as C(v1.36.3+koren.1).
+    description: The version that the cluster must have, such as C(v1.36.3+koren.1).
     type: str
     required: true
 attributes:
@@ -59,7 +59,7 @@ kubelets:
   returned: always
   type: dict
 others:
-  description: What runs another version than the wanted one, in words.
+  description: Components that run another version than the wanted one, as text.
   returned: always
   type: list
   elements: str

@@ -1,36 +1,36 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Bring a site's part in OpenStack clouds to what its inventory says."""
+"""Make a site's resources in OpenStack clouds match its inventory."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: openstack_site
-short_description: Bring a site's part in OpenStack clouds to what its inventory says
+short_description: Make a site's resources in OpenStack clouds match its inventory
 description:
-  - Reads all clouds first and tells everything that stands in the way (credentials, quotas, images, flavors, names that
-    are taken) before anything is changed in any of them. Then takes the steps, in all clouds at once.
-  - What the site owns carries its mark, which is set as an object is made; nothing else is changed or removed.
-  - One process a run, instead of one an object, as the modules of openstack.cloud need.
+  - Reads all clouds first and reports every problem (credentials, quotas, images, flavors, names that are taken) before
+    anything is changed in any of them. Then makes the changes in all clouds at once.
+  - Resources of the site have its tag, which is set when they are created. Nothing else is changed or removed.
+  - Needs one process per run. The modules of openstack.cloud would need one per resource.
 options:
   site:
     description: Name of the site.
     type: str
     required: true
   state:
-    description: C(absent) removes all that carries the site's mark in the clouds.
+    description: C(absent) removes everything in the clouds that has the site's tag.
     type: str
     choices: [present, absent]
     default: present
   leaving:
     description:
-      - Names of servers that I(clouds) does not have any more. With C(state=absent) just they are removed, with the
-        floating IPs, ports and volumes that are the site's and theirs.
+      - Names of servers that are no longer in I(clouds). With C(state=absent) only these are removed, with their
+        floating IPs, ports and volumes that belong to the site.
     type: list
     elements: str
   clouds:
     description:
-      - What the site is to have, by cloud, as the filter P(koren.faas.openstack_clouds#filter) makes it.
+      - Resources that the site must have, by cloud, as returned by the filter P(koren.faas.openstack_clouds#filter).
     type: list
     elements: dict
     required: true
@@ -40,7 +40,7 @@ options:
         type: str
         required: true
       whole:
-        description: Whether this is all that the site is to have there; else the rest is left alone.
+        description: Whether these are all resources of the site in the cloud. Otherwise the others are left unchanged.
         type: bool
         default: true
       key_pair:
@@ -52,14 +52,14 @@ options:
         type: str
         default: ""
       images:
-        description: Images that servers use, as C(name) and C(file), which is uploaded when there is no such image.
+        description: Images that servers use, as C(name) and C(file), which is uploaded if there is no such image.
         type: list
         elements: dict
         default: []
       networks:
         description:
           - Networks with one subnet each, as C(name), C(cidr), C(gateway), C(dns), C(pool) (first and last address that
-            the cloud may give away itself) and C(external), the network that a router joins it with.
+            the cloud may assign itself) and C(external), the network to which a router connects it.
         type: list
         elements: dict
         default: []
@@ -82,7 +82,7 @@ options:
         elements: dict
         default: []
   prune:
-    description: Remove what carries the site's mark and is not in I(clouds).
+    description: Whether to remove resources that have the site's tag and are not in I(clouds).
     type: bool
     default: false
   known_hosts:
@@ -90,27 +90,27 @@ options:
       - File that gets the servers' host keys, which are read from their consoles once. Without it none is read.
     type: path
   timeout_s:
-    description: How long one server may take to come, to go, or to show its host key, in seconds.
+    description: Seconds that one server may take to start, to disappear, or to show its host key.
     type: int
     default: 300
 attributes:
   check_mode:
     support: full
-    description: Says what would be done, errors included.
+    description: Reports what would be done, including errors.
   diff_mode:
     support: full
-    description: Shows what differs, by cloud and object.
+    description: Shows the differences, by cloud and resource.
 author: the koren.faas authors
 """
 
 EXAMPLES = r"""
-- name: Make the hosts of the inventory
+- name: Create the hosts of the inventory
   koren.faas.openstack_site:
     site: "{{ site_name }}"
     clouds: "{{ groups['site'] | map('extract', hostvars) | koren.faas.openstack_clouds(groups, settings) }}"
     known_hosts: "{{ site_dir }}/known_hosts"
 
-- name: See what a removal would remove
+- name: Show what a removal would remove
   koren.faas.openstack_site:
     site: trial
     state: absent
@@ -119,7 +119,7 @@ EXAMPLES = r"""
         key_pair: koren-trial
   check_mode: true
 
-- name: Remove one server and what is its own
+- name: Remove one server and its resources
   koren.faas.openstack_site:
     site: trial
     state: absent
@@ -129,13 +129,13 @@ EXAMPLES = r"""
 
 RETURN = r"""
 steps:
-  description: What was done, or would be in check mode, in words, each with its cloud.
+  description: What was done, or would be done in check mode, as text, each with its cloud.
   returned: always
   type: list
   elements: str
   sample: ["koren-seoul: create server koren-local-seoul-cp"]
 surplus:
-  description: What carries the site's mark and is not in the inventory.
+  description: Resources that have the site's tag and are not in the inventory.
   returned: success
   type: list
   elements: str
@@ -151,10 +151,10 @@ servers:
       description: The cloud that it is in.
       type: str
     floating_ip:
-      description: Its floating IP, or nothing.
+      description: Its floating IP, or empty.
       type: str
 errors:
-  description: All that stands in the way.
+  description: All problems.
   returned: failure
   type: list
   elements: str
@@ -178,7 +178,7 @@ _LISTS = ("images", "networks", "security_groups", "server_groups", "servers")
 
 
 def _in_each(clouds: list[Cloud], action: Any) -> list[str]:
-    """Do something in all clouds at once; returns what went wrong."""
+    """Do something in all clouds at once; returns the errors."""
 
     def run(cloud: Cloud) -> str:
         try:
@@ -228,7 +228,7 @@ def _keep_host_keys(module: AnsibleModule, clouds: list[Cloud]) -> bool:
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     servers = [server for cloud in clouds for server in cloud.servers()]
     if module.check_mode:
-        # A key that is not known yet is not waited for.
+        # Check mode does not wait for unknown keys.
         known = known_servers(text)
         servers = [s for s in servers if s["host_key"] or known.get(s["addresses"][0], ("", ""))[1] == s["id"]]
     read_host_keys(clouds, servers, known_servers(text), module.params["timeout_s"])
@@ -275,7 +275,7 @@ def main() -> None:
     nothing: dict[str, Any] = {name: [] for name in _LISTS}
     leaving = params["leaving"]
     if leaving is not None and not absent:
-        module.fail_json(msg="leaving names what is removed: it needs state=absent")
+        module.fail_json(msg="leaving names servers to remove: it needs state=absent")
     wanted = [cloud | nothing | {"whole": True} if absent and leaving is None else cloud for cloud in params["clouds"]]
     clouds = [Cloud(params["site"], cloud, params["timeout_s"]) for cloud in wanted]
 
@@ -283,7 +283,7 @@ def main() -> None:
     errors += [error for cloud in clouds for error in cloud.plan.errors]
     if errors:
         module.fail_json(
-            msg="Nothing was changed. To be mended first:\n- " + "\n- ".join(errors), errors=errors, steps=[]
+            msg="Nothing was changed. Fix these problems first:\n- " + "\n- ".join(errors), errors=errors, steps=[]
         )
     diff = _diff(clouds)
     steps = _words(clouds, "planned")
@@ -298,7 +298,7 @@ def main() -> None:
             errors = [str(error)]
     if errors:
         module.fail_json(
-            msg="What was done stays, the next run goes on from it:\n- " + "\n- ".join(errors),
+            msg="Completed steps stay, and the next run continues from them:\n- " + "\n- ".join(errors),
             errors=errors,
             steps=steps,
             changed=bool(steps),

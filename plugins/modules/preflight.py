@@ -1,22 +1,22 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Find what a run would stumble over."""
+"""Find problems that would make a run fail."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: preflight
-short_description: Find what a run would stumble over, before anything is touched
+short_description: Find problems that would make a run fail, before anything is changed
 description:
-  - Looks at the inventory's values and, for the driver C(podman), at the machine; changes nothing, and shows
-    all errors at once. Each names the variable, its value and the remedy.
+  - Checks the inventory's values and, for the driver C(podman), the machine. Changes nothing, and shows all errors at
+    once. Each names the variable, its value and the remedy.
 options:
   site_name:
     description: Name of the site, at most 20 lower case letters and digits.
     type: str
     required: true
   driver:
-    description: How hosts come to be.
+    description: Driver that provides the hosts.
     type: str
     required: true
   repo:
@@ -43,7 +43,7 @@ options:
         elements: str
         required: true
       variables:
-        description: Variables that are looked at, and set.
+        description: Variables that are checked and have a value.
         type: dict
         required: true
       failed:
@@ -61,7 +61,7 @@ options:
         type: str
         required: true
       regions:
-        description: Regions that it runs in; every edge when there are none.
+        description: Regions that it runs in; every edge if empty.
         type: list
         elements: str
         required: true
@@ -82,7 +82,7 @@ options:
     type: path
     required: true
   own_prefix:
-    description: How the names of the site's own podman networks begin.
+    description: Prefix of the names of the site's own podman networks.
     type: str
     required: true
   memory_mb:
@@ -90,15 +90,15 @@ options:
     type: int
     required: true
   disk_gb:
-    description: Free disk space that must be there, in GiB.
+    description: Free disk space that the machine must have, in GiB.
     type: int
     required: true
   disk_path:
-    description: Folder whose disk is looked at.
+    description: Folder whose disk is checked.
     type: path
     required: true
   become:
-    description: Whether tasks are told how to become root; otherwise sudo must do it without a password.
+    description: Whether tasks have what they need to become root; otherwise sudo must work without a password.
     type: bool
     default: false
 attributes:
@@ -112,7 +112,7 @@ author: the koren.faas authors
 """
 
 EXAMPLES = r"""
-- name: Look at the inventory and the machine
+- name: Check the inventory and the machine
   koren.faas.preflight:
     site_name: local
     driver: podman
@@ -129,7 +129,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 errors:
-  description: All that was found.
+  description: All problems that were found.
   returned: failure
   type: list
   elements: str
@@ -181,7 +181,7 @@ def _kernel_config() -> str | None:
 
 
 def _listed(*command: str) -> list[dict[str, Any]]:
-    """What a program lists as JSON; nothing where there is no such program or it may not tell."""
+    """What a program lists as JSON; empty if the program is missing or fails."""
     as_root = [] if os.getuid() == 0 else ["sudo", "-n"]
     try:
         done = subprocess.run([*as_root, *command], capture_output=True, text=True, check=False)
@@ -195,7 +195,7 @@ def _becomes_root() -> bool:
 
 
 def _machine_errors(params: dict[str, Any], hosts: list[Host]) -> list[str]:
-    """What the machine lacks that is to carry the hosts."""
+    """What this machine lacks to run the hosts."""
     uid = os.getuid()
     errors = check_machine(
         architecture=platform.machine(),
@@ -243,7 +243,7 @@ def main() -> None:
                 "options": {
                     "name": {"type": "str", "required": True},
                     "regions": {"type": "list", "elements": "str", "required": True},
-                    # They hold names of files, no contents; "keys" looks like a secret to Ansible.
+                    # Names of files, not contents. Ansible mistakes "keys" for a secret.
                     "keys": {"type": "dict", "required": True, "no_log": False},
                     "files": {"type": "dict", "required": True},
                     "provider": {"type": "dict", "required": True},
@@ -274,7 +274,7 @@ def main() -> None:
     if params["driver"] == "podman":
         errors += _machine_errors(params, hosts)
     if errors:
-        module.fail_json(msg="Nothing was changed. To be mended first:\n- " + "\n- ".join(errors), errors=errors)
+        module.fail_json(msg="Nothing was changed. Fix these problems first:\n- " + "\n- ".join(errors), errors=errors)
     module.exit_json(changed=False)
 
 

@@ -1,20 +1,21 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Check that a Redis that others run can be a region's queue, and claim it."""
+"""Check that an external Redis can be a region's queue, and claim it."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: redis_check
-short_description: Check that a Redis that others run can be a region's queue, and claim it
+short_description: Check that an external Redis can be a region's queue, and claim it
 description:
-  - Fails with all that is missing, each with its remedy. Needed are Redis 7.0 or newer as a single writable server with
-    TLS, an append-only file that is synced at each write, no eviction, and the rights that the gateway's commands need.
+  - Fails with all missing requirements, each with its remedy. Required are Redis 7.0 or newer as a single writable
+    server with TLS, an append-only file that is synced at each write, no eviction, and the permissions that the
+    gateway's commands need.
   - Claims the data for one region, so that no two regions or sites share a queue.
-  - Runs on the host whose gateway is to use it. Needs nothing there but Python.
+  - Runs on the host whose gateway will use it. Needs only Python there.
 options:
   host:
-    description: Name or address, for which its certificate is.
+    description: Name or address, as in its certificate.
     type: str
     required: true
   port:
@@ -30,11 +31,11 @@ options:
     type: str
     required: true
   ca:
-    description: Authority that signs the server's certificate, as PEM.
+    description: Certificate of the authority that signs the server's certificate, as PEM.
     type: str
     required: true
   owner:
-    description: Whose queue it is, such as C(site/region).
+    description: Owner of the queue, such as C(site/region).
     type: str
     required: true
 attributes:
@@ -99,8 +100,8 @@ def main() -> None:
         if owner not in (None, params["owner"]):
             module.fail_json(
                 msg=f"Redis at {place} has the queue of {owner}."
-                f" Give {params['owner']} a server of its own, or delete all keys 'koren:*' there,"
-                f" {OWNER} too, if that queue may go."
+                f" Give {params['owner']} its own server, or delete all keys 'koren:*' there,"
+                f" including {OWNER}, if that queue is no longer needed."
             )
         if owner is None and not module.check_mode:
             client.ask("SET", OWNER, params["owner"])

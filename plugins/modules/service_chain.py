@@ -1,19 +1,20 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Have a flow pass network functions."""
+"""Steer a flow through network functions."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: service_chain
-short_description: Have a flow pass network functions, one after the other
+short_description: Steer a flow through network functions, one after the other
 description:
-  - With I(driver=openstack) the chain is networking-sfc's, port pairs, port pair groups, flow classifiers and a port
-    chain; the module runs where the API is reached.
-  - With I(driver=gateway) it is nftables marks and policy routes; the module runs, as root, on the host that routes
-    between the flow's two ends and has the functions on one of its networks. Functions are told by their link
-    address, so run it again after a function was replaced. A function has to send what it forwards back to this host.
-  - A function that drops a packet, or is down, ends the packet's way.
+  - With I(driver=openstack) the chain consists of networking-sfc's port pairs, port pair groups, flow classifiers and a
+    port chain. The module runs where the API can be reached.
+  - With I(driver=gateway) the chain consists of nftables marks and policy routes. The module runs as root on the host
+    that routes between the flow's two ends and that shares a network with the functions. Functions are identified by
+    their link address, so run the module again after a function was replaced. A function must send forwarded packets
+    back to this host.
+  - A packet that a function drops, or that is sent to a function that is down, is lost.
 requirements:
   - openstacksdk (with I(driver=openstack))
   - nftables and iproute2 (with I(driver=gateway))
@@ -23,7 +24,7 @@ options:
     type: str
     required: true
   state:
-    description: Whether the chain is to be.
+    description: Whether the chain should exist.
     type: str
     choices: [present, absent]
     default: present
@@ -33,7 +34,7 @@ options:
     choices: [gateway, openstack]
     required: true
   classifiers:
-    description: The flow. Required to be present.
+    description: The flow. Required with I(state=present).
     type: list
     elements: dict
     default: []
@@ -54,18 +55,18 @@ options:
         elements: str
         required: true
       destinations:
-        description: CIDRs that it goes to.
+        description: CIDRs that the flow goes to.
         type: list
         elements: str
         required: true
       source_port:
-        description: Name or id of the Neutron port that the flow leaves; most of networking-sfc's drivers ask for it.
+        description: Name or ID of the Neutron port where the flow starts; most networking-sfc drivers require it.
         type: str
       destination_port:
-        description: Name or id of the Neutron port that the flow ends at.
+        description: Name or ID of the Neutron port where the flow ends.
         type: str
   functions:
-    description: Functions in the order that the flow passes them. Required to be present.
+    description: Functions in the order that the flow passes them. Required with I(state=present).
     type: list
     elements: dict
     default: []
@@ -78,30 +79,30 @@ options:
         description: Address of the function. Required with I(driver=gateway).
         type: str
       ingress:
-        description: Name or id of the Neutron port that takes packets. Required with I(driver=openstack).
+        description: Name or ID of the Neutron port that receives packets. Required with I(driver=openstack).
         type: str
       egress:
-        description: Name or id of the Neutron port that gives them back; without it I(ingress).
+        description: Name or ID of the Neutron port that sends packets back; default I(ingress).
         type: str
   symmetric:
     description: Whether answers pass the functions too, in the opposite order.
     type: bool
     default: false
   cloud:
-    description: Name of the cloud in C(clouds.yaml), with I(driver=openstack); without it the environment's.
+    description: Name of the cloud in C(clouds.yaml), with I(driver=openstack); default the environment's.
     type: str
 attributes:
   check_mode:
     support: full
-    description: Tells what would be changed.
+    description: Reports what would be changed.
   diff_mode:
     support: full
-    description: Shows marks and routes, or what is done to networking-sfc's objects.
+    description: Shows marks and routes, or the changes to networking-sfc's objects.
 author: the koren.faas authors
 """
 
 EXAMPLES = r"""
-- name: Have what comes from the cameras pass a filter
+- name: Steer the cameras' streams through a filter
   koren.faas.service_chain:
     name: cameras
     driver: gateway
@@ -110,7 +111,7 @@ EXAMPLES = r"""
     functions:
       - {name: filter-1, address: 10.90.10.30}
 
-- name: Have it pass the same on OpenStack
+- name: Do the same on OpenStack
   koren.faas.service_chain:
     name: cameras
     driver: openstack
@@ -123,7 +124,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changes:
-  description: What was done, or would be.
+  description: What was done, or would be done in check mode.
   returned: success
   type: list
   elements: str
@@ -167,10 +168,10 @@ class Gateway:
         self.changes: list[str] = []
         for program in ("nft", "ip"):
             if not shutil.which(program):
-                module.fail_json(msg=f"there is no {program} on this host; install nftables and iproute2")
+                module.fail_json(msg=f"{program} is missing on this host; install nftables and iproute2")
 
     def present(self) -> dict[str, str]:
-        """Have the chain; returns before and after."""
+        """Create or update the chain; returns before and after."""
         functions = self._params["functions"]
         interface = self._interface(functions[0]["address"])
         hardware = [self._hardware(one["address"]) for one in functions]
@@ -202,7 +203,7 @@ class Gateway:
                 part.write_text(text)
                 part.chmod(0o644)
                 part.replace(path)
-            # The way first, then who goes there: a packet with a mark and no route would pass the functions by.
+            # The route comes first, then its rule: a packet with a mark and no route would bypass the functions.
             for rule, route in missing:
                 self._run("ip", *route)
                 if int(rule[5], 16) not in ours:
@@ -214,7 +215,7 @@ class Gateway:
         return {"before": before, "after": rules + service}
 
     def absent(self) -> dict[str, str]:
-        """Have no chain; returns before and after."""
+        """Remove the chain; returns before and after."""
         before = self._text()
         ours = self._marks()
         if self._loaded():
@@ -239,7 +240,7 @@ class Gateway:
         return "".join(path.read_text() for path in paths if path.exists())
 
     def _loaded(self) -> set[str]:
-        """Names of the chains in the table that is loaded; none when there is no table."""
+        """Names of the chains in the loaded table; empty if there is no table."""
         code, out, _ = self._module.run_command(["nft", "--json", "list", "table", "inet", table(self._name)])
         entries = json.loads(out)["nftables"] if code == 0 else []
         return {entry["chain"]["name"] for entry in entries if "chain" in entry}
@@ -265,12 +266,12 @@ class Gateway:
         if "gateway" in route or route.get("type") == "local":
             self._module.fail_json(
                 msg=f"functions: address: {address!r} is on none of this host's networks;"
-                " a chain is realised on the gateway next to its functions"
+                " run the module on a gateway that shares a network with the functions"
             )
         return str(route["dev"])
 
     def _hardware(self, address: str) -> str:
-        """The link address of a function, which is asked for by a datagram to nowhere."""
+        """The link address of a function. A datagram to its discard port makes the kernel resolve it."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             for _ in range(20):
                 probe.sendto(b"", (address, 9))
@@ -283,7 +284,7 @@ class Gateway:
                     probe.recv(1)
                 except OSError:
                     continue
-        self._module.fail_json(msg=f"functions: address: nobody at {address!r} answers; start the function first")
+        self._module.fail_json(msg=f"functions: address: {address!r} does not answer; start the function first")
         raise AssertionError
 
     def _run(self, *command: str, data: str | None = None) -> str:
@@ -367,7 +368,7 @@ def main() -> None:
         needed = "address" if params["driver"] == "gateway" else "ingress"
         without = [one["name"] for one in params["functions"] if not one[needed]]
         if not params["classifiers"] or not params["functions"]:
-            wrong = "classifiers and functions are needed: a chain is a flow and what it passes"
+            wrong = "classifiers and functions are required: set the flow and the functions that it passes"
         elif without:
             wrong = f"functions: {without[0]!r} has no {needed}, which driver {params['driver']!r} needs"
     if wrong:

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ansible's linear strategy with one Python a host that stays for the whole run."""
+"""Ansible's linear strategy with one Python process per host for the whole run."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: resident
-short_description: Runs tasks as C(linear) does, in one Python a host that stays for the whole run
+short_description: Runs tasks as C(linear) does, in one Python process per host for the whole run
 description:
   - Mitogen's C(mitogen_linear), without its binding of processes to single processors. What a task starts
     inherits such a binding; a host that the podman driver creates, with all that runs on it, would be left with
     one processor less than the machine has.
-  - Ansible forks a process for each task of each host, and each would load the filters and tests anew, and go through
-    all collections. Here it is done once, before the first fork.
-  - A module that starts itself anew under another Python, as M(ansible.builtin.apt) does on a controller in a
+  - Ansible forks a process for each task of each host, and each would load the filters and tests again, and search all
+    collections. This strategy does it once, before the first fork.
+  - A module that restarts itself under another Python, as M(ansible.builtin.apt) does on a controller in a
     virtual environment, needs the strategy P(ansible.builtin.linear#strategy).
 author: the koren.faas authors
 """

@@ -129,11 +129,11 @@ def test_contents_changed_at_the_same_size_are_found_on_demand(repo: Path, tmp_p
     assert (entry.path / "out").read_text() == "v1 "
 
 
-def test_circles_and_unknown_names_are_named(repo: Path) -> None:
+def test_cycles_and_unknown_names_are_named(repo: Path) -> None:
     with pytest.raises(BundleError, match=r"no bundle/nothing/build\.sh"):
         ordered(load_recipes(repo), ["nothing"])
     (repo / "bundle" / "program" / "build.sh").write_text("# needs: image\n")
-    with pytest.raises(BundleError, match="circle: program -> image -> program"):
+    with pytest.raises(BundleError, match="cycle: program -> image -> program"):
         ordered(load_recipes(repo), ["program"])
 
 

@@ -115,7 +115,7 @@ def test_what_fails_stops_no_other_region_and_the_end_names_it(tmp_path: Path) -
     end = end_of(done)
     assert "FAILED in seoul:\n  seoul-cp failed at 'Install': no room on seoul-cp" in end
     assert "sns-1 failed at 'Serve posts': port taken by another" in end
-    assert "These hosts are not as the inventory says: seoul-cp, sns-1. Not every region has its functions" in end
+    assert "These hosts do not match the inventory: seoul-cp, sns-1. Not every region has its functions" in end
     assert "functions: seoul does not answer. The end" in end
     assert "first" not in end, "what was rescued is no failure"
 
@@ -130,4 +130,4 @@ def test_a_host_that_is_unreachable_ends_a_run_with_the_same_code(tmp_path: Path
 def test_a_run_without_failures_says_nothing_of_them(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert "FAILED in" not in done.stdout
-    assert "not as the inventory says" not in done.stdout
+    assert "do not match the inventory" not in done.stdout

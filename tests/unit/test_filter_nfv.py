@@ -152,7 +152,7 @@ def test_without_a_class_it_is_the_last() -> None:
     ("flow", "said"),
     [
         ({"start": "tokyo", "end": "seoul"}, "flow 'one': from: 'tokyo'"),
-        ({"start": "any", "end": "control_planes:&tokyo"}, "'tokyo' is no region, group, host"),
+        ({"start": "any", "end": "control_planes:&tokyo"}, "'tokyo' is not a region, group, host"),
         ({"start": "any", "end": "10.0.0.300"}, "flow 'one': to: '10.0.0.300'"),
         ({"start": "any", "end": "10.0.0.1/8"}, "host bits"),
         ({"start": ["world", "seoul"], "end": "seoul"}, "the world stands alone"),

@@ -117,8 +117,8 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         "provision_openstack_controllers is empty",
         "provision_openstack_cloud of host far is empty",
         "ansible_host of host far: '10.0.11.x'",
-        "host cp asks for a floating IP",
-        "host first has the address 10.0.11.1, which the router to public takes",
+        "host cp needs a floating IP",
+        "host first has the address 10.0.11.1, which the router to public uses",
         "the backbone spans the clouds a, b",
     ):
         assert words in str(error.value)

@@ -156,11 +156,11 @@ def test_a_reset_keeps_the_state_of_a_site_whose_hosts_do_not_answer(tmp_path: P
     told = run("ansible-playbook", *reset, "-e", "reset_confirm=yes", regions=["central", "seoul"], ok=False)
     assert "on these hosts: central-cp, central-gw, hpc-1, seoul-cp, seoul-gw, seoul-w1." in " ".join(told.split())
     assert "seoul-w1 failed at 'koren.faas.provision_existing : Fail if the host's key is unknown'" in told
-    assert "no SSH key is known of seoul-w1 (127.0.0.1)" in told and "it shows none" in told
+    assert "no SSH key is known for seoul-w1 (127.0.0.1)" in told and "it shows none" in told
     assert (tmp_path / "key").exists()
     # With a limit that leaves the controller out, nobody would be asked.
     told = run("ansible-playbook", *reset, "--limit=seoul-w1", regions=["central", "seoul"], ok=False)
-    assert "run it without --limit" in told and "who answers" not in told
+    assert "run it without --limit" in told and "Look up the host's known key" not in told
 
 
 def test_each_region_has_its_own_ranges_and_nothing_of_the_local_site(tmp_path: Path) -> None:

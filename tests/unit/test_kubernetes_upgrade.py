@@ -55,5 +55,5 @@ def test_what_runs_another_version_is_named_a_build_counts() -> None:
 
 def test_what_is_no_version_is_named() -> None:
     assert release("v1.37.0-rc.1").minor == 37
-    with pytest.raises(ValueError, match="no version"):
+    with pytest.raises(ValueError, match="not a version"):
         release("1.36")

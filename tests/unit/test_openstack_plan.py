@@ -174,20 +174,20 @@ def test_a_key_pair_of_another_key_is_not_taken_nor_removed() -> None:
 
 def test_two_of_one_name_are_told_apart_by_id() -> None:
     twice = found(server=[there(), there(id="s2")])
-    assert "server koren-s-cp is there 2 times: s1, s2" in plan("s", wanted(server()), twice, prune=False).errors[0]
+    assert "server koren-s-cp exists 2 times: s1, s2" in plan("s", wanted(server()), twice, prune=False).errors[0]
 
 
 def test_an_address_of_a_running_server_can_not_change() -> None:
     moved = server(ports=[server()["ports"][0] | {"address": "10.0.0.11"}])
     (error,) = plan("s", wanted(moved), found(), prune=False).errors
-    assert "host cp has the address 10.0.0.10, the inventory says 10.0.0.11" in error
+    assert "host cp has the address 10.0.0.10, but the inventory says 10.0.0.11" in error
 
 
 def test_a_quota_counts_what_a_resize_adds() -> None:
     larger = plan("s", wanted(server(cores=2, memory_mb=4096)), found(), prune=False)
     assert needs(larger.steps) == {"cores": 1, "ram": 2048}
     assert exceeded({"cores": 1, "ram": 2048, "ports": 3}, {"cores": 1, "ram": 0}) == [
-        "quota of ram: 2048 MiB more are needed, 0 MiB are left; have the quota raised, or ask for less"
+        "quota of ram: 2048 MiB more are needed, 0 MiB are left; ask for a higher quota, or reduce the inventory"
     ]
 
 
@@ -276,7 +276,7 @@ def test_what_another_host_of_the_inventory_is_to_have_stays() -> None:
     ("have", "words"),
     [
         ({"server": [there(id="s2", name="koren-s-w1", is_locked=True)]}, "is locked: unlock it (openstack server"),
-        ({"server": [there(id="s9", name="koren-s-w1", metadata={})]}, "is there and not of this site (s9)"),
+        ({"server": [there(id="s9", name="koren-s-w1", metadata={})]}, "exists and does not belong to this site (s9)"),
         ({"snapshot": [{"id": "t1", "volume_id": "v2"}]}, "volume koren-s-w1-data has snapshots (t1)"),
     ],
 )

@@ -130,7 +130,7 @@ def test_a_fit_redis_is_claimed_once_and_by_one(start: Start) -> None:
         ({"maxmemory_policy": "allkeys-lru"}, "set 'maxmemory-policy noeviction'"),
         ({"replicaof": "127.0.0.1 1"}, "it is a slave"),
         ({"cluster_enabled": "yes"}, "it is a cluster"),
-        ({"rights": RIGHTS.replace("+config|get", "")}, "appendfsync can't be seen"),
+        ({"rights": RIGHTS.replace("+config|get", "")}, "appendfsync can't be read"),
         ({"rights": RIGHTS.replace("+@scripting", "-@scripting")}, "may not EVAL"),
         ({"rights": RIGHTS.replace("&koren:*", "resetchannels")}, "may not PUBLISH"),
         ({"rights": RIGHTS.replace("~koren:*", "~app:*")}, "may not GET"),
@@ -146,7 +146,7 @@ def test_who_can_not_be_asked_is_named(start: Start, pki: Path) -> None:
     for wrong, told in (
         ({"password": "wrong"}, "refuses the user koren"),
         ({"ca": (pki / "other.crt").read_text()}, "by the authority in redis_external.ca"),
-        ({"ca": "no certificate"}, "no certificate in PEM"),
+        ({"ca": "no certificate"}, "not a certificate in PEM"),
         ({"port": 1}, "can't be reached"),
     ):
         answer = module(**reached | wrong)

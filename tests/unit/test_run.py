@@ -173,7 +173,7 @@ def test_what_has_passed_with_these_inputs_is_not_run_again(checkout: Checkout) 
     again = checkout.run()
 
     assert again.returncode == 0
-    (told,) = [line for line in again.stdout.splitlines() if line.startswith("Not run again, as nothing has changed")]
+    (told,) = [line for line in again.stdout.splitlines() if line.startswith("Skipped, because nothing has changed")]
     assert set(told.split(": ")[1].split()) == {"lint", *OF_SUITES, *OF_SCENARIOS}
     assert again.stdout.splitlines()[-1].endswith(
         f" passed, 0 failed, {1 + len(OF_SUITES) + len(OF_SCENARIOS)} skipped"
@@ -223,7 +223,7 @@ def test_what_there_is_no_time_for_is_named(checkout: Checkout) -> None:
     late = checkout.run(KOREN_TEST_DEADLINE_S="0")
 
     assert late.returncode == 0
-    (told,) = [line for line in late.stdout.splitlines() if line.startswith("NOT RUN for want of time: ")]
+    (told,) = [line for line in late.stdout.splitlines() if line.startswith("NOT RUN, ")]
     assert set(told.split(": ")[1].split()) == {"lint", *OF_SUITES, *OF_SCENARIOS}
     assert late.stdout.splitlines()[-1].endswith(f" passed, 0 failed, {1 + len(OF_SUITES) + len(OF_SCENARIOS)} skipped")
     assert not any(line.startswith(("molecule", "ruff", "python -m")) for line in checkout.ran)
@@ -235,7 +235,7 @@ def test_only_where_ci_runs_it_there_is_a_deadline_by_itself(checkout: Checkout)
     record.parent.mkdir(parents=True)
     record.write_text('{"seconds": 100000, "pace_s": 0.1}')
 
-    assert "NOT RUN for want of time: molecule/redis\n" in checkout.run(CI="true").stdout
+    assert "NOT RUN, because the deadline is too close: molecule/redis\n" in checkout.run(CI="true").stdout
     assert "NOT RUN" not in checkout.run(CI="true", KOREN_TEST_DEADLINE_S="").stdout
     assert "NOT RUN" not in checkout.run(KOREN_TEST_ALL="1").stdout
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A site's part in one OpenStack cloud: what is there is read, and the steps of a plan are taken."""
+"""A site's resources in one OpenStack cloud: reads what exists, and carries out a plan."""
 
 from __future__ import annotations
 
@@ -42,23 +42,21 @@ _NETWORK_KINDS = ("router", "security_group", "port", "subnet")
 
 
 class CloudError(Exception):
-    """What a cloud refused or is not; the text names the cloud."""
+    """An error of a cloud; the text names the cloud."""
 
 
 @contextmanager
 def _told(cloud: str, doing: str) -> Iterator[None]:
-    """Turn what the libraries raise into a CloudError that says what was being done."""
+    """Turn exceptions of the libraries into a CloudError that says what was being done."""
     try:
         yield
     except openstack.exceptions.ConfigException as error:
         raise CloudError(
-            f"cloud {cloud}: {str(error).rstrip('.')}; name it in clouds.yaml"
+            f"cloud {cloud}: {str(error).rstrip('.')}; add it to clouds.yaml"
             " (./, ~/.config/openstack/, /etc/openstack/, or the file that OS_CLIENT_CONFIG_FILE names)"
         ) from error
     except (keystoneauth1.exceptions.Unauthorized, keystoneauth1.exceptions.MissingRequiredOptions) as error:
-        raise CloudError(
-            f"cloud {cloud}: the credentials that clouds.yaml has for it are refused ({error}); write the right ones"
-        ) from error
+        raise CloudError(f"cloud {cloud}: it refuses the credentials in clouds.yaml ({error}); correct them") from error
     except (keystoneauth1.exceptions.ConnectFailure, keystoneauth1.exceptions.DiscoveryFailure) as error:
         raise CloudError(f"cloud {cloud} does not answer: {error}") from error
     except (openstack.exceptions.SDKException, keystoneauth1.exceptions.ClientException) as error:
@@ -70,9 +68,8 @@ class Cloud:
 
     Args:
         site: name of the site.
-        wanted: what the site is to have in this cloud, as ``plan.plan`` takes it, with ``cloud``, its name
-            in clouds.yaml.
-        timeout_s: how long one object may take to come or go.
+        wanted: the site's resources in this cloud, as for ``plan.plan``, with ``cloud``, its name in clouds.yaml.
+        timeout_s: how long the creation or removal of one object may take.
     """
 
     def __init__(self, site: str, wanted: Thing, timeout_s: float) -> None:
@@ -87,8 +84,8 @@ class Cloud:
     # Reading
 
     def look(self, *, prune: bool, leaving: Sequence[str] | None = None) -> None:
-        """Read what is there and make the plan: how to bring all to what is wanted, or how some servers go."""
-        with _told(self.name, "reading what is there"):
+        """Read what exists and make the plan: to make it match what is wanted, or to remove the servers ``leaving``."""
+        with _told(self.name, "reading what exists"):
             self.api: Any = openstack.connect(cloud=self.name)
             self.project = self.api.current_project_id
             self._read()
@@ -102,7 +99,7 @@ class Cloud:
             if needed:
                 self.plan.errors += exceeded(needed, self._free())
         self.plan.errors += [
-            f"image {step.name}: there is no file {step.wanted['file']} to upload"
+            f"image {step.name}: the file {step.wanted['file']} to upload does not exist"
             for step in self.plan.steps
             if step.kind == "image" and step.verb == "create" and not Path(step.wanted["file"]).is_file()
         ]
@@ -123,18 +120,18 @@ class Cloud:
             self._keep("flavor", compute.flavors(details=True))
         if any(server["zone"] for server in servers):
             self._keep("zone", compute.availability_zones())
-        # The library's own has_service() writes to stderr where there is none.
+        # The library's own has_service() writes to stderr if there is none.
         if _VOLUME_TYPES & {service["type"] for service in self.api.service_catalog}:
             self._keep("volume", self.api.block_storage.volumes(details=True))
         elif any(server["volumes"] for server in servers):
             hosts = ", ".join(sorted(server["host"] for server in servers if server["volumes"]))
-            raise CloudError(f"cloud {self.name} has no volumes, and there are hosts that ask for some: {hosts}")
+            raise CloudError(f"cloud {self.name} offers no volumes, but these hosts need some: {hosts}")
 
     def _keep(self, kind: str, things: Any) -> None:
         self.found[kind] = [thing.to_dict(computed=False) for thing in things]
 
     def _free(self) -> dict[str, int]:
-        """What is left of the project's quotas; those without limit are left out."""
+        """The remaining amounts of the project's quotas; unlimited ones are left out."""
         limits = self.api.compute.get_limits().absolute
         pairs = {
             "instances": (limits.instances, limits.instances_used),
@@ -184,7 +181,7 @@ class Cloud:
     # Changing
 
     def apply(self) -> None:
-        """Take the plan's steps, and wait until every chosen server runs."""
+        """Carry out the plan's steps, and wait until every chosen server runs."""
         creates = [s for s in self.plan.steps if s.verb != "delete"]
         servers = [s for s in creates if s.kind == "server" and s.verb == "create"]
         for step in creates:
@@ -198,7 +195,7 @@ class Cloud:
                 self._take(step)
         self._remove([s for s in self.plan.steps if s.verb == "delete"])
         if self.done:
-            with _told(self.name, "reading what came of it"):
+            with _told(self.name, "reading the result"):
                 self._keep("server", self.api.compute.servers(details=True))
                 self._keep("port", self.api.network.ports(project_id=self.project))
                 self._keep("floating_ip", self.api.network.ips(project_id=self.project))
@@ -210,7 +207,7 @@ class Cloud:
         self.done.append(step)
 
     def _id(self, kind: str, name: str) -> str:
-        """The id of the site's object of this name, or else of the one that has this name or id."""
+        """The ID of the site's object of this name, or else of any object with this name or ID."""
         named = [t for t in self.found[kind] if name in (t["name"], t["id"])]
         named.sort(key=lambda t: not owned(kind, t, self.site, ""))
         return str(named[0]["id"])
@@ -218,7 +215,7 @@ class Cloud:
     def _port_id(self, port: Thing) -> str:
         there = find_port(self.found, port, self.site)
         if there is None:
-            raise CloudError(f"cloud {self.name}: port {port['name']} is gone again; run once more")
+            raise CloudError(f"cloud {self.name}: port {port['name']} disappeared during the run; run it again")
         return str(there["id"])
 
     def _add(self, kind: str, thing: Any) -> dict[str, Any]:
@@ -234,7 +231,7 @@ class Cloud:
         try:
             self.api.compute.create_keypair(**step.wanted)
         except openstack.exceptions.ConflictException:
-            # Key pairs are a user's, and two clouds of clouds.yaml may be two projects of one user.
+            # Key pairs belong to a user, and two clouds in clouds.yaml may be two projects of one user.
             there = self.api.compute.get_keypair(step.name)
             if there.public_key.split()[:2] != step.wanted["public_key"].split()[:2]:
                 raise
@@ -343,7 +340,7 @@ class Cloud:
         except openstack.exceptions.ForbiddenException as error:
             raise CloudError(
                 f"cloud {self.name}: network {step.wanted['network']} does not let this project choose the address"
-                f" {step.wanted['address']}; have its owner make a port with that address in this project"
+                f" {step.wanted['address']}; ask its owner to create a port with that address in this project"
             ) from error
         self._add("port", port)
 
@@ -379,7 +376,7 @@ class Cloud:
             image_id=self._id("image", wanted["image"]),
             flavor_id=wanted["flavor"]["id"],
             key_name=self.wanted["key_pair"],
-            # A server finds its addresses and its user data without a metadata service.
+            # With a config drive, a server needs no metadata service for its addresses and user data.
             config_drive=True,
             user_data=base64.b64encode(wanted["user_data"].encode()).decode(),
             networks=[{"port": self._port_id(port)} for port in wanted["ports"]],
@@ -389,7 +386,7 @@ class Cloud:
         self._add("server", server)
 
     def _wait_for_servers(self, made: set[str]) -> None:
-        """Wait until the chosen servers that were made, or found being made, run."""
+        """Wait until the chosen servers that were created, or were found in creation, run."""
         chosen = {s["name"] for s in self.wanted["servers"] if s["chosen"]}
         waiting = made | {s["name"] for s in self.found["server"] if s["name"] in chosen and s["status"] == "BUILD"}
         end = time.monotonic() + self.timeout_s
@@ -471,7 +468,7 @@ class Cloud:
         while left:
             left &= {server.id for server in self.api.compute.servers(details=False)}
             if left and time.monotonic() > end:
-                raise CloudError(f"cloud {self.name}: servers are still there after {self.timeout_s:.0f} s: {left}")
+                raise CloudError(f"cloud {self.name}: servers still exist after {self.timeout_s:.0f} s: {left}")
             time.sleep(0.5 if left else 0)
 
     def _delete_key_pair(self, step: Step) -> None:
@@ -496,7 +493,7 @@ class Cloud:
         self.api.network.delete_security_group(step.found["id"])
 
     def _delete_port(self, step: Step) -> None:
-        # Neutron keeps a port that a service chain needs.
+        # Neutron does not delete a port that a service chain uses.
         if self._chains:
             for name in chains_through(self._chains, step.found["id"]):
                 Realisation(Sfc(self.api.network), self._chains, name, check=False).absent()
@@ -504,12 +501,12 @@ class Cloud:
 
     @cached_property
     def _chains(self) -> Objects | None:
-        """What the cloud has of service chains, if it knows such."""
+        """The cloud's service chain objects; None if it does not support service chains."""
         return read(Sfc(self.api.network)) if self.api.network.find_extension("sfc") else None
 
     def _delete_volume(self, step: Step) -> None:
         storage = self.api.block_storage
-        # Read before: it may be gone as soon as that is asked for.
+        # Read first, because the object may disappear as soon as its removal is requested.
         volume = storage.get_volume(step.found["id"])
         storage.delete_volume(volume)
         storage.wait_for_delete(volume, interval=1, wait=int(self.timeout_s))
@@ -521,10 +518,10 @@ class Cloud:
 def read_host_keys(
     clouds: Sequence[Cloud], servers: Sequence[dict[str, Any]], known: Mapping[str, Any], wait_s: float
 ) -> None:
-    """Set ``host_key`` of each server: as the inventory has it, as it is known, or as the console shows it.
+    """Set ``host_key`` of each server, from the inventory, the known keys, or the console.
 
     Raises:
-        CloudError: a console shows none within the time.
+        CloudError: a console shows no key in time.
     """
     api = {cloud.name: cloud for cloud in clouds}
     missing = []
@@ -543,8 +540,8 @@ def read_host_keys(
         missing = [server for server in missing if not server["host_key"]]
         if missing and time.monotonic() > end:
             raise CloudError(
-                f"no Ed25519 host key is on the console after {wait_s:.0f} s of: "
+                f"no Ed25519 host key on the console after {wait_s:.0f} s: "
                 + ", ".join(server["name"] for server in missing)
-                + "; an image without cloud-init needs provision_openstack_host_key of each host"
+                + "; with an image without cloud-init, set provision_openstack_host_key for each host"
             )
         time.sleep(1 if missing else 0)

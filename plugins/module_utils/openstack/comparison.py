@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wanted of one cloud beside what was found there, and what comes of it."""
+"""Comparison of the wanted and the found objects of one cloud."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ansible_collections.koren.faas.plugins.module_utils.openstack.steps import 
 
 
 class Comparison:
-    """One cloud's part of a site, compared by the modules of each kind of object.
+    """A site's objects in one cloud, which a module for each kind compares.
 
     Attributes:
         out: the plan so far.
-        own: what the site has there by kind, then by name; floating IPs by address.
+        own: the site's objects by kind, then by name; floating IPs by address.
     """
 
     def __init__(self, site: str, wanted: Thing, found: Mapping[str, Sequence[Thing]]) -> None:
@@ -34,21 +34,20 @@ class Comparison:
                 ids = sorted(str(t["id"]) for t in mine if t["name"] == name)
                 if len(ids) > 1 and kind in NAMED:
                     self.error(
-                        f"{kind.replace('_', ' ')} {name} is there {len(ids)} times: {', '.join(ids)};"
-                        " remove all but one"
+                        f"{kind.replace('_', ' ')} {name} exists {len(ids)} times: {', '.join(ids)}; remove all but one"
                     )
 
     def reference(self, kind: str, name: str, *, missing_ok: bool = False) -> Thing | None:
-        """The one object with this name or id; notes an error when there is none, or more than one."""
+        """The object with this name or ID; records an error if there is none, or more than one."""
         there = [t for t in self.found.get(kind, ()) if name in (t["id"], t["name"])]
         if len(there) == 1:
             return there[0]
         if there:
             ids = ", ".join(sorted(str(t["id"]) for t in there))
-            self.error(f"{kind} {name} is there {len(there)} times ({ids}): write the id of the one that is meant")
+            self.error(f"{kind} {name} exists {len(there)} times ({ids}): use the ID of the one that is meant")
         elif not missing_ok:
             names = sorted({str(t["name"]) for t in self.found.get(kind, ())})
-            self.error(f"{kind} {name} is not there; there are: {', '.join(names[:20]) or 'none'}")
+            self.error(f"{kind} {name} does not exist; there are: {', '.join(names[:20]) or 'none'}")
         return None
 
     def update(
@@ -60,7 +59,7 @@ class Comparison:
         wanted: Thing,
         found: Thing,
     ) -> None:
-        """Note an update of what differs, if anything does."""
+        """Record an update of the differences, if there are any."""
         changed = [key for key in after if before.get(key) != after[key]]
         if changed:
             self.step(
@@ -77,22 +76,22 @@ class Comparison:
         wanted: Thing | None = None,
         found: Thing | None = None,
     ) -> None:
-        """Note a step; what is to be made must not be there as somebody else's."""
+        """Record a step. An object to create must not exist with another owner."""
         if verb == "create" and kind in NAMED:
             self.not_of_others(kind, name, but=(found or {}).get("id"))
         self.out.steps.append(Step(kind, verb, name, before or {}, after or {}, wanted or {}, found or {}))
 
     def not_of_others(self, kind: str, name: str, but: str | None = None) -> None:
-        """Note an error when something that is not the site's has the name."""
+        """Record an error if an object that is not the site's has the name."""
         others = [t for t in self.found.get(kind, ()) if t["name"] == name and t["id"] != but]
         if others:
             self.error(
-                f"{kind.replace('_', ' ')} {name} is there and not of this site"
+                f"{kind.replace('_', ' ')} {name} exists and does not belong to this site"
                 f" ({', '.join(sorted(str(t['id']) for t in others))}): rename or remove it, or give the site"
                 " another site_name"
             )
 
     def error(self, text: str) -> None:
-        """Note what keeps the plan from being carried out, once."""
+        """Record once what prevents the plan."""
         if text not in self.out.errors:
             self.out.errors.append(text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes from a cloud with servers that go."""
+"""Which objects of a cloud are removed together with servers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ansible_collections.koren.faas.plugins.module_utils.openstack.steps import 
 
 
 def departure(site: str, wanted: Thing, found: Mapping[str, Sequence[Thing]], servers: Iterable[str]) -> Plan:
-    """Compare one cloud with what is left of it once some servers have gone.
+    """Plan the removal of some servers and of their objects from one cloud.
 
-    With a server go its floating IPs, ports and volumes, as far as they are the site's and ``wanted`` does not name
-    them: those that are attached to it and, when a run was cut after it removed the server, those that were its own.
+    A server's floating IPs, ports and volumes are removed with it if they belong to the site and ``wanted`` does not
+    name them. After a run that was interrupted once the server was gone, those that were its own are removed too.
 
     Args:
         site: name of the site.
-        wanted: as for ``plan``; the servers are not in it any more.
-        found: as for ``plan``, besides ``snapshot``.
-        servers: names of the servers that go.
+        wanted: as for ``plan``, without these servers.
+        found: as for ``plan``, with ``snapshot``.
+        servers: names of the servers to remove.
     """
     c = Comparison(site, wanted, found)
     for name in servers:
@@ -41,7 +41,7 @@ def _leave(c: Comparison, name: str) -> None:
         snapshots = sorted(s["id"] for s in c.found.get("snapshot", ()) if s["volume_id"] == volume["id"])
         if snapshots:
             c.error(
-                f"volume {volume['name']} has snapshots ({', '.join(snapshots)}), and can't go before them: remove them"
+                f"volume {volume['name']} has snapshots ({', '.join(snapshots)}), which block its removal: remove them"
             )
     held = {port["id"] for port in ports} | {
         port["id"] for port in c.found.get("port", ()) if server_id and port.get("device_id") == server_id
@@ -59,7 +59,7 @@ def _leave(c: Comparison, name: str) -> None:
 
 
 def _left_of(c: Comparison, server: str, server_id: str | None, kind: str) -> list[Thing]:
-    """The ports or volumes that go with a server: its own, as long as no other has them."""
+    """The ports or volumes that are removed with a server: its own, unless another server uses them."""
     keep = {str(one["name"]) for other in c.wanted.get("servers", ()) for one in other[f"{kind}s"]}
     out = []
     for name, thing in sorted(c.own[kind].items()):

@@ -8,7 +8,7 @@ from ansible_collections.koren.faas.plugins.module_utils.openstack.ownership imp
 
 
 def compare(c: Comparison) -> set[str]:
-    """Compare the floating IPs; returns the addresses that are of use."""
+    """Compare the floating IPs; return the addresses in use."""
     used: set[str] = set()
     every = {str(f["floating_ip_address"]): f for f in c.found.get("floating_ip", ())}
     for server in c.wanted.get("servers", ()):
@@ -28,13 +28,13 @@ def compare(c: Comparison) -> set[str]:
         there = every.get(asked)
         if there is None:
             c.error(
-                f"host {server['host']} asks for the floating IP {asked}, which the project does not have:"
-                " allocate it, or write 'any'"
+                f"host {server['host']} needs the floating IP {asked}, which the project does not have:"
+                " allocate it, or set 'any'"
             )
         elif there.get("port_id") and (port is None or there["port_id"] != port["id"]):
             c.error(
-                f"host {server['host']} asks for the floating IP {asked}, which is another's:"
-                " take it from that, or write 'any'"
+                f"host {server['host']} needs the floating IP {asked}, which another port has:"
+                " detach it from that port, or set 'any'"
             )
         elif not there.get("port_id"):
             c.update("floating_ip", asked, {"server": None}, {"server": server["name"]}, wanted=server, found=there)

@@ -15,4 +15,6 @@ def compare(c: Comparison, image: Thing) -> None:
     if image.get("file") and (there is None or cut):
         c.step("image", "create", image["name"], after={"file": image["file"]}, wanted=image, found=there or {})
     elif there is not None and there["status"] != "active":
-        c.error(f"image {image['name']} is {there['status']}, not active: wait until its upload is over, or remove it")
+        c.error(
+            f"image {image['name']} is {there['status']}, not active: wait until its upload is complete, or remove it"
+        )

@@ -15,12 +15,12 @@ def compare(c: Comparison) -> None:
         c.step("key_pair", "create", name, wanted={"name": name, "public_key": c.wanted["public_key"]})
     elif c.wanted["public_key"] and not same_key(c, there):
         c.error(
-            f"key pair {name} is there with another public key than the site's: remove it when it is of no use"
-            " any more, or give this site another site_name"
+            f"key pair {name} exists with another public key than the site's: remove it if it is no longer needed,"
+            " or give this site another site_name"
         )
 
 
 def same_key(c: Comparison, there: Thing) -> bool:
-    """Whether a found key pair has the site's public key; so it has if that is not known."""
+    """Whether a found key pair has the site's public key; true if that key is not known."""
     wanted = str(c.wanted["public_key"]).split()[:2]
     return not wanted or str(there["public_key"]).split()[:2] == wanted

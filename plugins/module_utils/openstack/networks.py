@@ -21,8 +21,8 @@ def compare(c: Comparison, network: Thing) -> None:
             c.step("network", "update", name, {"subnet": None}, {"subnet": network["cidr"]}, network, there)
         elif own[0]["cidr"] != network["cidr"]:
             c.error(
-                f"network {name} has the range {own[0]['cidr']}, the inventory says {network['cidr']}:"
-                " a range can't change; go back to it, or remove the region first"
+                f"network {name} has the range {own[0]['cidr']}, but the inventory says {network['cidr']}:"
+                " a range can't change; restore it in the inventory, or remove the region first"
             )
         else:
             now = {"gateway": own[0].get("gateway_ip"), "dns": list(own[0].get("dns_nameservers") or ())}

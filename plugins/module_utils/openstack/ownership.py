@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a project is a site's.
+"""Which objects of a project belong to a site.
 
-What the site owns is known by a mark that is set in the same call that makes an object, so that a run cut at any
-point leaves nothing unmarked: the description (Neutron), metadata (servers, volumes, images) or, where an object has
-neither (key pairs, server groups), the name.
+A site's objects have a mark that is set in the same call that creates them, so that a run that is interrupted leaves
+nothing unmarked: the description (Neutron), metadata (servers, volumes, images) or, for objects that have neither (key
+pairs, server groups), the name.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from ansible_collections.koren.faas.plugins.module_utils.openstack.steps import 
 
 
 def mark(site: str) -> str:
-    """The description that Neutron's objects of a site have."""
+    """The description of a site's Neutron objects, which marks them."""
     return f"koren.faas site {site}"
 
 
 def server_group_prefix(site: str) -> str:
-    """What the names of a site's server groups begin with; no other site's do."""
+    """The prefix of the names of a site's server groups, which no other site has."""
     return f"koren.faas:{site}:"
 
 
 def owned(kind: str, thing: Thing, site: str, key_pair: str) -> bool:
-    """Whether a found object is the site's."""
+    """Whether a found object belongs to the site."""
     if kind == "key_pair":
         return bool(thing["name"] == key_pair)
     if kind == "server_group":
@@ -38,9 +38,9 @@ def owned(kind: str, thing: Thing, site: str, key_pair: str) -> bool:
 
 
 def find_port(found: Mapping[str, Sequence[Thing]], port: Thing, site: str) -> Thing | None:
-    """The site's port of this name, or else one of the project that has its network and address.
+    """The site's port of this name, or else a port of the project with its network and address.
 
-    Who shares a network with other projects makes such ports for them: only a network's owner may choose an address.
+    The owner of a shared network creates such ports for other projects, since only the owner may choose an address.
     """
     ports = found.get("port", ())
     networks = {n["id"] for n in found.get("network", ()) if port["network"] in (n["id"], n["name"])}
@@ -54,5 +54,5 @@ def find_port(found: Mapping[str, Sequence[Thing]], port: Thing, site: str) -> T
 
 
 def image_property(image: Thing, name: str) -> Any:
-    """A property of an image, which the SDK gives as an attribute of its own when it knows it."""
+    """A property of an image, which the SDK returns as an attribute if it knows it."""
     return (image.get("properties") or {}).get(name, image.get(name))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a site's part in one cloud is to be made, changed or removed, told from what is there.
+"""Which of a site's objects in one cloud are to be created, changed or removed.
 
-Nothing here speaks to a cloud: ``plan`` compares what is wanted with what was found and returns steps and errors.
-Found objects are mappings with the names that openstacksdk gives to their attributes.
+``plan`` compares the wanted with the found objects and returns steps and errors; it does not contact a cloud. Found
+objects are mappings with openstacksdk's attribute names.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from ansible_collections.koren.faas.plugins.module_utils.openstack.steps import 
 
 
 def plan(site: str, wanted: Thing, found: Mapping[str, Sequence[Thing]], *, prune: bool) -> Plan:
-    """Compare one cloud with what is wanted of it.
+    """Compare one cloud with the wanted objects.
 
     Args:
         site: name of the site.
         wanted: ``key_pair``, ``public_key``, and a list of each of ``images``, ``networks``, ``security_groups``,
             ``server_groups`` and ``servers``; ``whole`` says that these are all that the site has there.
-        found: the objects of the project by kind, besides ``flavor``, ``zone`` and ``subnet``.
-        prune: remove what the site has and ``wanted`` does not name.
+        found: the objects of the project by kind, and ``flavor``, ``zone`` and ``subnet``.
+        prune: remove the site's objects that ``wanted`` does not name.
     """
     c = Comparison(site, wanted, found)
     keep: dict[str, set[str]] = {kind: set() for kind in KINDS}

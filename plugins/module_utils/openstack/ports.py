@@ -30,8 +30,8 @@ def compare(c: Comparison, server: Thing, port: Thing) -> None:
     }
     if before["address"] != after["address"] and there.get("device_id"):
         c.error(
-            f"host {server['host']} has the address {before['address']}, the inventory says {after['address']}:"
-            f" go back to it, or remove server {server['name']} first"
+            f"host {server['host']} has the address {before['address']}, but the inventory says {after['address']}:"
+            f" restore it in the inventory, or remove server {server['name']} first"
         )
         return
     c.update("port", port["name"], before, after, {**port, "allowed": allowed}, there)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What steps take of a project's quotas."""
+"""How much of a project's quotas steps need."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ansible_collections.koren.faas.plugins.module_utils.openstack.steps import 
 
 
 def needs(steps: Iterable[Step]) -> dict[str, int]:
-    """What steps take of a project's quotas, by Nova's, Neutron's and Cinder's names."""
+    """How much of a project's quotas steps need, by Nova's, Neutron's and Cinder's names."""
     out: dict[str, int] = {}
 
     def take(name: str, amount: int = 1) -> None:
@@ -30,7 +30,7 @@ def needs(steps: Iterable[Step]) -> dict[str, int]:
                 take("ports")
             case ("create", "security_group"):
                 take("security_groups")
-                # Each new group comes with two outgoing ones.
+                # Each new group has two outgoing rules.
                 take("security_group_rules", len(step.after["rules"]) + 2)
             case ("create", "volume"):
                 take("volumes")
@@ -47,11 +47,11 @@ def needs(steps: Iterable[Step]) -> dict[str, int]:
 
 
 def exceeded(needed: Mapping[str, int], free: Mapping[str, int]) -> list[str]:
-    """What a project's quotas do not allow; a quota that ``free`` does not have is without limit."""
+    """The quotas that the needs exceed; a quota that is not in ``free`` is unlimited."""
     units = {"ram": " MiB", "gigabytes": " GB"}
     return [
         f"quota of {name.replace('_', ' ')}: {amount}{units.get(name, '')} more are needed,"
-        f" {max(0, free[name])}{units.get(name, '')} are left; have the quota raised, or ask for less"
+        f" {max(0, free[name])}{units.get(name, '')} are left; ask for a higher quota, or reduce the inventory"
         for name, amount in sorted(needed.items())
         if name in free and amount > free[name]
     ]

@@ -11,7 +11,7 @@ def compare(c: Comparison, name: str, external: str, network: Thing) -> None:
     """Compare the router of a network."""
     outside = c.reference("network", external)
     if outside is not None and not outside.get("is_router_external"):
-        c.error(f"network {external} is no external network: name one that is, or leave it out")
+        c.error(f"network {external} is not an external network: name one that is, or leave it out")
     there = c.own["router"].get(name)
     after = {"external": external, "network": network["name"]}
     wanted = {**after, "name": name}

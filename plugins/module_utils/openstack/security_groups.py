@@ -46,7 +46,7 @@ def _rule_text(rule: Thing) -> str:
 
 
 def rule_parts(text: str) -> dict[str, Any]:
-    """What Neutron wants of the rule that ``_rule_text`` wrote."""
+    """Neutron's arguments for a rule that ``_rule_text`` wrote."""
     what, cidr = text.split(" from ")
     protocol, _, ports = what.partition(" ")
     first, _, last = ports.partition("-")
@@ -61,7 +61,7 @@ def rule_parts(text: str) -> dict[str, Any]:
 
 
 def surplus_rules(group: Thing, rules: Iterable[str]) -> list[str]:
-    """Ids of a group's incoming rules that are not among ``rules``."""
+    """IDs of a group's incoming rules that are not among ``rules``."""
     wanted = set(rules)
     return [
         str(rule["id"])

@@ -17,5 +17,5 @@ def compare(c: Comparison, group: Thing) -> None:
     if policy != group["policy"]:
         c.error(
             f"server group {group['name']} has the policy {policy}, not {group['policy']}, and can't change it:"
-            " go back to that, or remove the group and its servers"
+            " restore that policy in the inventory, or remove the group and its servers"
         )

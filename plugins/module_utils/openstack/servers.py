@@ -23,7 +23,7 @@ def compare(c: Comparison, server: Thing) -> None:
         volumes.compare(c, volume)
     name = server["name"]
     there = c.own["server"].get(name)
-    # It never ran: what was made of it is in the way, no more.
+    # The server never ran, so it is deleted and created again.
     failed = there is not None and there["status"] == "ERROR" and not there.get("launched_at")
     flavor = _flavor(c, server, there)
     after = {"size": size(server), "flavor": flavor and flavor["name"], "image": server["image"]}
@@ -36,7 +36,7 @@ def compare(c: Comparison, server: Thing) -> None:
         reason = (there.get("fault") or {}).get("message")
         c.error(
             f"server {name} is {there['status']}{f' ({reason})' if reason else ''}: bring it back to ACTIVE,"
-            " or remove it so that the next run makes it anew"
+            " or remove it so that the next run creates it again"
         )
         return
     before: dict[str, Any] = {"flavor": _flavor_name(there)}
@@ -62,12 +62,12 @@ def compare(c: Comparison, server: Thing) -> None:
 
 
 def size(server: Thing) -> str:
-    """What a server was asked to have: cores and MiB of memory."""
+    """The requested size of a server: cores and MiB of memory."""
     return f"{server['cores']}x{server['memory_mb']}"
 
 
 def _flavor(c: Comparison, server: Thing, there: Thing | None) -> Thing | None:
-    """The smallest flavor that has what is asked; a server keeps its own while that is asked of it."""
+    """The smallest flavor that is large enough; a server keeps its flavor while the requested size is unchanged."""
     flavors = c.found.get("flavor", ())
     if there is not None and (there.get("metadata") or {}).get("koren_size") == size(server):
         now = next((f for f in flavors if f["name"] == _flavor_name(there)), None)
@@ -82,7 +82,7 @@ def _flavor(c: Comparison, server: Thing, there: Thing | None) -> Thing | None:
     sizes = [f"{f['name']} ({f['vcpus']}, {f['ram']}, {f['disk']})" for f in flavors]
     c.error(
         f"no flavor has the {server['cores']} cores, {memory} MiB and {disk} GB that host {server['host']}"
-        f" asks for; there are: {', '.join(sorted(sizes)) or 'none'}"
+        f" needs; there are: {', '.join(sorted(sizes)) or 'none'}"
     )
     return None
 
@@ -91,7 +91,7 @@ def _zone(c: Comparison, server: Thing) -> None:
     zones = sorted(str(z["name"]) for z in c.found.get("zone", ()))
     if server["zone"] and server["zone"] not in zones:
         c.error(
-            f"availability zone {server['zone']} of host {server['host']} is not there;"
+            f"availability zone {server['zone']} of host {server['host']} does not exist;"
             f" there are: {', '.join(zones) or 'none'}"
         )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The changes that a plan for one cloud is made of."""
+"""The steps of a plan for one cloud."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 Thing = Mapping[str, Any]
 
-# The kinds in the order in which they are made; removal goes the other way round.
+# The kinds in the order in which they are created; removal has the opposite order.
 KINDS = (
     "key_pair",
     "image",
@@ -22,7 +22,7 @@ KINDS = (
     "server",
     "floating_ip",
 )
-# Kinds of which two with one name can't be told apart by who looks for one.
+# Kinds whose objects are found by name, so that two of one name would be ambiguous.
 NAMED = ("network", "router", "security_group", "port", "volume", "server")
 
 
@@ -40,7 +40,7 @@ class Step:
     found: Thing = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """The step in words, as ``update server koren-local-seoul-cp: size 2x4096 -> 4x8192``."""
+        """The step as text, such as ``update server koren-local-seoul-cp: size 2x4096 -> 4x8192``."""
         text = f"{self.verb} {self.kind.replace('_', ' ')} {self.name}"
         if self.verb != "update":
             return text
@@ -48,7 +48,7 @@ class Step:
 
 
 def _change(key: str, before: Any, after: Any) -> str:
-    """A change in words, of a list just what comes and goes: ``rules +tcp 22-22 from 10.0.0.0/8``."""
+    """A change as text; for a list only additions and removals: ``rules +tcp 22-22 from 10.0.0.0/8``."""
     if not isinstance(after, list):
         return f"{key} {before} -> {after}"
     before = before or []
@@ -58,9 +58,9 @@ def _change(key: str, before: Any, after: Any) -> str:
 
 @dataclass
 class Plan:
-    """Steps in the order in which they are to be taken, and what keeps them from being taken."""
+    """Steps in the order in which they are carried out, and errors that prevent them."""
 
     steps: list[Step] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
-    # What carries the site's mark and is not in the inventory, when it is not to be removed.
+    # Objects with the site's mark that are not in the inventory and are kept.
     surplus: list[str] = field(default_factory=list)

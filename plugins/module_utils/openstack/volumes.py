@@ -14,7 +14,7 @@ def compare(c: Comparison, volume: Thing) -> None:
         c.step("volume", "create", volume["name"], after={"size_gb": volume["size_gb"]}, wanted=volume)
     elif there["size"] > volume["size_gb"]:
         c.error(
-            f"volume {volume['name']} has {there['size']} GB, the inventory says {volume['size_gb']}:"
+            f"volume {volume['name']} has {there['size']} GB, but the inventory says {volume['size_gb']}:"
             " a volume can't shrink"
         )
     elif there["size"] < volume["size_gb"]:
