@@ -257,6 +257,7 @@ def test_every_package_that_a_suite_of_the_project_imports_is_an_input(suite: st
         ("gateway", "roles/gateway/templates/objects.yaml.j2"),
         ("runtime", "apps/gateway/tests/gateway_lab.py"),
         ("report-incident", "apps/events/src/koren_events/accident.schema.json"),
+        ("report-incident", "apps/events/src/koren_events/incident.schema.json"),
         ("scenes", "roles/cctv/files/server.py"),
         ("scenes", "bundle/clips/requirements.txt"),
         ("detector", "apps/detector/training/network.py"),

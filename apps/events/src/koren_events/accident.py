@@ -1,72 +1,20 @@
-"""Builders for the three events of an incident, in the contract's words."""
+"""Builders for the three events of an accident, in the contract's words."""
 
-import base64
-import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
 
-from koren_events.contract import ACCIDENT_PREFIX
 from koren_events.event import Event
-from koren_events.times import format_time, to_milliseconds, utc_now
-
-Severity = Literal["minor", "moderate", "severe"]
-What = Literal["rear_end", "side", "head_on", "single", "unknown"]
-Channel = Literal["motion", "standstill"]
-ObjectClass = Literal["car", "van", "truck", "bus", "motorcycle", "person", "bicycle"]
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """The same text in Korean and in English."""
-
-    ko: str
-    en: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Camera:
-    """Where the accident was seen from; `latitude` and `longitude` in degrees (WGS 84).
-
-    `road` and `direction` are those of the accident, None where they are not known. `link` is the road
-    network's own id of both, such as a standard link id.
-    """
-
-    id: str
-    name: Text
-    latitude: float
-    longitude: float
-    road: Text | None = None
-    direction: Text | None = None
-    link: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenObject:
-    """One tracked object; `box` is left, top, right, bottom in pixels of the image."""
-
-    object_class: ObjectClass
-    track: int
-    box: tuple[float, float, float, float]
-    involved: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What one of the detector's channels says of an incident; `confidence` is 0 to 1."""
-
-    channel: Channel
-    confidence: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
-    """A JPEG; `width` and `height` in pixels."""
-
-    jpeg: bytes
-    width: int
-    height: int
+from koren_events.incident import (
+    Camera,
+    Evidence,
+    Image,
+    SeenObject,
+    Severity,
+    What,
+    incident_cleared,
+    incident_detected,
+    incident_updated,
+)
 
 
 def accident_detected(
@@ -85,144 +33,24 @@ def accident_detected(
     traceparent: str | None = None,
     hold: bool = False,
 ) -> Event:
-    """The first event of an incident.
-
-    `confidence` is 0 to 1, of all `evidence` together. `incident` names it; by default camera and
-    `started_at` do, so that a detector that starts anew amid an accident goes on with the same
-    incident. `time` is now unless given. With `hold`, the incident starts nothing until a person
-    releases it. Raises InvalidEvent or ValueError for values that can't be an event at all; the
-    publisher checks the rest of the contract.
-    """
-    return Event(
-        id=str(uuid.uuid4()),
-        source=camera.id,
-        type=ACCIDENT_PREFIX + "detected",
-        subject=incident or f"{camera.id}-{to_milliseconds(started_at):%Y%m%dT%H%M%SZ}",
-        time=time or utc_now(),
+    """The first event of an accident; see `incident_detected`."""
+    return incident_detected(
+        kind="accident",
         region=region,
-        sequence=1,
+        camera=camera,
+        severity=severity,
+        confidence=confidence,
+        what=what,
+        started_at=started_at,
+        objects=objects,
+        evidence=evidence,
+        image=image,
+        incident=incident,
+        time=time,
         traceparent=traceparent,
         hold=hold,
-        data=_data(
-            camera={key: value for key, value in asdict(camera).items() if value is not None},
-            severity=severity,
-            confidence=confidence,
-            what=what,
-            started_at=format_time(started_at),
-            evidence=[asdict(one) for one in evidence],
-            objects=objects,
-            image=image,
-        ),
     )
 
 
-def accident_updated(
-    previous: Event,
-    *,
-    objects: Sequence[SeenObject],
-    severity: Severity | None = None,
-    confidence: float | None = None,
-    what: What | None = None,
-    evidence: Sequence[Evidence] | None = None,
-    image: Image | None = None,
-    time: datetime | None = None,
-    hold: bool | None = None,
-) -> Event:
-    """The event after `previous` of the same incident; what is not given stays as it was."""
-    data = _data(
-        camera=previous.data["camera"],
-        severity=severity or previous.data["severity"],
-        confidence=previous.data["confidence"] if confidence is None else confidence,
-        what=what or previous.data["what"],
-        started_at=previous.data["started_at"],
-        evidence=previous.data.get("evidence") if evidence is None else [asdict(one) for one in evidence],
-        objects=objects,
-        image=image,
-    )
-    return _following(previous, "updated", data, time, hold)
-
-
-def accident_cleared(
-    previous: Event,
-    *,
-    cleared_at: datetime,
-    image: Image | None = None,
-    time: datetime | None = None,
-    hold: bool | None = None,
-) -> Event:
-    """The last event of the incident of `previous`: the road is clear since `cleared_at`.
-
-    What is not given stays as it was.
-    """
-    data = _data(
-        camera=previous.data["camera"],
-        severity=previous.data["severity"],
-        confidence=previous.data["confidence"],
-        what=previous.data["what"],
-        started_at=previous.data["started_at"],
-        evidence=previous.data.get("evidence"),
-        image=image,
-    )
-    data["cleared_at"] = format_time(cleared_at)
-    return _following(previous, "cleared", data, time, hold)
-
-
-def _following(
-    previous: Event,
-    happened: str,
-    data: Mapping[str, Any],
-    time: datetime | None,
-    hold: bool | None,
-) -> Event:
-    return Event(
-        id=str(uuid.uuid4()),
-        source=previous.source,
-        type=ACCIDENT_PREFIX + happened,
-        subject=previous.subject,
-        time=time or utc_now(),
-        region=previous.region,
-        sequence=previous.sequence + 1,
-        traceparent=previous.traceparent,
-        hold=previous.hold if hold is None else hold,
-        data=data,
-    )
-
-
-def _data(
-    *,
-    camera: Mapping[str, Any],
-    severity: str,
-    confidence: float,
-    what: str,
-    started_at: str,
-    evidence: Sequence[Mapping[str, Any]] | None,
-    objects: Sequence[SeenObject] | None = None,
-    image: Image | None,
-) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        "camera": dict(camera),
-        "severity": severity,
-        "confidence": confidence,
-        "what": what,
-        "started_at": started_at,
-    }
-    if evidence:
-        data["evidence"] = list(evidence)
-    if objects is not None:
-        data["objects"] = [
-            {
-                "class": seen.object_class,
-                "track": seen.track,
-                "box": list(seen.box),
-                "involved": seen.involved,
-            }
-            for seen in objects
-        ]
-    if image is not None:
-        data["image"] = {
-            "media_type": "image/jpeg",
-            "width": image.width,
-            "height": image.height,
-            "base64": base64.b64encode(image.jpeg).decode(),
-        }
-    return data
+accident_updated = incident_updated
+accident_cleared = incident_cleared

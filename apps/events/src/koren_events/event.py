@@ -93,7 +93,7 @@ class Event:
 
     @property
     def kind(self) -> str:
-        """What the event is about: `accident`."""
+        """What the event is about, such as `accident`."""
         return self.type.split(".")[-2]
 
     def to_dict(self) -> dict[str, Any]:
