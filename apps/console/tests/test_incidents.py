@@ -19,7 +19,7 @@ from koren_console.model import Incident
 from koren_console.sources import incidents as module
 from koren_console.sources.incidents import Incidents
 from koren_console.sources.starts import Starts
-from koren_events.accident import Camera, Image, SeenObject, Text, accident_cleared, accident_detected, accident_updated
+from koren_events import Camera, Image, SeenObject, Text, accident_cleared, accident_detected, accident_updated
 from koren_events.event import Event
 from koren_events.receipt import Receipt, ReceiptState
 

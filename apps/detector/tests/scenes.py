@@ -33,3 +33,19 @@ def seen(places: list[tuple[float, float]], score: float = 0.8) -> Detections:
     """What a perfect network would find of cars at these places."""
     count = len(places)
     return Detections(boxes(places), np.full(count, score), np.zeros(count, np.int64))
+
+
+def people(places: list[tuple[float, float]], score: float = 0.7) -> Detections:
+    """What a perfect network would find of people on foot, 1.7 m tall, at these places."""
+    result = []
+    for x, y in places:
+        foot, right = _pixel(x, y), _pixel(x + 0.25, y)
+        half = right[0] - foot[0]
+        result.append([foot[0] - half, foot[1] - 6.8 * half, foot[0] + half, foot[1]])
+    count = len(places)
+    return Detections(np.array(result, float).reshape(-1, 4), np.full(count, score), np.zeros(count, np.int64))
+
+
+def area(left: float, right: float, near: float, far: float) -> Array:
+    """The polygon of a part of the ground in the picture; m right of and ahead of the camera's mast."""
+    return np.array([_pixel(left, near), _pixel(right, near), _pixel(right, far), _pixel(left, far)])

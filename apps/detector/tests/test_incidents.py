@@ -6,7 +6,7 @@ import numpy as np
 from scenes import boxes
 
 from koren_detector.boxes import Array
-from koren_detector.incidents import Cleared, Decision, IncidentLog, Joined, Opened, Rules, Stander, Wreck
+from koren_detector.incidents import Cleared, Decision, IncidentLog, Joined, Opened, Rules, Sighting, Wreck
 from koren_detector.motion import FEATURES, Motion
 from koren_detector.tracking import Tracks
 
@@ -60,7 +60,7 @@ class Street:
     def stand(self, track: int, x: float, y: float, confidence: float = 0.6) -> list[Decision]:
         (x0, y0, x1, y1) = boxes([(x, y)])[0]
         wreck = Wreck(track, x, y, (x0, y0, x1, y1))
-        return self.log.stand(self.time_s, [Stander(wreck, self.time_s - 12, confidence)])
+        return self.log.stand(self.time_s, [Sighting(wreck, self.time_s - 12, confidence)])
 
     def _same(self, wreck: Wreck) -> bool:
         return self.wreck_in_picture
@@ -242,3 +242,48 @@ def test_an_incident_ends_after_its_longest_time_though_a_vehicle_still_stands_t
 
     assert street.look(STANDING[:1], 55.0) == []
     assert [type(decision) for decision in street.look(STANDING[:1], 10.0)] == [Cleared]
+
+
+EVENTS = replace(RULES, events=frozenset({"accident", "stopped-vehicle"}))
+
+
+def test_a_vehicle_that_stands_is_a_stopped_vehicle_where_the_camera_reports_them() -> None:
+    street = Street(IncidentLog(EVENTS))
+    street.look(STANDING[:1], 2.0)
+
+    (opened,) = street.stand(1, 0.0, 20.0)
+
+    assert isinstance(opened, Opened)
+    assert opened.incident.kind == "stopped-vehicle"
+    assert [(one.channel, one.confidence) for one in opened.incident.evidence] == [("standstill", 0.6)]
+    assert street.look(STANDING[:1], 30.0) == []
+    assert [type(decision) for decision in street.look(PASSING, 8.0)] == [Cleared]
+
+
+def test_a_vehicle_that_stands_at_an_accident_is_part_of_it() -> None:
+    street = Street(IncidentLog(EVENTS))
+    street.look(CRASH, 3.0)
+
+    (joined,) = street.stand(1, 0.2, 20.0)
+
+    assert isinstance(joined, Joined)
+    assert (joined.incident.kind, joined.incident.what) == ("accident", "side")
+    assert [one.channel for one in joined.incident.evidence] == ["motion", "standstill"]
+
+
+def test_an_accident_at_a_stopped_vehicle_is_an_incident_of_its_own() -> None:
+    street = Street(IncidentLog(EVENTS))
+    street.look(STANDING, 3.0)
+    street.stand(1, 0.0, 20.0)
+
+    (opened,) = street.look(CRASH, 3.0)
+
+    assert isinstance(opened, Opened) and opened.incident.kind == "accident"
+    assert [incident.kind for incident in street.log.open] == ["stopped-vehicle", "accident"]
+
+
+def test_a_camera_reports_only_the_events_that_it_names() -> None:
+    stopped = Street(IncidentLog(replace(RULES, events=frozenset({"stopped-vehicle"}))))
+    assert stopped.look(CRASH, 3.0) == []
+    people = Street(IncidentLog(replace(RULES, events=frozenset({"person-on-road"}))))
+    assert people.look(CRASH, 3.0) == [] and people.stand(1, 0.0, 20.0) == []

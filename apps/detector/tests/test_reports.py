@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from koren_detector.incidents import Incident, Wreck
 from koren_detector.reports import Reports
 from koren_detector.settings import CameraSettings, Post
-from koren_events import Camera, Event, Evidence, Image, SpoolFull, Text, validate
+from koren_events import KINDS, Camera, Event, Evidence, Image, Kind, SpoolFull, Text, validate
 
 CAMERA = CameraSettings(
     camera=Camera(
@@ -87,6 +87,28 @@ def test_what_standstill_alone_has_seen_waits_for_a_person(tmp_path: Path) -> No
     reports.opened(both, [], IMAGE, [PATCH])
 
     assert [event.hold for event in desk.taken] == [True, False]
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_an_incident_of_another_kind_has_the_same_life_and_follows_its_cameras_post(tmp_path: Path, kind: Kind) -> None:
+    desk = Desk()
+    seen = replace(INCIDENT, kind=kind, evidence=(Evidence("standstill", 0.7),))
+    for post in ("automatic", "confirm"):
+        folder = tmp_path / post
+        folder.mkdir()
+        first = Reports(replace(CAMERA, post=post), folder, desk.publish)
+        first.opened(seen, [], IMAGE, [PATCH])
+        first.updated(replace(seen, confidence=0.8), [], IMAGE, 1_000_020.0)
+        again = Reports(replace(CAMERA, post=post), folder, desk.publish)
+        assert [record.incident.kind for record in again.open] == [kind], "a restart knows what it was"
+        again.cleared(seen, 1_000_030.0, 1_000_036.0)
+
+    for event in desk.taken:
+        validate(event)
+        assert "severity" not in event.data and "what" not in event.data
+    happened = [f"kr.koren.traffic.{kind}.{one}" for one in ("detected", "updated", "cleared")]
+    assert [event.type for event in desk.taken] == 2 * happened
+    assert [event.hold for event in desk.taken] == [False] * 3 + [True] * 3
 
 
 @pytest.mark.parametrize(("opened", "later", "holds"), [

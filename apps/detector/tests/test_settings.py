@@ -180,3 +180,50 @@ def test_two_cameras_of_one_id_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(SettingsError, match="cctv-seoul-01 is there twice"):
         load(tmp_path, changed)
+
+
+def test_a_camera_reports_accidents_alone_unless_it_names_other_events(tmp_path: Path) -> None:
+    changed = values(tmp_path)
+    camera = changed["cameras"][0]
+    assert load(tmp_path, changed).cameras[0].events == {"accident"}
+
+    camera["arms"] = [ARM | {"heading": [[500, 500], [520, 420]]}]
+    camera["crossings"] = [[[0, 0], [50, 0], [50, 50]]]
+    camera["events"] = ["accident", "stopped_vehicle", "person_on_road", "wrong_way"]
+    settings = load(tmp_path, changed).cameras[0]
+
+    assert settings.events == {"accident", "stopped-vehicle", "person-on-road", "wrong-way"}
+    assert settings.arms[0].heading.tolist() == [[500, 500], [520, 420]]
+    assert len(settings.crossings) == 1
+
+
+HEADED = ARM | {"heading": [[500, 500], [520, 420]]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"events": []},
+            r"events of camera cctv-seoul-01: \[\] must be a list of one or more of accident, stopped_vehicle",
+        ),
+        ({"events": ["crash"]}, "must be a list of one or more of"),
+        ({"events": "accident"}, "must be a list of one or more of"),
+        ({"events": [["accident"]]}, "must be a list of one or more of"),
+        ({"events": ["person_on_road"], "ground": None}, "need the camera's ground; calibrate it"),
+        ({"events": ["wrong_way"], "ground": None, "arms": [HEADED]}, "need the camera's ground; calibrate it"),
+        ({"events": ["wrong_way"]}, "give at least one arm its heading"),
+        ({"events": ["wrong_way"], "arms": [ARM]}, "give at least one arm its heading"),
+        (
+            {"events": ["wrong_way"], "arms": [ARM, ARM | {"heading": [[5, -9000], [9, -9000]]}]},
+            r"heading of arms\[1\]: .*horizon",
+        ),
+        ({"arms": [ARM | {"heading": [[1, 2]]}]}, r"arms\[0\].heading: a heading is two points"),
+        ({"crossings": [[[0, 0], [5, 5]]]}, r"crossings\[0\]: a polygon is a list of three"),
+    ],
+)
+def test_events_that_a_camera_can_not_report_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    changed = values(tmp_path)
+    changed["cameras"][0] |= changes
+    with pytest.raises(SettingsError, match=message):
+        load(tmp_path, changed)

@@ -5,9 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from scenes import GROUND, seen
+from scenes import GROUND, area, people, seen
 
 from koren_detector.accident import load_weights
+from koren_detector.arms import Arm
 from koren_detector.boxes import Picture
 from koren_detector.ground import Ground
 from koren_detector.incidents import Incident, Opened, Rules, Wreck
@@ -20,7 +21,7 @@ from koren_detector.stream import Frame, Stream
 from koren_detector.tracking import Detections
 from koren_detector.vehicles import Found
 from koren_detector.worker import Finder, Turns, Worker
-from koren_events import Camera, Event, Image, Text, validate
+from koren_events import Camera, Event, Image, Kind, Text, validate
 
 
 def test_turns_go_round_though_one_asks_again_at_once() -> None:
@@ -171,3 +172,40 @@ def test_a_truck_that_stands_and_that_the_motion_score_never_saw_is_one_incident
     assert involved["class"] == "truck"
     assert involved["box"] == pytest.approx([430, 300, 530, 360], abs=6)
     assert cleared.data["evidence"] == detected.data["evidence"]
+
+
+class Street:
+    """Stands for a network that sees one person, who stands on the road."""
+
+    def find(self, frame: Picture, top: int = 0) -> Found:
+        there = people([(1.0, 30.0)])
+        return Found(Detections.none(), there.boxes, there) if frame.shape[1] == 960 else Found(seen([]), there.boxes)
+
+
+@pytest.mark.parametrize("events", [{"accident"}, {"person-on-road"}])
+def test_a_person_on_the_road_is_an_event_with_its_picture_where_the_camera_reports_them(
+    tmp_path: Path, events: set[Kind]
+) -> None:
+    camera = Camera(id="cctv-01", name=NAME, latitude=37.5, longitude=127.0, road=NAME, direction=NAME)
+    arm = Arm(area(-4, 4, 12, 60), NAME, Text("북쪽", "northbound"))
+    settings = CameraSettings(camera, "seoul", "", GROUND, "confirm", arms=(arm,), events=frozenset(events))
+    published: list[Event] = []
+    worker = Worker(
+        settings, Stream("cctv-01", "", 4), Finder(Street(), Turns()), load_weights(), Rules(0.95),
+        Reports(settings, tmp_path, published.append),
+    )  # fmt: skip
+
+    for number in range(40):
+        frame = Frame(noisy(number, 960, 544), 1.7e9 + number / 4, 0)
+        worker.decide(frame, worker.look(frame))
+
+    if events == {"accident"}:
+        assert published == []
+        return
+    (event,) = published
+    validate(event)
+    assert event.type == "kr.koren.traffic.person-on-road.detected" and event.hold
+    (person,) = event.data["objects"]
+    assert (person["class"], person["involved"]) == ("person", True)
+    assert event.data["camera"]["direction"]["en"] == "northbound"
+    assert "image" in event.data

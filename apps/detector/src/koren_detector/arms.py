@@ -19,21 +19,34 @@ class Arm:
     """A part of the picture where vehicles are on one road and go in one direction.
 
     `polygon` is in pixels of a picture of the camera's `ground_size`, shape (n, 2). `link` is the road network's own
-    name of it, such as a standard link id. Raises ValueError for a polygon that has no inside.
+    name of it, such as a standard link id. `heading`, shape (2, 2), is a pixel and another one that vehicles drive
+    towards from there; None where it is not known. Raises ValueError for a polygon that has no inside, and for a
+    heading that is not two pixels.
     """
 
     polygon: Array
     road: Text
     direction: Text
     link: str | None = None
+    heading: Array | None = None
 
     def __post_init__(self) -> None:
-        corners = np.asarray(self.polygon, float)
-        if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3 or not np.isfinite(corners).all():
-            raise ValueError("a polygon is a list of three or more corners, each two numbers")
-        if cv2.contourArea(corners.astype(np.float32)) < 1:
-            raise ValueError("the polygon's corners lie on one line")
-        object.__setattr__(self, "polygon", corners)
+        object.__setattr__(self, "polygon", checked_polygon(self.polygon))
+        if self.heading is not None:
+            heading = np.asarray(self.heading, float)
+            if heading.shape != (2, 2) or not np.isfinite(heading).all():
+                raise ValueError("a heading is two points, each two numbers")
+            object.__setattr__(self, "heading", heading)
+
+
+def checked_polygon(polygon: Array) -> Array:
+    """The corners of a polygon, (n, 2). Raises ValueError for one that has no inside."""
+    corners = np.asarray(polygon, float)
+    if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3 or not np.isfinite(corners).all():
+        raise ValueError("a polygon is a list of three or more corners, each two numbers")
+    if cv2.contourArea(corners.astype(np.float32)) < 1:
+        raise ValueError("the polygon's corners lie on one line")
+    return corners
 
 
 def located(camera: Camera, incident: Incident, arms: tuple[Arm, ...], arms_size: Size, size: Size) -> Camera:

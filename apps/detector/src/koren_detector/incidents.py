@@ -1,16 +1,17 @@
-"""When an accident opens an incident, and when the incident is over. Nothing here does I/O."""
+"""When what channels see opens an incident, and when the incident is over. Nothing here does I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
 
-from koren_events import Channel, Evidence
+from koren_events import Channel, Evidence, ObjectClass
+from koren_events import Kind as IncidentKind
 
-from .boxes import KINDS, Array, Kind
+from .boxes import KINDS, Array
 from .motion import Motion
 
 Severity = Literal["minor", "moderate", "severe"]
@@ -20,6 +21,9 @@ LooksTheSame = Callable[["Wreck"], bool]
 
 _SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 _MOST_SURE = 0.99
+_LEAST_CONFIDENCE, _MOST_CONFIDENCE = 0.5, 0.9
+_AT_REST: tuple[IncidentKind, ...] = ("accident", "stopped-vehicle")
+"""Kinds of incident whose vehicles stay where they are. Those of other kinds move on."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +46,28 @@ class Rules:
     clear_after_s: float = 6.0
     longest_s: float = 7200.0
     """An incident ends after so long, whatever still stands there."""
+    events: frozenset[IncidentKind] = frozenset({"accident"})
+    """Kinds of incident that are reported."""
 
 
 @dataclass(frozen=True)
 class Wreck:
-    """An involved vehicle: where it was last seen at rest, and for how long it has been gone."""
+    """Who or what is involved: where it was last seen, and for how long it has been gone."""
 
     track: int
     x: float
     y: float
     box: Box
     gone_s: float = 0.0
-    kind: Kind = "car"
+    kind: ObjectClass = "car"
 
 
 @dataclass(frozen=True)
 class Incident:
-    """An accident at a place; times are unix seconds.
+    """An incident at a place; times are unix seconds.
 
-    `evidence` says which channels saw it and how sure each was, `confidence` how sure they are together.
+    `evidence` says which channels saw it and how sure each was, `confidence` how sure they are together. `what` and
+    `severity` are of accidents alone.
     """
 
     x: float
@@ -72,6 +79,7 @@ class Incident:
     severity: Severity
     wrecks: tuple[Wreck, ...]
     evidence: tuple[Evidence, ...] = ()
+    kind: IncidentKind = "accident"
 
     def with_evidence(self, channel: Channel, confidence: float) -> Incident:
         """The incident, seen by a channel too; what a channel said before it does not take back."""
@@ -90,13 +98,22 @@ def joined(evidence: tuple[Evidence, ...]) -> float:
     return round(max(min(1 - doubt, _MOST_SURE), *(one.confidence for one in evidence)), 3)
 
 
+def confidence_of(times: float) -> float:
+    """How sure a channel is of what it has measured `times` as much of as it needs: from 0.5, rising to 0.9."""
+    return round(float(min(1 - (1 - _LEAST_CONFIDENCE) / times, _MOST_CONFIDENCE)), 3)
+
+
 @dataclass(frozen=True)
-class Stander:
-    """A vehicle that stands unusually, on the ground (m); since when (unix s), and how sure that is, 0 to 1."""
+class Sighting:
+    """Who or what a channel sees, on the ground (m); since when (unix s), and how sure that is, 0 to 1.
+
+    What does not last yet opens no incident, but keeps one open that it belongs to.
+    """
 
     wreck: Wreck
     since_s: float
     confidence: float
+    lasts: bool = True
 
 
 @dataclass(frozen=True)
@@ -108,7 +125,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Joined:
-    """Another channel, or another vehicle, belongs to an open incident; wrecks that were there keep their order."""
+    """Another channel, or someone else, belongs to an open incident; wrecks that were there keep their order."""
 
     incident: Incident
 
@@ -126,13 +143,14 @@ Decision = Opened | Joined | Cleared
 
 @dataclass
 class IncidentLog:
-    """One camera's incidents: at most one open a place."""
+    """One camera's incidents: at most one open a kind and place."""
 
     rules: Rules
     open: list[Incident] = field(default_factory=list)
     _alarms: dict[int, list[bool]] = field(default_factory=dict)
-    _quiet: list[tuple[float, float, float]] = field(default_factory=list)
+    _quiet: list[tuple[float, Incident]] = field(default_factory=list)
     _last_s: float | None = None
+    _dt_s: float = 0.0
 
     def forget_tracks(self) -> None:
         """Take note that the stream was interrupted: track numbers mean nothing any more."""
@@ -149,45 +167,77 @@ class IncidentLog:
         that it overlooks must not count as gone.
         """
         # A frame tells of its moment only: an interruption is no time in which a wreck was gone.
-        dt = 0.0 if self._last_s is None else min(max(time_s - self._last_s, 0.0), 1.0)
+        dt = self._dt_s = 0.0 if self._last_s is None else min(max(time_s - self._last_s, 0.0), 1.0)
         self._last_s = time_s
-        self._quiet = [q for q in self._quiet if time_s - q[2] < self.rules.quiet_s]
+        self._quiet = [q for q in self._quiet if time_s - q[0] < self.rules.quiet_s]
+        decisions = self._pass(
+            time_s, _AT_REST, lambda incident: _watch(incident, motion, self.rules, dt, looks_the_same)
+        )
+        alarmed = self._alarmed(motion, scores)
+        if "accident" in self.rules.events:
+            for row in alarmed:
+                decisions += self._tell(_open(time_s, row, motion, scores, self.rules))
+        return decisions
+
+    def stand(self, time_s: float, sightings: list[Sighting]) -> list[Decision]:
+        """Take in the vehicles that stand unusually in the frame of `time_s`.
+
+        They are stopped vehicles, unless an accident is open at their place. Where stopped vehicles are not reported,
+        they are accidents of which nothing else is known.
+        """
+        kind: IncidentKind = "stopped-vehicle" if "stopped-vehicle" in self.rules.events else "accident"
+        if kind not in self.rules.events:
+            return []
+        decisions: list[Decision] = []
+        for one in sightings:
+            decisions += self._tell(_told(kind, "standstill", time_s, [one]))
+        return decisions
+
+    def follow(
+        self, kind: IncidentKind, channel: Channel, time_s: float, sightings: Sequence[Sighting]
+    ) -> list[Decision]:
+        """Take in those who move on, such as people on the road, in the frame of `time_s`, after `update`.
+
+        A camera has one open incident of such a kind: all who are seen belong to it, wherever they go.
+        """
+        decisions = self._pass(time_s, (kind,), lambda incident: _follow(incident, sightings, self.rules, self._dt_s))
+        lasting = [one for one in sightings if one.lasts]
+        if not lasting:
+            return decisions
+        told = _told(kind, channel, time_s, lasting)
+        for number, incident in enumerate(self.open):
+            if incident.kind == kind:
+                more = _take_in(incident, told, self.rules)
+                self.open[number] = more
+                return [*decisions, Joined(more)] if more != incident else decisions
+        return decisions + self._tell(told)
+
+    def _pass(
+        self, time_s: float, kinds: tuple[IncidentKind, ...], watch: Callable[[Incident], Incident]
+    ) -> list[Decision]:
+        """Bring the open incidents of some kinds up to date; returns the decisions on those that are over."""
         decisions: list[Decision] = []
         still_open = []
         for incident in self.open:
-            incident = _watch(incident, motion, self.rules, dt, looks_the_same)
-            gone_s = min(wreck.gone_s for wreck in incident.wrecks)
-            if gone_s >= self.rules.clear_after_s or time_s - incident.opened_s >= self.rules.longest_s:
-                decisions.append(Cleared(incident, time_s - gone_s))
-                self._quiet.append((incident.x, incident.y, time_s))
-            else:
-                still_open.append(incident)
+            if incident.kind in kinds:
+                incident = watch(incident)
+                gone_s = min(wreck.gone_s for wreck in incident.wrecks)
+                if gone_s >= self.rules.clear_after_s or time_s - incident.opened_s >= self.rules.longest_s:
+                    decisions.append(Cleared(incident, time_s - gone_s))
+                    self._quiet.append((time_s, incident))
+                    continue
+            still_open.append(incident)
         self.open = still_open
-        for row in self._alarmed(motion, scores):
-            decisions += self._tell(_open(time_s, row, motion, scores, self.rules))
-        return decisions
-
-    def stand(self, time_s: float, standers: list[Stander]) -> list[Decision]:
-        """Take in the vehicles that stand unusually in the frame of `time_s`."""
-        decisions: list[Decision] = []
-        for one in standers:
-            decisions += self._tell(
-                Incident(
-                    x=one.wreck.x, y=one.wreck.y, started_s=one.since_s, opened_s=time_s, confidence=one.confidence,
-                    what="unknown", severity="minor", wrecks=(one.wreck,),
-                    evidence=(Evidence("standstill", one.confidence),),
-                )
-            )  # fmt: skip
         return decisions
 
     def _tell(self, told: Incident) -> list[Decision]:
         """What a channel tells of: a new incident, or more of one that is open at its place."""
         for number, incident in enumerate(self.open):
-            if self._near(told, incident.x, incident.y):
+            if self._is_part(told, incident):
                 more = _join(incident, told, self.rules)
                 self.open[number] = more
                 return [Joined(more)] if more != incident else []
-        if any(self._near(told, x, y) for x, y, _ in self._quiet):
+        if any(self._is_part(told, over) for _, over in self._quiet):
             return []
         self.open.append(told)
         return [Opened(told)]
@@ -205,8 +255,54 @@ class IncidentLog:
         self._alarms = alarms
         return sorted(rows, key=lambda row: -scores[row])
 
-    def _near(self, told: Incident, x: float, y: float) -> bool:
-        return bool(np.hypot(told.wrecks[0].x - x, told.wrecks[0].y - y) < self.rules.place_m)
+    def _is_part(self, told: Incident, known: Incident) -> bool:
+        """Whether what is told is part of a known incident of its kind. A stopped vehicle may be one of an accident."""
+        if told.kind != known.kind and (told.kind, known.kind) != ("stopped-vehicle", "accident"):
+            return False
+        return bool(np.hypot(told.wrecks[0].x - known.x, told.wrecks[0].y - known.y) < self.rules.place_m)
+
+
+def _told(kind: IncidentKind, channel: Channel, time_s: float, sightings: Sequence[Sighting]) -> Incident:
+    """What a channel tells of, as an incident that would be opened for it."""
+    first = sightings[0].wreck
+    confidence = max(one.confidence for one in sightings)
+    return Incident(
+        x=first.x, y=first.y, started_s=min(one.since_s for one in sightings), opened_s=time_s, confidence=confidence,
+        what="unknown", severity="minor", wrecks=tuple(one.wreck for one in sightings),
+        evidence=(Evidence(channel, confidence),), kind=kind,
+    )  # fmt: skip
+
+
+def _take_in(incident: Incident, told: Incident, rules: Rules) -> Incident:
+    """An open incident with all who are told of; someone new takes the place of one who is gone."""
+    wrecks = list(incident.wrecks)
+    known = {wreck.track for wreck in wrecks}
+    gone = [number for number, wreck in enumerate(wrecks) if wreck.gone_s >= rules.clear_after_s]
+    for wreck in told.wrecks:
+        if wreck.track in known:
+            continue
+        if gone:
+            wrecks[gone.pop(0)] = wreck
+        else:
+            wrecks.append(wreck)
+    for one in told.evidence:
+        incident = incident.with_evidence(one.channel, one.confidence)
+    return replace(incident, wrecks=tuple(wrecks))
+
+
+def _follow(incident: Incident, sightings: Sequence[Sighting], rules: Rules, dt: float) -> Incident:
+    """The incident with those involved where they are now: by their numbers, else whoever is where one was."""
+    seen = {one.wreck.track: one.wreck for one in sightings}
+    others = [wreck for track, wreck in seen.items() if all(track != known.track for known in incident.wrecks)]
+    wrecks = []
+    for wreck in incident.wrecks:
+        now = seen.get(wreck.track)
+        if now is None:
+            now = next((one for one in others if np.hypot(one.x - wreck.x, one.y - wreck.y) < rules.wreck_m), None)
+            if now is not None:
+                others.remove(now)
+        wrecks.append(now or replace(wreck, gone_s=wreck.gone_s + dt))
+    return replace(incident, wrecks=tuple(wrecks))
 
 
 def _join(incident: Incident, told: Incident, rules: Rules) -> Incident:
@@ -241,7 +337,7 @@ def _watch(incident: Incident, motion: Motion, rules: Rules, dt: float, looks_th
             taken.add(row)
             x, y = (float(value) for value in motion.places[row])
             track = int(motion.tracks.numbers[row])
-            wreck = Wreck(track, x, y, _box(motion.tracks.boxes[row]), kind=KINDS[motion.tracks.kinds[row]])
+            wreck = Wreck(track, x, y, box_of(motion.tracks.boxes[row]), kind=KINDS[motion.tracks.kinds[row]])
         elif looks_the_same(wreck):
             wreck = replace(wreck, gone_s=0.0)
         else:
@@ -287,7 +383,7 @@ def _open(time_s: float, row: int, motion: Motion, scores: Array, rules: Rules) 
                 int(motion.tracks.numbers[r]),
                 float(motion.places[r, 0]),
                 float(motion.places[r, 1]),
-                _box(motion.tracks.boxes[r]),
+                box_of(motion.tracks.boxes[r]),
                 kind=KINDS[motion.tracks.kinds[r]],
             )
             for r in rows
@@ -318,6 +414,7 @@ def _what(motion: Motion, row: int, partners: list[int]) -> What:
     return "side" if 50 < apart < 130 else "unknown"
 
 
-def _box(box: Array) -> Box:
+def box_of(box: Array) -> Box:
+    """The sides of a box, in tenths of a pixel."""
     x0, y0, x1, y1 = (round(float(value), 1) for value in box)
     return x0, y0, x1, y1

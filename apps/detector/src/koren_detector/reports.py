@@ -23,9 +23,9 @@ from koren_events import (
     Image,
     InvalidEvent,
     SeenObject,
-    accident_cleared,
-    accident_detected,
-    accident_updated,
+    incident_cleared,
+    incident_detected,
+    incident_updated,
 )
 
 from . import metrics
@@ -82,19 +82,22 @@ class Reports:
     ) -> Event:
         """Report a new incident; returns its event, which is not published where the camera's `post` is "never".
 
-        What standstill alone has seen waits for a person, also where `post` is "automatic". `camera` has the incident's
-        road and direction; by default it is as the settings have it. `image` is None where it can't leave this host.
+        An accident that standstill alone has seen waits for a person, also where `post` is "automatic". `camera` has
+        the incident's road and direction; by default it is as the settings have it. `image` is None where it can't
+        leave this host.
         """
         post = self._settings.post
-        if post == "automatic" and {one.channel for one in incident.evidence} == {"standstill"}:
+        is_accident = incident.kind == "accident"
+        if post == "automatic" and is_accident and {one.channel for one in incident.evidence} == {"standstill"}:
             # Most vehicles that stand are no accident.
             post = "confirm"
-        event = accident_detected(
+        event = incident_detected(
+            kind=incident.kind,
             region=self._settings.region,
             camera=camera or self._settings.camera,
-            severity=incident.severity,
+            severity=incident.severity if is_accident else None,
             confidence=incident.confidence,
-            what=incident.what,
+            what=incident.what if is_accident else None,
             started_at=_moment(incident.started_s),
             objects=objects,
             evidence=incident.evidence,
@@ -127,11 +130,12 @@ class Reports:
     def updated(self, incident: Incident, objects: list[SeenObject], image: Image | None, time_s: float) -> Event:
         """Report what is known by now of an open incident; returns its event, published if the first one was."""
         record = self._record(incident)
-        event = accident_updated(
+        is_accident = incident.kind == "accident"
+        event = incident_updated(
             record.event,
-            severity=incident.severity,
+            severity=incident.severity if is_accident else None,
             confidence=incident.confidence,
-            what=incident.what,
+            what=incident.what if is_accident else None,
             evidence=incident.evidence,
             objects=objects,
             image=image,
@@ -144,7 +148,7 @@ class Reports:
     def cleared(self, incident: Incident, since_s: float, time_s: float) -> Event:
         """Report that an incident is over since `since_s`; returns its event, published if the first one was."""
         record = self._record(incident)
-        event = accident_cleared(record.event, cleared_at=_moment(since_s), time=_moment(time_s))
+        event = incident_cleared(record.event, cleared_at=_moment(since_s), time=_moment(time_s))
         self.open.remove(record)
         self._decided("cleared", event, record.post)
         return event
@@ -153,7 +157,7 @@ class Reports:
         """Take note of where the open incidents' wrecks are now, and try again what is pending."""
         for incident in incidents:
             for record in self.open:
-                if _same(record.incident, incident):
+                if is_same(record.incident, incident):
                     record.incident = incident
         if self._pending and time_s - self._tried_s > _RETRY_S:
             self._tried_s = time_s
@@ -163,7 +167,7 @@ class Reports:
             self._save()
 
     def _record(self, incident: Incident) -> Open:
-        return next(record for record in self.open if _same(record.incident, incident))
+        return next(record for record in self.open if is_same(record.incident, incident))
 
     def _decided(self, decision: str, event: Event, post: Post) -> None:
         metrics.DECISIONS.labels(self._settings.camera.id, self._settings.region, decision, post).inc()
@@ -241,8 +245,9 @@ def _says(incident: Incident) -> Says:
     return incident.severity, incident.what, len(incident.wrecks), *channels
 
 
-def _same(a: Incident, b: Incident) -> bool:
-    return a.opened_s == b.opened_s and a.started_s == b.started_s
+def is_same(a: Incident, b: Incident) -> bool:
+    """Whether both are states of one incident."""
+    return (a.kind, a.opened_s, a.started_s) == (b.kind, b.opened_s, b.started_s)
 
 
 def _without_image(event: Event) -> Event:

@@ -12,15 +12,18 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import numpy as np
 
-from koren_events import Camera, ConfigurationError, Telemetry, Text
+from koren_events import KINDS, Camera, ConfigurationError, Kind, Telemetry, Text
 
-from .arms import Arm
+from .arms import Arm, checked_polygon
+from .boxes import Array
 from .ground import Ground
 from .stream import Transport
+from .wrong_way import heading_on
 
 Post = Literal["confirm", "automatic", "never"]
 """What becomes of a camera's incidents: they wait for a person, start functions at once, or are not published."""
-
+EVENTS: dict[str, Kind] = {kind.replace("-", "_"): kind for kind in KINDS}
+"""Names of kinds of incident in settings, and the kinds."""
 
 SCHEMES = ("rtsp", "http", "https")
 _MOST_QUOTED = 127
@@ -36,7 +39,8 @@ class CameraSettings:
     """One camera: where its stream is, and what its events say of it.
 
     `url` holds no credentials. `ground` maps its ground to pixels, None when not known; to those of a picture of
-    `ground_size` (width, height), None for whatever size the stream has at first. `arms` are in pixels of the same.
+    `ground_size` (width, height), None for whatever size the stream has at first. `arms`, and `crossings`, polygons
+    where people cross the road, are in pixels of the same. `events` are the kinds of incident that are reported.
     """
 
     camera: Camera
@@ -47,6 +51,8 @@ class CameraSettings:
     ground_size: tuple[int, int] | None = None
     transport: Transport = "tcp"
     arms: tuple[Arm, ...] = ()
+    crossings: tuple[Array, ...] = ()
+    events: frozenset[Kind] = frozenset({"accident"})
 
 
 @dataclass(frozen=True)
@@ -188,6 +194,10 @@ def _camera(entry: Any, at: str) -> CameraSettings:
     post = entry.get("post", "confirm")
     if post not in get_args(Post):
         raise SettingsError(f"{prefix}post of camera {name}: {post!r} must be one of {', '.join(get_args(Post))}")
+    arms = tuple(
+        _arm(arm, f"{prefix}arms[{number}]")
+        for number, arm in enumerate(_get(entry, "arms", list | None, prefix) or [])
+    )
     return CameraSettings(
         camera=Camera(
             id=name,
@@ -203,11 +213,39 @@ def _camera(entry: Any, at: str) -> CameraSettings:
         post=post,
         ground_size=_size(_get(entry, "ground_size", list | None, prefix), f"{prefix}ground_size"),
         transport=transport,
-        arms=tuple(
-            _arm(arm, f"{prefix}arms[{number}]")
-            for number, arm in enumerate(_get(entry, "arms", list | None, prefix) or [])
+        arms=arms,
+        crossings=tuple(
+            _polygon(crossing, f"{prefix}crossings[{number}]")
+            for number, crossing in enumerate(_get(entry, "crossings", list | None, prefix) or [])
         ),
+        events=_events(entry.get("events", ["accident"]), plane, arms, f"{prefix}events of camera {name}"),
     )
+
+
+def _events(names: Any, ground: Ground | None, arms: tuple[Arm, ...], at: str) -> frozenset[Kind]:
+    """The kinds of incident that a camera reports, which must have what they need."""
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name in EVENTS for name in names):
+        raise SettingsError(f"{at}: {names!r} must be a list of one or more of {', '.join(EVENTS)}")
+    kinds = frozenset(EVENTS[name] for name in names)
+    if ground is None and kinds & {"person-on-road", "wrong-way"}:
+        raise SettingsError(f"{at}: person_on_road and wrong_way need the camera's ground; calibrate it")
+    if ground is not None and "wrong-way" in kinds:
+        headings = {number: arm.heading for number, arm in enumerate(arms) if arm.heading is not None}
+        if not headings:
+            raise SettingsError(f"{at}: wrong_way needs arms with a heading; give at least one arm its heading")
+        for number, heading in headings.items():
+            try:
+                heading_on(ground, heading)
+            except ValueError as error:
+                raise SettingsError(f"{at}: the heading of arms[{number}]: {error}") from error
+    return kinds
+
+
+def _polygon(entry: Any, at: str) -> Array:
+    try:
+        return checked_polygon(np.array(entry, float))
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"{at}: {error}") from error
 
 
 def _arm(entry: Any, at: str) -> Arm:
@@ -218,15 +256,17 @@ def _arm(entry: Any, at: str) -> Arm:
     # A link id of digits alone is a number to YAML, unless it is quoted.
     if link is not None and (not isinstance(link, str) or not link):
         raise SettingsError(f"{prefix}link must be a text; put it into quotation marks")
+    heading = _get(entry, "heading", list | None, prefix)
     try:
         return Arm(
-            polygon=np.array(_get(entry, "polygon", list, prefix), float),
             road=_text(entry, "road", prefix),
             direction=_text(entry, "direction", prefix),
+            polygon=_polygon(_get(entry, "polygon", list, prefix), f"{prefix}polygon"),
             link=link,
+            heading=None if heading is None else np.array(heading, float),
         )
     except (ValueError, TypeError) as error:
-        raise SettingsError(f"{prefix}polygon: {error}") from error
+        raise SettingsError(f"{prefix}heading: {error}") from error
 
 
 def _size(entry: list[Any] | None, at: str) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from .boxes import KINDS, Array, Bools, Kind, Picture
-from .incidents import Box
+from .incidents import Box, confidence_of
 from .queue_map import LEAST_S, QueueMap, Seconds
 from .still_scene import HEIGHT, LAG_S, USUAL_AFTER_S, WIDTH, StillScene, small_box
 from .tracking import Detections
@@ -31,7 +31,6 @@ Down the picture the nearer one's roof hides most of the gap.
 _EDGE = 3.0
 _MOST = 4
 _LONGEST_LEARNED_S = 180.0
-_LEAST_CONFIDENCE, _MOST_CONFIDENCE = 0.5, 0.9
 
 
 @dataclass(frozen=True)
@@ -138,15 +137,9 @@ class Standstill:
                 continue
             self._told[small_box(boxes[row], picture)] = True
             x0, y0, x1, y1 = (float(side) for side in boxes[row])
-            result.append(Standing(
-                (x0, y0, x1, y1), KINDS[kinds[row]], time_s - float(ages[row]), _sure(ages[row] / own_limits[row])
-            ))  # fmt: skip
+            confidence = confidence_of(ages[row] / own_limits[row])
+            result.append(Standing((x0, y0, x1, y1), KINDS[kinds[row]], time_s - float(ages[row]), confidence))
         return result
-
-
-def _sure(times: float) -> float:
-    """How sure a standing vehicle is unusual that stands for so many times as long as is usual."""
-    return round(float(min(1 - (1 - _LEAST_CONFIDENCE) / times, _MOST_CONFIDENCE)), 3)
 
 
 def _large(due: Bools) -> Array | None:

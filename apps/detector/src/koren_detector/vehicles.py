@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -12,6 +12,7 @@ import torch
 
 from .boxes import Array, Ints, Picture, suppress
 from .graph import GraphModel
+from .people import on_foot
 from .tracking import Detections
 
 _EXPORTED = (416, 416)
@@ -20,7 +21,7 @@ _BINS = 11  # a side's distance is a distribution over 0..10 strides
 _OUTPUTS = ["Identity", *(f"Identity_{number}" for number in range(1, 6))]
 _MEAN_BGR = np.array([103.53, 116.28, 123.675], np.float32)
 _STD_BGR = np.array([57.375, 57.12, 58.395], np.float32)
-_PERSON = 0
+_PERSON, _BICYCLE = 0, 1
 # COCO's number of each class here, to boxes.KINDS: car, motorcycle, bus, truck. COCO has no van.
 _VEHICLES = {2: 0, 3: 4, 5: 3, 7: 2}
 _OVERLAP = 0.6
@@ -31,10 +32,11 @@ _LEAST_PERSON = 0.2
 
 @dataclass(frozen=True)
 class Found:
-    """What a frame shows: vehicles, and boxes (n, 4) px of people."""
+    """What a frame shows: vehicles, boxes (n, 4) px of people, and those of them who neither ride nor sit in one."""
 
     vehicles: Detections
     people: Array
+    on_foot: Detections = field(default_factory=Detections.none)
 
 
 class VehicleFinder:
@@ -69,7 +71,10 @@ class VehicleFinder:
             outputs = self._for_height(padded, tensor)(tensor)
             classes, scores, boxes = self._decode(outputs, padded)
         boxes = np.clip(boxes / scale + [0, top, 0, top], 0, [width, height, width, height])
-        return Found(_vehicles(classes, scores, boxes), _people(classes, scores, boxes))
+        vehicles = _vehicles(classes, scores, boxes)
+        people, sure = _of_class(_PERSON, classes, scores, boxes)
+        bicycles, _ = _of_class(_BICYCLE, classes, scores, boxes)
+        return Found(vehicles, people, on_foot(people, sure, vehicles, bicycles))
 
     def _for_height(self, height: int, example: torch.Tensor) -> torch.jit.ScriptModule:
         if height not in self._compiled:
@@ -83,7 +88,7 @@ class VehicleFinder:
     def _decode(self, outputs: list[torch.Tensor], height: int) -> tuple[Ints, Array, Array]:
         """Classes, scores and boxes (in the network's pixels) above the least score of interest."""
         least = min(_LEAST_PERSON, _LEAST_VEHICLE)
-        interesting = [_PERSON, *_VEHICLES]
+        interesting = [_PERSON, _BICYCLE, *_VEHICLES]
         found_classes, found_scores, found_boxes = [], [], []
         for level, stride in enumerate(_STRIDES):
             across = self._width // stride
@@ -115,7 +120,9 @@ def _vehicles(classes: Ints, scores: Array, boxes: Array) -> Detections:
     return Detections(boxes[keep], scores[keep], kinds)
 
 
-def _people(classes: Ints, scores: Array, boxes: Array) -> Array:
-    which = (classes == _PERSON) & (scores > _LEAST_PERSON)
+def _of_class(number: int, classes: Ints, scores: Array, boxes: Array) -> tuple[Array, Array]:
+    """Boxes of a class, and their scores."""
+    which = (classes == number) & (scores > _LEAST_PERSON)
     boxes, scores = boxes[which], scores[which]
-    return boxes[suppress(boxes, scores, _OVERLAP)]
+    keep = suppress(boxes, scores, _OVERLAP)
+    return boxes[keep], scores[keep]

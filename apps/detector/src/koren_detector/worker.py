@@ -22,8 +22,9 @@ from .incidents import Cleared, Decision, Incident, Joined, Opened, Rules, Wreck
 from .picture import Stillness, alike, patch, snapshot
 from .queue_store import QueueStore
 from .recorder import Recorder
-from .reports import Reports
+from .reports import Reports, is_same
 from .resized import Size, resized_ground, resized_incident
+from .road import Road
 from .settings import CameraSettings
 from .sight import Sight
 from .standstill import Standing, Standstill
@@ -32,6 +33,7 @@ from .tracking import Detections
 from .vehicles import Found
 from .view import REASONS, Verdict, ViewWatch
 from .view_store import ViewStore
+from .wrong_way import lanes_of
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +97,7 @@ class Worker:
         self._stream = stream
         self._finder = finder
         self._weights = weights
-        self._rules = rules
+        self._rules = replace(rules, events=settings.events)
         self._reports = reports
         self._recorder = recorder
         self._sight: Sight | None = None
@@ -172,8 +174,9 @@ class Worker:
             self._sight.interrupted()
         self._connection = frame.connection
         decisions = self._sight.update(
-            frame.time_s, found.vehicles, self._standing, lambda wreck: self._looks_the_same(frame.picture, wreck)
-        )
+            frame.time_s, found.vehicles, self._standing,
+            lambda wreck: self._looks_the_same(frame.picture, wreck), found.on_foot,
+        )  # fmt: skip
         for decision in decisions:
             self._report(decision, frame)
         self._remember_looks(frame.picture)
@@ -194,8 +197,21 @@ class Worker:
         known = [] if view else [record.incident for record in self._reports.open]
         # Of other views only those that have an incident left are kept.
         self._sights = {number: sight for number, sight in self._sights.items() if number == 0 or sight.log.open}
-        self._sights[view] = Sight(self._ground(view), self._weights, self._rules, known)
+        self._sights[view] = self._sight_of(view, known)
         return self._sights[view]
+
+    def _sight_of(self, view: int, known: list[Incident]) -> Sight:
+        ground = self._ground(view)
+        if view != 0 or self._size is None or self._ground_size is None:
+            # Arms and crossings are in the view that the camera was set up for.
+            return Sight(ground, self._weights, self._rules, known)
+        scale = np.divide(self._size, self._ground_size)
+        settings = self._settings
+        road = Road(
+            self._size, [arm.polygon * scale for arm in settings.arms], [one * scale for one in settings.crossings]
+        )
+        lanes = lanes_of(settings.arms, ground, scale)
+        return Sight(ground, self._weights, self._rules, known, road, lanes)
 
     def _follow_reports(self, frame: Frame) -> None:
         incidents = [incident for sight in self._sights.values() for incident in sight.log.open]
@@ -246,7 +262,7 @@ class Worker:
 
     def _look_for_standing(self, frame: Frame) -> list[Standing]:
         """The vehicles that stand unusually; only in the view that the camera was set up for."""
-        if self._verdict.view != 0:
+        if self._verdict.view != 0 or not self._rules.events & {"accident", "stopped-vehicle"}:
             return []
         if self._standstill is None:
             self._standstill = Standstill(self._queue_store.load() if self._queue_store is not None else None)
@@ -281,7 +297,7 @@ class Worker:
             record.incident = resized_incident(record.incident, before, now)
         for view, sight in self._sights.items():
             known = [resized_incident(incident, before, now) for incident in sight.log.open]
-            self._sights[view] = Sight(self._ground(view), self._weights, self._rules, known)
+            self._sights[view] = self._sight_of(view, known)
 
     def _looks_the_same(self, picture: Picture, wreck: Wreck) -> bool:
         for record in self._reports.open:
@@ -298,7 +314,7 @@ class Worker:
         seen = set(tracks.numbers[tracks.seen].tolist())
         for incident in self._sight.log.open:
             for record in self._reports.open:
-                if record.incident.opened_s == incident.opened_s:
+                if is_same(record.incident, incident):
                     record.patches = [
                         (patch(picture, wreck.box) if wreck.track in seen else look)
                         for wreck, look in zip(incident.wrecks, record.patches, strict=True)
@@ -312,7 +328,8 @@ class Worker:
                 incident, self._objects(incident), self._snapshot(incident, frame.picture),
                 [patch(frame.picture, wreck.box) for wreck in incident.wrecks], camera,
             )  # fmt: skip
-            if self._recorder is not None:
+            if self._recorder is not None and incident.kind == "accident":
+                # Clips are for judging how accidents are found.
                 self._recorder.opened(incident, event)
             self._log("detected", incident, frame, event, post=self._settings.post, link=camera.link)
         elif isinstance(decision, Joined):
@@ -331,6 +348,7 @@ class Worker:
             "frame_time": round(frame.time_s, 3),
             "lag_s": round(time.time() - frame.time_s, 3),
             "started": round(incident.started_s, 3),
+            "kind": incident.kind,
             "what": incident.what,
             "severity": incident.severity,
             "confidence": incident.confidence,
