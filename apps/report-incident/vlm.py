@@ -1,8 +1,8 @@
 """What a picture shows, in the words of a vision language model behind an OpenAI-compatible endpoint.
 
 A model makes things up, so its words are used only where each of them is harmless or agrees with the event: kinds of
-vehicles must be among those involved, and ways of colliding must be the event's. Anything else, such as a number, an
-injury or a cause, has no word in the lists below, and the whole description is left out.
+vehicles must be among those involved, and what has happened must be what the event says. Anything else, such as a
+number, an injury or a cause, has no word in the lists below, and the whole description is left out.
 
 The model is described by the files of a secret, one value a file:
 
@@ -44,26 +44,37 @@ _KINDS = {
     "bicycle": ("bicycle bicycles", "자전거"),
     "person": ("person people pedestrian pedestrians", "사람 보행자"),
 }
-_COLLISIONS = {
-    "rear_end": ("rear-end collision", "추돌 충돌"),
-    "side": ("collision", "측면 충돌"),
-    "head_on": ("head-on collision", "정면 충돌"),
+_WHAT = {
+    "rear_end": ("accident rear-end collision", "사고 추돌 충돌"),
+    "side": ("accident collision", "사고 측면 충돌"),
+    "head_on": ("accident head-on collision", "사고 정면 충돌"),
+    "single": ("accident", "사고"),
+    "unknown": ("accident", "사고"),
+    "stopped-vehicle": ("", "정차"),
+    "person-on-road": ("person pedestrian", "사람 보행자"),
+    "wrong-way": ("wrong-way", "역주행"),
+}
+_SHOWN = {
+    "accident": "after a traffic accident",
+    "stopped-vehicle": "on which a vehicle has stopped",
+    "person-on-road": "on which a person is in the roadway",
+    "wrong-way": "on which a vehicle goes the wrong way",
 }
 _ENGLISH = """
 a an the is are and on in at of to by with near next behind beside between from across against towards its it there
 some several other another vehicle vehicles road roadway street lane lanes junction intersection crossing crosswalk
 shoulder median middle left right side edge centre center corner front back stopped stand stands standing parked still
 stationary blocking block blocks partly close together facing picture image camera view shows show seen visible day
-daylight night dark wet dry traffic light lights sign signs tree trees accident
+daylight night dark wet dry traffic light lights sign signs tree trees
 """
 _KOREAN = """
 차량 차 도로 차로 차선 교차로 횡단보도 갓길 중앙 가운데 왼쪽 오른쪽 한쪽 가장자리 앞 뒤 옆 사이
 근처 위 여러 대 다른 일부 멈춰 서 있습니다 있는 있고 정차해 정지해 세워져 막고 비스듬히 나란히 가까이
-함께 그리고 화면 사진 카메라 영상 모습 낮 밤 어두운 젖은 마른 신호등 표지판 나무 보입니다 보이고 사고
+함께 그리고 화면 사진 카메라 영상 모습 낮 밤 어두운 젖은 마른 신호등 표지판 나무 보입니다 보이고
 """
 _PARTICLE = "(?:들)?(?:에서|에는|으로|이|가|을|를|은|는|에|의|와|과|로|도)?"
 _ASKED = (
-    "You see a picture of a road camera after a traffic accident. Say in one short sentence what is seen, in Korean"
+    "You see a picture of a road camera {shown}. Say in one short sentence what is seen, in Korean"
     ' (합쇼체) and in English, as JSON: {{"ko": "…", "en": "…"}}. State no number, no injury, no cause, no guess.'
     " Use only these English words: {english}. Use only these Korean words, with particles: {korean}."
 )
@@ -140,7 +151,12 @@ class Describer:
         assert incident.image is not None
         picture = b2a_base64(incident.image.jpeg, newline=False).decode()
         content = [
-            {"type": "text", "text": _ASKED.format(english=english, korean=korean)},
+            {
+                "type": "text",
+                "text": _ASKED.format(
+                    shown=_SHOWN[incident.about], english=english, korean=korean
+                ),
+            },
             {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{picture}"}},
         ]
         return to_json(
@@ -169,8 +185,7 @@ def agrees(text: str, language: str, incident: "Incident") -> bool:
 def _words(incident: "Incident", language: str) -> list[str]:
     column = 0 if language == "en" else 1
     kinds = [words[column] for kind, words in _KINDS.items() if kind in incident.involved]
-    collisions = _COLLISIONS.get(incident.what, ("", ""))[column]
-    return " ".join([(_ENGLISH, _KOREAN)[column], *kinds, collisions]).split()
+    return " ".join([(_ENGLISH, _KOREAN)[column], *kinds, _WHAT[incident.what][column]]).split()
 
 
 def _line(text: "Any") -> str:

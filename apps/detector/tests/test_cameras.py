@@ -118,6 +118,15 @@ def test_a_csv_file_of_either_coding_becomes_entries(tmp_path: Path) -> None:
         assert (entry["transport"], entry["post"], entry["latitude"]) == ("udp", "never", 37.49)
 
 
+def test_a_csv_file_may_say_which_events_a_camera_reports(tmp_path: Path) -> None:
+    head, row = HEAD.replace("post", "events"), ROW.replace("never", "accident stopped_vehicle")
+    (tmp_path / "cameras.csv").write_text(head + row)
+
+    entries = from_csv(tmp_path / "cameras.csv", None)
+
+    assert '    events: ["accident", "stopped_vehicle"]' in written(entries, "region_cameras")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -128,6 +137,7 @@ def test_a_csv_file_of_either_coding_becomes_entries(tmp_path: Path) -> None:
         (HEAD + ROW.replace("강남역", ""), "line 2: name_ko is empty"),
         (HEAD + ROW.replace("northbound", ""), "line 2: direction_en is empty"),
         (HEAD + ROW.replace("seoul,udp", ",udp"), "line 2: it has no region"),
+        (HEAD.replace("post", "events") + ROW.replace("never", "crash"), "events crash must be some of accident"),
         (HEAD + ROW.replace("udp", "tls"), "transport 'tls' must be one of tcp, udp"),
         (HEAD + ROW.replace("cctv-seoul-01", "카메라/1"), "must be small letters"),
         (HEAD + ROW.replace("rtsp://", "rtsp://user:secret@"), "put it into detector_logins"),

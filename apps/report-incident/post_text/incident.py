@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 LANGUAGES = ("ko", "en")
-_TYPE = "kr.koren.traffic.accident."
+_TYPE = "kr.koren.traffic."
+ACCIDENT = "accident"
+_ABOUT = (ACCIDENT, "stopped-vehicle", "person-on-road", "wrong-way")
 _KINDS = ("detected", "updated", "cleared")
+_TYPES = tuple(f"{_TYPE}{about}.{kind}" for about in _ABOUT for kind in _KINDS)
 _SEVERITIES = ("minor", "moderate", "severe")
 _WHATS = ("rear_end", "side", "head_on", "single", "unknown")
 _TEXT_MAX = 2000
@@ -47,22 +50,24 @@ class Incident:
         subject: which incident.
         region: where, as the site names it.
         sequence: place of the event among those of the incident.
+        about: what the incident is, accident or another word of the event types.
         kind: detected, updated or cleared.
         time: when the event was emitted.
-        started_at: when the accident happened, the same in all events of an incident.
+        started_at: when the incident began, the same in all events of an incident.
         cleared_at: when it was over, of `cleared` only.
         confirmed: whether a person released the event, which was held until then.
         camera: language to text.
         road, direction: language to text; None when the event does not say it.
-        what, severity: words of the event's contract.
-        involved: class of object to how many of it are part of the accident.
+        what: how vehicles met in an accident, as a word of the event's contract; else `about`.
+        severity: a word of the event's contract; None of all but accidents.
+        involved: class of object to how many of it are part of the incident.
         image: None when the event has none.
         describe: what the image shows, language to text; None when nobody says it. Whoever has a
             way to tell sets it: it is no part of the event.
 
     Texts are in Unicode's normal form C, each on one line.
 
-    Raises Reject when the event is not one of an accident; the message names what is wrong with it.
+    Raises Reject when the event is not one of such an incident; the message names what is wrong with it.
     """
 
     def __init__(self, event: "Mapping[str, Any]") -> None:
@@ -72,9 +77,7 @@ class Incident:
         self.subject = _text(attributes, "subject")
         self.region = _text(attributes, "region", most=_REGION_MAX)
         self.sequence = _whole_number(attributes, "sequence", most=_SEQUENCE_MAX)
-        self.kind = _choice(event, "event-type", tuple(_TYPE + kind for kind in _KINDS))[
-            len(_TYPE) :
-        ]
+        self.about, self.kind = _choice(event, "event-type", _TYPES)[len(_TYPE) :].split(".")
         self.time = _time(event, "event-time")
         self.started_at = _time(data, "started_at", "data.")
         self.cleared_at = _time(data, "cleared_at", "data.") if self.kind == "cleared" else None
@@ -82,8 +85,9 @@ class Incident:
         self.camera = _both(camera, "name")
         self.road = _both(camera, "road") if camera.get("road") else None
         self.direction = _both(camera, "direction") if camera.get("direction") else None
-        self.what = _choice(data, "what", _WHATS, "data.")
-        self.severity = _choice(data, "severity", _SEVERITIES, "data.")
+        is_accident = self.about == ACCIDENT
+        self.what = _choice(data, "what", _WHATS, "data.") if is_accident else self.about
+        self.severity = _choice(data, "severity", _SEVERITIES, "data.") if is_accident else None
         self.involved = _involved(data.get("objects") or [])
         self.image = _image(_mapping(data, "image", "data.")) if data.get("image") else None
         self.describe: Callable[[], dict[str, str] | None] = lambda: None

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta, timezone
 from os.path import dirname, join
 
 from .graphemes import boundary
-from .incident import LANGUAGES
+from .incident import ACCIDENT, LANGUAGES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ _WHAT = {
         "head_on": "정면 충돌 사고",
         "single": "단독 사고",
         "unknown": "사고",
+        "stopped-vehicle": "정차 차량",
+        "person-on-road": "차도 위 보행자",
+        "wrong-way": "역주행 차량",
     },
     "en": {
         "rear_end": "rear-end collision",
@@ -45,7 +48,15 @@ _WHAT = {
         "head_on": "head-on collision",
         "single": "single-vehicle accident",
         "unknown": "accident",
+        "stopped-vehicle": "stopped vehicle",
+        "person-on-road": "person in the roadway",
+        "wrong-way": "wrong-way vehicle",
     },
+}
+# What a post begins and ends with: the label, and the tag. One of an accident, one of all else.
+_LABEL = {
+    "ko": {True: ("교통사고", "교통사고"), False: ("돌발상황", "돌발상황")},
+    "en": {True: ("Accident", "TrafficAccident"), False: ("Road hazard", "RoadHazard")},
 }
 _SEVERITY = {
     "ko": {"minor": "경미", "moderate": "보통", "severe": "심각"},
@@ -176,15 +187,18 @@ def facts(incident: "Incident", language: str) -> "dict[str, _Word]":
         "ko": road or f"{camera} CCTV 화면",
         "en": f"on {road}" if road else f"in view of CCTV {camera}",
     }[language]
+    label, tag = _LABEL[language][incident.about == ACCIDENT]
     started = _moment(incident.started_at, language)
     known: dict[str, str | None] = {
+        "label": label,
+        "tag": tag,
         "place": place,
         "road": road,
         "camera": camera,
         "cctv": camera if road else None,  # else the place names it
         "region": _REGIONS.get(incident.region, {}).get(language, incident.region),
         "what": _WHAT[language][incident.what],
-        "severity": _SEVERITY[language][incident.severity],
+        "severity": incident.severity and _SEVERITY[language][incident.severity],
         "checked": _CHECKED[language][incident.confirmed],
         "involved": _involved(incident.involved, language),
         "updated": _moment(incident.time, language),

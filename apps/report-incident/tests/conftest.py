@@ -35,6 +35,7 @@ def make_event(
     jpeg: bytes | None = JPEG,
     region: str = "seoul",
     released_by: str | None = None,
+    about: str = "accident",
     **data: Any,
 ) -> Event:
     """An event of an incident as a handler gets it; `data` overrides what it says."""
@@ -47,11 +48,11 @@ def make_event(
             "road": {"ko": "강남대로", "en": "Gangnam-daero"},
             "direction": {"ko": "신논현역 방면", "en": "towards Sinnonhyeon Station"},
         },
-        "severity": "severe",
         "confidence": 0.87,
-        "what": "rear_end",
         "started_at": "2026-11-24T11:16:05.123Z",
     }
+    if about == "accident":
+        content |= {"severity": "severe", "what": "rear_end"}
     if kind == "cleared":
         content["cleared_at"] = "2026-11-24T11:48:30.000Z"
     else:
@@ -68,7 +69,7 @@ def make_event(
     return {
         "data": content | data,
         "event-id": f"{subject}-{sequence}",
-        "event-type": f"kr.koren.traffic.accident.{kind}",
+        "event-type": f"kr.koren.traffic.{about}.{kind}",
         "event-time": "2026-11-24T11:18:00.250Z",
         "event-namespace": "cctv-seoul-01",
         "extensions": {

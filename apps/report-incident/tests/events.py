@@ -1,8 +1,10 @@
-"""Events as the accident's schema allows them, for generated tests."""
+"""Events as the schemas of incidents allow them, for generated tests."""
 
 import json
 import math
 from base64 import b64encode
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -11,9 +13,9 @@ from hypothesis import strategies as st
 
 Schema = dict[str, Any]
 
-SCHEMA: Schema = json.loads(
-    (Path(__file__).parents[3] / "apps/events/src/koren_events/accident.schema.json").read_text()
-)
+_FOLDER = Path(__file__).parents[3] / "apps/events/src/koren_events"
+SCHEMA: Schema = json.loads((_FOLDER / "accident.schema.json").read_text())
+INCIDENT: Schema = json.loads((_FOLDER / "incident.schema.json").read_text())
 
 # What has been trouble for a program that counts and cuts: scripts that compose, marks, emoji of
 # several code points, links, the signs that templates and networks use, what no text may have.
@@ -53,10 +55,13 @@ _OF_PATTERN = {
 
 
 def values(schema: Schema) -> st.SearchStrategy[Any]:
-    """What `schema` allows, as far as the accident's schema goes; an unknown word is an error."""
+    """What `schema` allows, as far as those schemas go; an unknown word is an error."""
     words = set(schema) - {"description", "format", "contentEncoding", "contentMediaType"}
     if "$ref" in words:
-        return values(SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]])
+        document, _, pointer = schema["$ref"].partition("#/")
+        # Each refers to its own definitions, and that of other incidents to those of accidents, too.
+        known = SCHEMA if document else {"$defs": SCHEMA["$defs"] | INCIDENT["$defs"]}
+        return values(reduce(getitem, pointer.split("/"), known))
     if "const" in words:
         return st.just(schema["const"])
     if "enum" in words:
@@ -96,6 +101,10 @@ def values(schema: Schema) -> st.SearchStrategy[Any]:
     return st.floats(least, most, allow_nan=False, allow_infinity=False) | whole
 
 
+def _messages(schema: Schema) -> st.SearchStrategy[Any]:
+    return values({k: schema[k] for k in ("type", "required", "properties")})
+
+
 def _complete(
     message: dict[str, Any], released_by: str | None, left_out: set[str]
 ) -> dict[str, Any]:
@@ -114,7 +123,7 @@ def _complete(
 # With what the gateway adds to an event that a person released, and of cameras with no known road.
 MESSAGES = st.builds(
     _complete,
-    values({k: SCHEMA[k] for k in ("type", "required", "properties")}),
+    _messages(SCHEMA) | _messages(INCIDENT),
     st.sampled_from((None, "admin", "console:kim")),
     st.sets(st.sampled_from(("road", "direction"))),
 )

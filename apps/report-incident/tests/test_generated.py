@@ -31,6 +31,9 @@ WHAT = {
     "head_on": ("정면 충돌 사고", "head-on collision"),
     "single": ("단독 사고", "single-vehicle accident"),
     "unknown": ("사고", "accident"),
+    "stopped-vehicle": ("정차 차량", "stopped vehicle"),
+    "person-on-road": ("차도 위 보행자", "person in the roadway"),
+    "wrong-way": ("역주행 차량", "wrong-way vehicle"),
 }
 SEVERITY = {"minor": "경미", "moderate": "보통", "severe": "심각"}
 CLASSES = {
@@ -112,7 +115,9 @@ def said(message: dict[str, Any]) -> tuple[list[str], list[str]]:
     if road[0] and "direction" in camera:
         road = ["도로나(방향다)", "Road B (Towards C)"]
     place = (road[0] or "카메라가 CCTV 화면", f"on {road[1]}" if road[1] else "in view of CCTV Camera A")
-    what = WHAT[data["what"]]
+    about = message["type"].split(".")[-2]
+    is_accident = about == "accident"
+    what = WHAT[data["what"] if is_accident else about]
     confirmed = "releasedby" in message
     parts_ko = ["담당자가 확인함" if confirmed else "자동 감지, 아직 확인되지 않음"]
     parts_en = [
@@ -134,9 +139,17 @@ def said(message: dict[str, Any]) -> tuple[list[str], list[str]]:
             parts_en.append("after " + " ".join(f"{n}{en}" for n, _, en in units if n))
     else:
         now = clock(message["time"])
-        head = (f"[교통사고] {place[0]}에서 {what[0]}가 감지되었습니다.", f"[Accident] {what[1]} {place[1]}.")
-        parts_ko += [f"{now[0]} 기준", f"심각도 {SEVERITY[data['severity']]}(추정)"]
-        parts_en += [f"as of {now[1]}", f"severity {data['severity']} (estimate)"]
+        label = ("교통사고", "Accident") if is_accident else ("돌발상황", "Road hazard")
+        particle = "이" if what[0].endswith("차량") else "가"
+        head = (
+            f"[{label[0]}] {place[0]}에서 {what[0]}{particle} 감지되었습니다.",
+            f"[{label[1]}] {what[1]} {place[1]}.",
+        )
+        parts_ko.append(f"{now[0]} 기준")
+        parts_en.append(f"as of {now[1]}")
+        if is_accident:
+            parts_ko.append(f"심각도 {SEVERITY[data['severity']]}(추정)")
+            parts_en.append(f"severity {data['severity']} (estimate)")
         if began != now:
             days = {
                 (datetime.fromisoformat(moment) + timedelta(hours=9)).date()

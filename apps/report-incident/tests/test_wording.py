@@ -69,6 +69,35 @@ def test_an_end() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("about", "ko", "en"),
+    [
+        ("stopped-vehicle", "정차 차량이", "Stopped vehicle"),
+        ("person-on-road", "차도 위 보행자가", "Person in the roadway"),
+        ("wrong-way", "역주행 차량이", "Wrong-way vehicle"),
+    ],
+)
+def test_what_is_no_accident_says_neither_accident_nor_severity(about: str, ko: str, en: str) -> None:
+    texts = post(about=about, objects=[seen("car", 1)], limit=1000)
+
+    assert texts.ko == (
+        f"[돌발상황] 강남대로(신논현역 방면)에서 {ko} 감지되었습니다.\n"
+        "자동 감지, 아직 확인되지 않음 · 11월 24일 20:18 기준 · 승용차 · 발생 20:16\n"
+        "강남역 사거리 CCTV\n"
+        "#돌발상황 #서울"
+    )
+    assert texts.en == (
+        f"[Road hazard] {en} on Gangnam-daero (towards Sinnonhyeon Station).\n"
+        "Automatic detection, not yet confirmed · as of 24 Nov 20:18 KST · a car · began 20:16\n"
+        "CCTV Gangnam Station Junction\n"
+        "#RoadHazard #Seoul"
+    )
+    over = post("cleared", 2, about=about, limit=1000)
+    assert over.ko.startswith(f"[상황 종료] 강남대로(신논현역 방면) {ko[:-1]} 상황이 종료되었습니다.\n")
+    assert over.en.startswith(f"[Cleared] {en} on Gangnam-daero (towards Sinnonhyeon Station).\n")
+    assert "사고" not in texts.ko + over.ko and "ccident" not in texts.en + over.en
+
+
 def test_an_end_on_the_next_day_names_the_day() -> None:
     texts = post("cleared", 2, cleared_at="2026-11-24T16:30:00Z", limit=1000)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
-from .settings import SCHEMES, Post
+from .settings import EVENTS, SCHEMES, Post
 from .stream import Transport
 
 ITS_URL = "https://openapi.its.go.kr:9443/cctvInfo"
@@ -29,7 +29,7 @@ _TIMEOUT_S = 30
 _MOST_BYTES = 64 * 2**20
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 _COLUMNS = ("id", "url", "name_ko", "name_en", "latitude", "longitude")
-_MORE_COLUMNS = ("road_ko", "road_en", "direction_ko", "direction_en", "region", "transport", "post")
+_MORE_COLUMNS = ("road_ko", "road_en", "direction_ko", "direction_en", "region", "transport", "post", "events")
 
 Entry = dict[str, Any]
 
@@ -95,6 +95,12 @@ def _row(row: dict[str, str], at: str, region: str | None) -> Entry:
             if row[name] not in known:
                 raise CamerasError(f"{at}: {name} {row[name]!r} must be one of {', '.join(known)}")
             entry[name] = row[name]
+    if row.get("events"):
+        entry["events"] = row["events"].split()
+        if unknown := [name for name in entry["events"] if name not in EVENTS]:
+            raise CamerasError(
+                f"{at}: events {', '.join(unknown)} must be some of {', '.join(EVENTS)}, with spaces between them"
+            )
     _check(entry, at)
     return entry
 
