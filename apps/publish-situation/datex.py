@@ -1,4 +1,4 @@
-"""An incident as a DATEX II version 3 SituationPublication with one Accident.
+"""An incident as a DATEX II version 3 SituationPublication with one record.
 
 The order of elements is the schema's.
 """
@@ -18,6 +18,18 @@ _SPACES = {
     "xsi": "http://www.w3.org/2001/XMLSchema-instance",
 }
 _SEVERITY = {"minor": "low", "moderate": "medium", "severe": "high"}
+_RECORD = {
+    "accident": "Accident",
+    "stopped-vehicle": "VehicleObstruction",
+    "person-on-road": "GeneralObstruction",
+    "wrong-way": "VehicleObstruction",
+}
+# Whether it moves, and what it is. The schema has no word for a vehicle that has stopped for a reason unknown.
+_OBSTRUCTION = {
+    "stopped-vehicle": ("stationary", "sit:vehicleObstructionType", "other"),
+    "person-on-road": ("unknown", "sit:obstructionType", "peopleOnRoadway"),
+    "wrong-way": ("mobile", "sit:vehicleObstructionType", "vehicleOnWrongCarriageway"),
+}
 _COLLISION = {"rear_end": "rearCollision", "side": "sideCollision", "head_on": "headOnCollision"}
 
 
@@ -25,8 +37,8 @@ def publication(incident: "Incident", publisher: str) -> bytes:
     """The publication as XML; the same bytes for the same event.
 
     The record's version is the event's place in its incident. It is `certain` once a person has confirmed it, and
-    `probable` before. The point is the camera's; the record's creation time is the accident's, which all versions have
-    in common.
+    `probable` before. The point is the camera's; the record's creation time is when the incident began, which all
+    versions have in common.
     """
     # Prefixes are declared by hand: ElementTree does not see those in values of xsi:type.
     root = ET.Element("d2:payload", {f"xmlns:{prefix}": uri for prefix, uri in _SPACES.items()})
@@ -37,20 +49,26 @@ def publication(incident: "Incident", publisher: str) -> bytes:
     _add(creator, "com:nationalIdentifier", publisher)
     situation = _add(root, "sit:situation")
     situation.set("id", incident.id)
-    _add(situation, "sit:overallSeverity", _SEVERITY[incident.severity])
+    if incident.severity:
+        _add(situation, "sit:overallSeverity", _SEVERITY[incident.severity])
     _add(situation, "sit:situationVersionTime", _moment(incident.time))
     _add(_add(situation, "sit:headerInformation"), "com:informationStatus", "real")
-    _accident(_add(situation, "sit:situationRecord"), incident)
+    _record(_add(situation, "sit:situationRecord"), incident)
     content: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return content
 
 
-def _accident(record: ET.Element, incident: "Incident") -> None:
-    record.attrib |= {"xsi:type": "sit:Accident", "id": f"{incident.id}/accident", "version": str(incident.version)}
+def _record(record: ET.Element, incident: "Incident") -> None:
+    record.attrib |= {
+        "xsi:type": "sit:" + _RECORD[incident.about],
+        "id": f"{incident.id}/{incident.about}",
+        "version": str(incident.version),
+    }
     _add(record, "sit:situationRecordCreationTime", _moment(incident.started_at))
     _add(record, "sit:situationRecordVersionTime", _moment(incident.time))
     _add(record, "sit:probabilityOfOccurrence", "certain" if incident.confirmed else "probable")
-    _add(record, "sit:severity", _SEVERITY[incident.severity])
+    if incident.severity:
+        _add(record, "sit:severity", _SEVERITY[incident.severity])
     source = _add(record, "sit:source")
     _add(source, "com:sourceCountry", "kr")
     _add(source, "com:sourceIdentification", incident.camera)
@@ -78,9 +96,14 @@ def _accident(record: ET.Element, incident: "Incident") -> None:
         _add(road, "loc:roadName", incident.road[0])
     point = _add(location, "loc:pointByCoordinates")
     _coordinates(_add(point, "loc:pointCoordinates"), incident)
-    _add(record, "sit:accidentType", "collision" if incident.what in _COLLISION else "accident")
-    if incident.what in _COLLISION:
-        _add(record, "sit:collisionType", _COLLISION[incident.what])
+    if incident.about == "accident":
+        _add(record, "sit:accidentType", "collision" if incident.what in _COLLISION else "accident")
+        if incident.what in _COLLISION:
+            _add(record, "sit:collisionType", _COLLISION[incident.what])
+        return
+    mobility, element, value = _OBSTRUCTION[incident.about]
+    _add(_add(record, "sit:mobilityOfObstruction"), "sit:mobilityType", mobility)
+    _add(record, element, value)
 
 
 def _add(parent: ET.Element, name: str, text: str | None = None) -> ET.Element:

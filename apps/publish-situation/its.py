@@ -18,6 +18,9 @@ _DETAIL = {
     "head_on": "정면충돌사고",
     "single": "단독사고",
     "unknown": "사고",
+    "stopped-vehicle": "정지차량",
+    "person-on-road": "보행자",
+    "wrong-way": "역주행",
 }
 
 
@@ -29,7 +32,7 @@ def record(incident: "Incident") -> bytes:
         "version": incident.version,
         "confirmed": incident.confirmed,
         "type": "",
-        "eventType": "교통사고",
+        "eventType": "교통사고" if incident.about == "accident" else "기타돌발",
         "eventDetailType": _DETAIL[incident.what],
         "startDate": _moment(incident.started_at),
         "coordX": str(incident.longitude),

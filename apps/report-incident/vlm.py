@@ -50,7 +50,7 @@ _WHAT = {
     "head_on": ("accident head-on collision", "사고 정면 충돌"),
     "single": ("accident", "사고"),
     "unknown": ("accident", "사고"),
-    "stopped-vehicle": ("", "정차"),
+    "stopped-vehicle": ("", "정지 정차"),
     "person-on-road": ("person pedestrian", "사람 보행자"),
     "wrong-way": ("wrong-way", "역주행"),
 }

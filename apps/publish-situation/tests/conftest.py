@@ -17,22 +17,24 @@ BOTH = {
 }
 
 
-def make_event(kind: str = "detected", sequence: int = 1, released_by: str | None = None, **data: Any) -> Event:
+def make_event(
+    kind: str = "detected", sequence: int = 1, released_by: str | None = None, about: str = "accident", **data: Any
+) -> Event:
     """An event of an incident as a handler gets it; `data` overrides what it says."""
     content: dict[str, Any] = {
         "camera": {"id": "cctv-seoul-01", "latitude": 37.4979, "longitude": 127.0276, **BOTH},
-        "severity": "severe",
         "confidence": 0.87,
-        "what": "rear_end",
         "started_at": "2026-11-24T15:16:05.123Z",
     }
+    if about == "accident":
+        content |= {"severity": "severe", "what": "rear_end"}
     if kind == "cleared":
         content["cleared_at"] = "2026-11-24T15:48:30Z"
     attributes = {"subject": "cctv-seoul-01-20261124T151605Z", "region": "seoul", "sequence": sequence}
     return {
         "data": content | data,
         "event-id": f"event-{sequence}",
-        "event-type": f"kr.koren.traffic.accident.{kind}",
+        "event-type": f"kr.koren.traffic.{about}.{kind}",
         "event-time": f"2026-11-24T15:18:{sequence:02}.250Z",
         "event-namespace": "cctv-seoul-01",
         "extensions": attributes | ({"releasedby": released_by} if released_by else {}),

@@ -136,7 +136,7 @@ def test_what_the_secret_lacks_is_named(secret: Callable[..., Path], files: dict
     ],
 )
 def test_an_event_that_says_too_little_is_a_dead_letter(centre: Centre, broken: dict[str, Any]) -> None:
-    with pytest.raises(Reject, match="the event is none of an accident"):
+    with pytest.raises(Reject, match="the event is none of an incident"):
         publish(make_event(**broken))
 
     assert centre.taken == []

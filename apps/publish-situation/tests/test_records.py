@@ -86,6 +86,32 @@ def test_an_accident_of_datex_is_certain_once_confirmed_and_ends_when_it_is_clea
     assert record.findtext(f".//{COM}overallEndTime") == "2026-11-24T15:48:30.000Z"
 
 
+VEHICLE, PEOPLE = ("VehicleObstruction", "vehicleObstructionType"), ("GeneralObstruction", "obstructionType")
+HAZARDS = [
+    ("stopped-vehicle", "정지차량", "정지 차량이", VEHICLE, "other", "stationary"),
+    ("person-on-road", "보행자", "차도 위 보행자가", PEOPLE, "peopleOnRoadway", "unknown"),
+    ("wrong-way", "역주행", "역주행 차량이", VEHICLE, "vehicleOnWrongCarriageway", "mobile"),
+]
+
+
+@pytest.mark.parametrize(("about", "detail", "ko", "names", "value", "mobility"), HAZARDS)
+def test_what_is_no_accident_is_an_obstruction_without_severity(
+    about: str, detail: str, ko: str, names: tuple[str, str], value: str, mobility: str
+) -> None:
+    incident = Incident(make_event(about=about))
+
+    fields = json.loads(its.record(incident))
+    assert (fields["eventType"], fields["eventDetailType"]) == ("기타돌발", detail)
+    assert fields["message"].startswith(f"강남대로 신논현역 방면에서 {ko} 감지되었습니다. 자동으로")
+    root = ET.fromstring(datex.publication(incident, "koren"))
+    record = root.find(f"{SIT}situation/{SIT}situationRecord")
+    assert record is not None
+    assert record.get(f"{XSI}type") == f"sit:{names[0]}"
+    assert record.findtext(f"{SIT}{names[1]}") == value
+    assert record.findtext(f"{SIT}mobilityOfObstruction/{SIT}mobilityType") == mobility
+    assert root.find(f".//{SIT}severity") is None and root.find(f".//{SIT}overallSeverity") is None
+
+
 @pytest.mark.skipif(not SCHEMA, reason="KOREN_DATEX_SCHEMA must name the folder with DATEXII_3_D2Payload.xsd")
 @pytest.mark.parametrize(
     "event",
@@ -95,6 +121,7 @@ def test_an_accident_of_datex_is_certain_once_confirmed_and_ends_when_it_is_clea
         make_event("updated", 2, camera=BARE),
         *(make_event(what=what) for what in ("side", "head_on", "single", "unknown")),
         *(make_event(severity=severity) for severity in ("minor", "moderate")),
+        *(make_event(kind, 2, about=hazard[0]) for hazard in HAZARDS for kind in ("detected", "cleared")),
     ],
 )
 def test_publications_are_valid(event: Event) -> None:

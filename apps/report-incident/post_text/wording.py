@@ -38,7 +38,7 @@ _WHAT = {
         "head_on": "정면 충돌 사고",
         "single": "단독 사고",
         "unknown": "사고",
-        "stopped-vehicle": "정차 차량",
+        "stopped-vehicle": "정지 차량",
         "person-on-road": "차도 위 보행자",
         "wrong-way": "역주행 차량",
     },

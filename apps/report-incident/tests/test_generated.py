@@ -31,7 +31,7 @@ WHAT = {
     "head_on": ("정면 충돌 사고", "head-on collision"),
     "single": ("단독 사고", "single-vehicle accident"),
     "unknown": ("사고", "accident"),
-    "stopped-vehicle": ("정차 차량", "stopped vehicle"),
+    "stopped-vehicle": ("정지 차량", "stopped vehicle"),
     "person-on-road": ("차도 위 보행자", "person in the roadway"),
     "wrong-way": ("역주행 차량", "wrong-way vehicle"),
 }

@@ -72,7 +72,7 @@ def test_an_end() -> None:
 @pytest.mark.parametrize(
     ("about", "ko", "en"),
     [
-        ("stopped-vehicle", "정차 차량이", "Stopped vehicle"),
+        ("stopped-vehicle", "정지 차량이", "Stopped vehicle"),
         ("person-on-road", "차도 위 보행자가", "Person in the roadway"),
         ("wrong-way", "역주행 차량이", "Wrong-way vehicle"),
     ],
