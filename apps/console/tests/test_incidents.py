@@ -19,7 +19,19 @@ from koren_console.model import Incident
 from koren_console.sources import incidents as module
 from koren_console.sources.incidents import Incidents
 from koren_console.sources.starts import Starts
-from koren_events import Camera, Image, SeenObject, Text, accident_cleared, accident_detected, accident_updated
+from koren_events import (
+    KINDS,
+    Camera,
+    Image,
+    Kind,
+    SeenObject,
+    Text,
+    accident_cleared,
+    accident_detected,
+    accident_updated,
+    incident_cleared,
+    incident_detected,
+)
 from koren_events.event import Event
 from koren_events.receipt import Receipt, ReceiptState
 
@@ -104,6 +116,23 @@ def kept() -> Kept:
 @pytest.fixture
 def incidents(kept: Kept) -> Incidents:
     return Incidents(kept)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_incident_of_each_kind_is_known_by_its_kind_and_cleared(incidents: Incidents, kind: Kind) -> None:
+    seen: dict[str, Any] = {"severity": "minor", "what": "unknown"} if kind == "accident" else {}
+    first = incident_detected(
+        kind=kind, region="seoul", camera=CAMERA, confidence=0.7, started_at=at(0), objects=[], time=at(1), hold=True,
+        **seen,
+    )  # fmt: skip
+    incidents.event("seoul", first.to_json(), at(1.2))
+    opened = incidents.get(first.subject)
+    assert opened is not None
+    assert (opened.kind, opened.state, opened.severity) == (kind, "held", seen.get("severity", ""))
+    incidents.receipt(receipt(first, ReceiptState.RECEIVED, 5), at(5))
+    incidents.event("seoul", incident_cleared(first, cleared_at=at(60), time=at(61)).to_json(), at(61.1))
+    ended = incidents.get(first.subject)
+    assert ended is not None and (ended.kind, ended.ended) == (kind, at(61))
 
 
 def test_an_incident_from_detection_to_zero(incidents: Incidents, kept: Kept) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from koren_console.sources.preview import NO_ACCIDENT, NO_MESSAGE, NO_NETWORK, Preview, preview
+from koren_console.sources.preview import NO_INCIDENT, NO_MESSAGE, NO_NETWORK, Preview, preview
 
 FUNCTION = Path(__file__).resolve().parents[2] / "report-incident"
 LIMITS = {"bluesky": 300, "mastodon": 500, "twitter": 280}
@@ -83,6 +83,16 @@ def test_it_is_what_the_function_posts_of_the_released_event(network: str) -> No
     assert "확인되지 않음" not in shown.text.ko and "not yet" not in shown.text.en
 
 
+@pytest.mark.parametrize("kind", ["stopped-vehicle", "person-on-road", "wrong-way"])
+def test_a_road_hazard_has_the_preview_of_its_post(kind: str) -> None:
+    message = accident(severity=None, what=None) | {"type": f"kr.koren.traffic.{kind}.detected"}
+    shown = preview(message, "bluesky")
+
+    assert shown.text is not None and shown.first
+    assert posted("bluesky", message | {"releasedby": "console"}) == {"ko": shown.text.ko, "en": shown.text.en}
+    assert shown.text.en.startswith("[Road hazard] ")
+
+
 def test_an_update_is_told_from_the_first_post() -> None:
     assert not preview(accident() | {"type": "kr.koren.traffic.accident.updated", "sequence": 2}, "bluesky").first
 
@@ -101,12 +111,12 @@ def test_an_event_that_lacks_something_has_no_preview_and_says_why(name: str) ->
     [
         (None, NO_MESSAGE),
         ("text", NO_MESSAGE),
-        ({}, NO_ACCIDENT),
-        (accident() | {"type": "kr.koren.weather.rain"}, NO_ACCIDENT),
-        (accident() | {"type": ["kr.koren.traffic.accident.detected"]}, NO_ACCIDENT),
+        ({}, NO_INCIDENT),
+        (accident() | {"type": "kr.koren.weather.rain"}, NO_INCIDENT),
+        (accident() | {"type": ["kr.koren.traffic.accident.detected"]}, NO_INCIDENT),
     ],
 )
-def test_what_is_no_accident_has_no_preview(message: Any, why: Any) -> None:
+def test_what_is_no_incident_has_no_preview(message: Any, why: Any) -> None:
     assert preview(message, "bluesky") == Preview(None, why)
 
 

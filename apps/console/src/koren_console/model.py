@@ -163,7 +163,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Incident:
-    """One accident, from first detection until its function is gone."""
+    """One accident or other incident, from first detection until its function is gone."""
 
     subject: str
     region: str
@@ -192,6 +192,8 @@ class Incident:
     trace: str = ""
     """Trace id; empty when the event had none."""
     marks: Sequence[Mark] = ()
+    kind: str = "accident"
+    """As event types name it."""
 
 
 @dataclass(frozen=True)

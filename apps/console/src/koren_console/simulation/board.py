@@ -47,7 +47,8 @@ from koren_console.model import (
 )
 from koren_console.simulation.places import CITIES, FUNCTIONS, JUNCTIONS
 from koren_console.sources.changes import Changes
-from koren_console.sources.preview import ACCIDENT, preview
+from koren_console.sources.preview import preview
+from koren_events.contract import incident_type
 
 REPORT = FUNCTIONS[0]
 PICTURES = ("accident-21.jpg", "accident-24.jpg", "accident-33.jpg")
@@ -449,7 +450,7 @@ class Simulation:
         message = {
             "id": one.marks[0].event,
             "source": one.camera,
-            "type": f"{ACCIDENT}detected",
+            "type": incident_type("accident", "detected"),
             "time": moment,
             "subject": one.subject,
             "region": one.region,

@@ -14,6 +14,7 @@ from koren_console.sources.gateway import Gateway
 from koren_console.sources.http import SourceDown
 from koren_console.sources.incidents import share_of, words_of
 from koren_console.sources.preview import Preview, preview
+from koren_events.contract import incident_kind
 from koren_events.times import parse_time
 
 MOST = 500
@@ -25,6 +26,9 @@ _WHAT = {
     "head_on": Words("정면 충돌", "head-on collision"),
     "single": Words("단독 사고", "single-vehicle accident"),
     "unknown": Words("종류를 알 수 없는 사고", "accident of unknown kind"),
+    "stopped-vehicle": Words("정지 차량", "stopped vehicle"),
+    "person-on-road": Words("차도 위 보행자", "person in the roadway"),
+    "wrong-way": Words("역주행 차량", "wrong-way vehicle"),
 }
 _SEVERITY = {
     "minor": Words("경미", "minor"),
@@ -37,6 +41,7 @@ _SEVERITY = {
 class _Told:
     """What an event says, and what its post will."""
 
+    kind: str | None
     facts: Mapping[str, Any]
     preview: Preview
 
@@ -66,7 +71,7 @@ class Holding:
                     continue
                 # A long text takes its time to be fitted.
                 shown = await asyncio.to_thread(preview, message, self._network)
-                self._told[row["id"]] = _Told(_facts(message), shown)
+                self._told[row["id"]] = _Told(_kind(message), _facts(message), shown)
         found = [self._held(row) for row in rows if row["id"] in self._told]
         return sorted(found, key=lambda one: one.ends)
 
@@ -83,7 +88,7 @@ class Holding:
             ends=parse_time(row["until"]) if row.get("until") else since + self._hold,
             place=_place(facts) or Words(*[str(event.get("source") or row["id"])] * 2),
             confidence=share_of(facts.get("confidence")),
-            why=_why(facts),
+            why=_why(told.kind, facts),
             preview=told.preview.text,
             no_preview=told.preview.missing,
             first_post=told.preview.first,
@@ -94,6 +99,11 @@ class Holding:
 def with_incident(held: Held, incident: Incident | None) -> Held:
     """A held event with the picture of its incident."""
     return held if incident is None else replace(held, picture=incident.picture)
+
+
+def _kind(message: Any) -> str | None:
+    type = message.get("type") if isinstance(message, Mapping) else None
+    return incident_kind(type) if isinstance(type, str) else None
 
 
 def _facts(message: Any) -> Mapping[str, Any]:
@@ -107,8 +117,8 @@ def _place(facts: Mapping[str, Any]) -> Words | None:
     return words_of(camera.get("name")) if isinstance(camera, Mapping) else None
 
 
-def _why(facts: Mapping[str, Any]) -> Words:
-    what = _WHAT.get(str(facts.get("what")))
+def _why(kind: str | None, facts: Mapping[str, Any]) -> Words:
+    what = _WHAT.get(str(facts.get("what") if kind == "accident" else kind))
     if what is None:
         return Words("", "")
     ko, en = [what.ko], [what.en]

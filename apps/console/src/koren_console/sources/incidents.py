@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from koren_console.model import Incident, Mark, Place, Words
 from koren_console.sources.moments import plausible
 from koren_events.cloudevent import CloudEvent, parse
-from koren_events.contract import ACCIDENT_PREFIX
+from koren_events.contract import Kind, incident_kind
 from koren_events.errors import InvalidEvent
 from koren_events.receipt import Receipt, ReceiptState
 from koren_events.times import from_ms, parse_time
@@ -79,9 +79,10 @@ class Incidents:
             data = json.loads(message).get("data")
         except (InvalidEvent, ValueError, RecursionError):
             return
-        happened = event.type.removeprefix(ACCIDENT_PREFIX)
+        kind, happened = incident_kind(event.type), event.type.rpartition(".")[2]
         if (
-            happened not in ("detected", "updated", "cleared")
+            kind is None
+            or happened not in ("detected", "updated", "cleared")
             or not event.subject
             or event.region not in (None, region)
         ):
@@ -94,7 +95,7 @@ class Incidents:
         seen = now if event.time_ms is None else from_ms(event.time_ms)
         seen = seen if plausible(seen, now) else now
         facts = data if isinstance(data, Mapping) else {}
-        incident = known or _begun(event, region, facts, seen, now)
+        incident = known or _begun(event, kind, region, facts, seen, now)
         if not repeat:
             if known is not None and known.events:
                 incident = replace(incident, events=incident.events + 1)
@@ -191,7 +192,9 @@ def _size(incident: Incident) -> int:
     return 2_000 + sum(400 + 2 * len(mark.detail) for mark in incident.marks)
 
 
-def _begun(event: CloudEvent, region: str, facts: Mapping[str, Any], seen: datetime, now: datetime) -> Incident:
+def _begun(
+    event: CloudEvent, kind: Kind, region: str, facts: Mapping[str, Any], seen: datetime, now: datetime
+) -> Incident:
     try:
         began = parse_time(facts.get("started_at"))
     except ValueError:
@@ -208,6 +211,7 @@ def _begun(event: CloudEvent, region: str, facts: Mapping[str, Any], seen: datet
         confidence=None,
         state="open",
         began=began,
+        kind=kind,
     )
 
 

@@ -10,10 +10,10 @@ from typing import Any
 from koren_console.model import Words
 from koren_console.post_text.incident import Incident
 from koren_console.post_text.networks import ON
+from koren_events.contract import incident_kind
 from koren_runtime import Reject
 from koren_runtime.contract import to_event
 
-ACCIDENT = "kr.koren.traffic.accident."
 NO_NETWORK = Words(
     "이 사이트가 어느 소셜 네트워크에 게시하는지 알 수 없어 글을 미리 볼 수 없습니다. "
     "functions_list에서 report-incident의 provider를 지정해 주십시오.",
@@ -24,8 +24,9 @@ NO_MESSAGE = Words(
     "게이트웨이가 이 이벤트의 내용을 보여 주지 않아 글을 미리 볼 수 없습니다.",
     "There is no preview: the gateway does not show what the event says.",
 )
-NO_ACCIDENT = Words(
-    "사고 이벤트가 아니므로 미리 볼 게시글이 없습니다.", "There is no preview: the event is not one of an accident."
+NO_INCIDENT = Words(
+    "사고나 돌발상황 이벤트가 아니므로 미리 볼 게시글이 없습니다.",
+    "There is no preview: the event is neither of an accident nor of a road hazard.",
 )
 
 
@@ -44,8 +45,8 @@ def preview(message: Any, network: str) -> Preview:
     if not isinstance(message, Mapping):
         return Preview(None, NO_MESSAGE)
     kind = message.get("type")
-    if not isinstance(kind, str) or not kind.startswith(ACCIDENT):
-        return Preview(None, NO_ACCIDENT)
+    if not isinstance(kind, str) or incident_kind(kind) is None:
+        return Preview(None, NO_INCIDENT)
     on_network = ON.get(network)
     if on_network is None:
         return Preview(None, NO_NETWORK)

@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from koren_console.model import Board, Health, Role, Topic, Words
+from koren_console.model import Board, Health, Incident, Role, Topic, Words
 from koren_console.web import figures
 from koren_console.web.access import Auth, User
 from koren_console.web.words import Language, preferred, text, texts
@@ -125,6 +125,12 @@ class View:
     def named(self, kind: str, value: str) -> Markup:
         """The text of a value of that kind, such as a severity; of one that is not known, the value itself."""
         return self.t(f"{kind}.{value}") if f"{kind}.{value}" in texts() else escape(value)
+
+    def what(self, incident: Incident) -> Markup:
+        """What an incident is: an accident by its severity, anything else by its kind."""
+        if incident.kind == "accident":
+            return self.named("severity", incident.severity)
+        return self.named("incident-kind", incident.kind)
 
     def w(self, words: Words | None) -> str:
         """The reader's of two texts."""
