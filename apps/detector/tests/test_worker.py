@@ -187,7 +187,8 @@ def test_a_person_on_the_road_is_an_event_with_its_picture_where_the_camera_repo
     tmp_path: Path, events: set[Kind]
 ) -> None:
     camera = Camera(id="cctv-01", name=NAME, latitude=37.5, longitude=127.0, road=NAME, direction=NAME)
-    arm = Arm(area(-4, 4, 12, 60), NAME, Text("북쪽", "northbound"))
+    in_the_sky = np.array([[5.0, -9000.0], [9.0, -9000.0]])
+    arm = Arm(area(-4, 4, 12, 60), NAME, Text("북쪽", "northbound"), heading=in_the_sky)
     settings = CameraSettings(camera, "seoul", "", GROUND, "confirm", arms=(arm,), events=frozenset(events))
     published: list[Event] = []
     worker = Worker(

@@ -24,8 +24,8 @@ _SAME = 0.4
 class Sight:
     """One camera's tracks, their score, and the incidents on its ground.
 
-    `open_incidents` are those that an earlier run left open. People on the road are looked for where the rules' events
-    have them and `road` is known, vehicles that drive the wrong way in `lanes`.
+    `open_incidents` are those that an earlier run left open. Where the rules' events have them, people are looked for
+    on `road`, and vehicles that drive the wrong way in `lanes`.
     """
 
     def __init__(

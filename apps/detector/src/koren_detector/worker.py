@@ -210,7 +210,8 @@ class Worker:
         road = Road(
             self._size, [arm.polygon * scale for arm in settings.arms], [one * scale for one in settings.crossings]
         )
-        lanes = lanes_of(settings.arms, ground, scale)
+        # Settings are checked for headings on the ground only where wrong ways are reported.
+        lanes = lanes_of(settings.arms, ground, scale) if "wrong-way" in settings.events else []
         return Sight(ground, self._weights, self._rules, known, road, lanes)
 
     def _follow_reports(self, frame: Frame) -> None:
