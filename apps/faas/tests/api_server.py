@@ -142,7 +142,7 @@ class ApiServer:
                 del self.leaving[path], self.objects[path]
         before = self.objects.get(path)
         if method == "PATCH":
-            after = {**body, "metadata": dict(body["metadata"])}
+            after = {**body, "metadata": {"uid": f"uid of {path}", **body["metadata"]}}
             if query["fieldManager"] == "faas-pause":
                 assert before is not None
                 after = _marked(before, body)

@@ -58,6 +58,8 @@ def test_a_trigger_is_declared_where_its_function_is(live_site: Site, servers: S
     assert servers["seoul"].objects[DECLARED]["metadata"]["labels"]["faas.koren.kr/trigger"] == "orders"
     [rule] = servers["busan"].objects[ROLE]["rules"]
     assert (rule["resourceNames"], rule["verbs"]) == (["doors"], ["get"])
+    [owner] = servers["busan"].objects[ROLE]["metadata"]["ownerReferences"]
+    assert owner["uid"] == servers["busan"].objects[DECLARED]["metadata"]["uid"]
     [gateway] = servers["busan"].objects[BINDING]["subjects"]
     assert (gateway["name"], gateway["namespace"]) == ("gateway", "koren-faas")
     assert DECLARED not in servers["central"].objects

@@ -67,6 +67,7 @@ def test_many_requirements_take_little_room_unless_all_is_asked_for() -> None:
         (("function", "top"), "hello\n"),
         (("autoscale", "list"), "hello\n"),
         (("trigger", "mqtt", "list"), ""),
+        (("trigger", "cronjob", "list"), ""),
         (("source", "mqtt", "ls"), ""),
         (("dlq", "list"), "letter-1\n"),
         (("event", "held"), ""),

@@ -139,9 +139,10 @@ def create(
         changes: list[Difference] = []
         for manifest in manifests.for_namespace():
             changes += _apply(kube, manifest, check)
-        for manifest in _rights(trigger):
+        before, after = _applied(kube, _manifest(trigger), check)
+        changes += compare(region.name, before, after)
+        for manifest in _rights(trigger, after):
             changes += _apply(kube, manifest, check) if trigger.token_secret else _remove(kube, manifest, check)
-        changes += _apply(kube, _manifest(trigger), check)
         if changes and not check:
             _await_serving(kube, trigger)
             on_progress(f"{region.name}: {trigger.function} is served at {_url(region, trigger)}")
@@ -296,10 +297,13 @@ def _manifest(trigger: HttpTrigger) -> Manifest:
     return {**_labelled("ConfigMap", trigger.name), "data": {key: value for key, value in data.items() if value}}
 
 
-def _rights(trigger: HttpTrigger) -> list[Manifest]:
-    """What lets the gateway read the trigger's Secret, and no other."""
+def _rights(trigger: HttpTrigger, declared: Mapping[str, Any]) -> list[Manifest]:
+    """What lets the gateway read the trigger's Secret, and no other; it goes with the declared trigger."""
     role, binding = _labelled("Role", trigger.name), _labelled("RoleBinding", trigger.name)
     name = role["metadata"]["name"]
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": declared["metadata"]["uid"]}
+    for one in (role, binding):
+        one["metadata"]["ownerReferences"] = [owner]
     rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [trigger.token_secret], "verbs": ["get"]}
     return [
         {**role, "rules": [rule]},
@@ -363,9 +367,13 @@ def _await_serving(kube: Kube, trigger: HttpTrigger) -> None:
         time.sleep(_STEP_S)
 
 
+def _applied(kube: Kube, manifest: Manifest, check: bool) -> tuple[Mapping[str, Any] | None, Mapping[str, Any]]:
+    """The object as it was, and as it is now or, with `check`, would be."""
+    return kube.get(manifest), kube.apply(manifest, dry_run=check)
+
+
 def _apply(kube: Kube, manifest: Manifest, check: bool) -> list[Difference]:
-    before = kube.get(manifest)
-    return compare(kube.region, before, kube.apply(manifest, dry_run=check))
+    return compare(kube.region, *_applied(kube, manifest, check))
 
 
 def _remove(kube: Kube, manifest: Manifest, check: bool) -> list[Difference]:

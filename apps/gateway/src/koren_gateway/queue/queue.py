@@ -183,13 +183,15 @@ class Backlog:
     """None while a trigger of the function is paused."""
     next_change_s: float | None
     """When the counts change without anybody's doing."""
+    soon: bool = False
+    """Whether the function's rate lets nothing run now, and something within seconds."""
     longest_due_s: float
     """How long the subject that has waited longest has been due; 0 when none is."""
 
     @property
     def active(self) -> bool:
         """Whether the function must run."""
-        return self.runnable + self.in_flight + self.open_incidents > 0
+        return self.soon or self.runnable + self.in_flight + self.open_incidents > 0
 
     @property
     def metric(self) -> int:
@@ -360,7 +362,7 @@ class Queue:
 
     async def backlog(self, function: Function) -> Backlog:
         """What the function has to do."""
-        runnable, in_flight, waiting, open_incidents, change_ms, due_ms, paused = await self._run(
+        runnable, in_flight, waiting, open_incidents, change_ms, due_ms, paused, soon = await self._run(
             "backlog", name=function.name, **_limits(function)
         )
         return Backlog(
@@ -368,6 +370,7 @@ class Queue:
             in_flight=in_flight,
             waiting=waiting,
             paused=paused,
+            soon=bool(soon),
             open_incidents=open_incidents,
             next_change_s=None if change_ms < 0 else change_ms / 1000,
             longest_due_s=due_ms / 1000,

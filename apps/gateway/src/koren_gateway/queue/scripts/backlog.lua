@@ -4,7 +4,10 @@
 -- P: name, most (in hand at a time; may be missing), rate (handed out in any window; may be missing), window (ms)
 -- Returns {subjects due that may be taken, subjects in hand, subjects that wait for their time or for the limits,
 --          open incidents (none while a trigger is paused), ms until any of these changes by itself, or -1,
---          ms that the first of the subjects due has been due, subjects whose trigger is paused}.
+--          ms that the first of the subjects due has been due, subjects whose trigger is paused,
+--          1 if the rate lets none run now and one soon}.
+
+local SOON = 5000 -- a pod that has nothing to do goes after as long
 
 local after = '(' .. now
 local ready, incidents = of(P.name, 'ready'), of(P.name, 'incidents')
@@ -23,8 +26,12 @@ end
 local due = call('ZCOUNT', ready, '-inf', now)
 local free, wait = room(P.name)
 local runnable = math.min(due, free)
-if runnable < due and wait >= 0 then
+local soon = 0
+if runnable < due and wait > SOON then
+  changes_in(wait - SOON)
+elseif runnable < due and wait >= 0 then
   changes_in(wait)
+  soon = 1
 end
 local first = call('ZRANGE', ready, 0, 0, 'WITHSCORES')
 return {
@@ -36,4 +43,5 @@ return {
   next_change,
   math.max(0, now - (first[2] or now)),
   call('ZCARD', of(P.name, 'parked')),
+  soon,
 }

@@ -15,8 +15,8 @@
 --   koren:fn:<fn>:parked              sorted set of subjects whose first event came by a paused trigger, by due ms
 --   koren:fn:<fn>:paused              set of the function's triggers that are paused
 --   koren:fn:<fn>:starts              sorted set of deliveries of a function with a rate, by ms; expires
---   koren:fn:<fn>:invocation:<key>    hash: subject, event, trigger ('' of a call), once (1: one attempt, somebody waits; 2: nobody
---                                     waits any more), call
+--   koren:fn:<fn>:invocation:<key>    hash: subject, event, trigger ('' of a call), once (1: one attempt,
+--                                     somebody waits; 2: nobody waits any more), call
 --                                     (1: its result is for the caller alone), answer (1: there is a
 --                                     koren:answer of its key), closes, sequence, bytes,
 --                                     released (by whom, if it was held), delivery (fences), attempts
@@ -478,8 +478,8 @@ local function meet(name)
 end
 
 -- Puts an event into a function's queue. `work`: key, subject, event, size (bytes of body and
--- attributes), sequence, once, call, answer, released; `wish`: name, trigger, opens, closes, limit. False when the function's queue is full, or the
--- invocation is there already.
+-- attributes), sequence, once, call, answer, released; `wish`: name, trigger, opens, closes, limit. False when the
+-- function's queue is full, or the invocation is there already.
 local function put(work, wish)
   local name, subject = wish.name, work.subject
   local invocation = of(name, 'invocation:' .. work.key)
