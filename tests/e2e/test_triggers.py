@@ -98,6 +98,7 @@ def test_the_clock_starts_a_function_from_zero_once_a_minute_also_while_the_regi
     assert all(moment.second == 0 for moment in moments(of_clock(listening)))
 
 
+@pytest.mark.long
 def test_runs_go_on_when_the_gateway_that_makes_them_is_killed(
     tick: str, listening: Heard, cluster: Callable[[str], Cluster]
 ) -> None:
