@@ -145,7 +145,7 @@ def renew(repo: Path, cache: Path) -> list[Change]:
 def gone(repo: Path, cache: Path) -> list[Package]:
     """The locked packages that neither the cache nor the mirror has."""
     store = cache / "debs"
-    absent = {}
+    absent: dict[tuple[str, str, str], Package] = {}
     with locked(cache / "locks" / "debs"):
         for path in sorted((repo / "bundle").glob(f"*/{LOCK}")):
             missing = [each for each in read_lock(path) if not _is_stored(store, each)]
