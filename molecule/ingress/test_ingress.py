@@ -64,6 +64,11 @@ def test_what_is_too_large_or_the_gateways_own_is_refused(ask: Ask, tmp_path: Pa
     assert ask("/-/receipts/1")[0] == 200
 
 
+def test_a_body_that_does_not_come_is_not_waited_for(ask: Ask) -> None:
+    status, body = ask("/", "--header", "Content-Length: 9", "--data", "hello")
+    assert status == 408 and "too slowly" in json.loads(body)["error"]
+
+
 def test_a_gateway_that_is_away_is_told_of_as_json(site: Site, ask: Ask, eventually: Wait) -> None:
     site.run(HOST, "systemctl stop stand-in")
     try:

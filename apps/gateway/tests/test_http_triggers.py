@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -81,6 +82,19 @@ class Web:
         event = await pod.next()
         assert await pod.post("response", result) == 204
         return await asked, event
+
+    @contextlib.asynccontextmanager
+    async def sending_slowly(self, size: int, client: str = "") -> AsyncIterator[asyncio.StreamReader]:
+        """A request whose body of that size does not come; where its answer will be."""
+        reader, writer = await asyncio.open_connection(
+            "localhost", self.lab.settings.http_port, ssl=self._context, server_hostname="localhost"
+        )
+        head = f"POST /orders HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {client}\r\nContent-Length: {size}\r\n\r\na"
+        writer.write(head.encode())
+        try:
+            yield reader
+        finally:
+            writer.transport.abort()
 
     async def receipt(self, accepted: httpx.Response, state: str, **more: Any) -> Any:
         """The receipt, once it has that state."""
@@ -335,6 +349,50 @@ async def test_requests_that_wait_are_bounded(web: Web, monkeypatch: pytest.Monk
     assert await pod.next()
     assert await pod.post("response", 1) == 204
     assert (await asked).status_code == 200
+
+
+@pytest.mark.asyncio
+async def test_clients_that_send_slowly_keep_no_place_from_others(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("koren_gateway.api.http_triggers.BODY_S", 1.0)
+    monkeypatch.setattr("koren_gateway.api.http_triggers.WAITING_OF_TRIGGER_MAX", 1)
+    await web.declare(trigger())
+    async with web.sending_slowly(100) as first, web.sending_slowly(100) as second:
+        answer, _ = await web.answered("in time")
+        assert answer.text == "in time"
+        for one in (first, second):
+            assert (await asyncio.wait_for(one.readline(), 10)).split()[1] == b"408"
+
+
+@pytest.mark.asyncio
+async def test_one_client_sends_only_so_much_at_once(web: Web) -> None:
+    await web.declare(trigger(**{"async": "true"}))
+    client, other = ({"X-Forwarded-For": address} for address in ("192.0.2.1", "192.0.2.2"))
+    async with web.sending_slowly(8 * 2**20, client["X-Forwarded-For"]):
+
+        async def refused() -> bool:
+            answer = await web.ask(headers=client, content=b"b")
+            return answer.status_code == 503 and "192.0.2.1 sends too much" in answer.json()["error"]
+
+        await until(refused, "the client is refused")
+        assert (await web.ask(headers=other, content=b"b")).status_code == 202
+
+
+@pytest.mark.asyncio
+async def test_a_large_body_stops_nobody_else(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        begun.set()
+        assert go_on.wait(10)
+        return event_of(*arguments)
+
+    monkeypatch.setattr("koren_gateway.api.http_triggers.event_of", slow)
+    await web.declare(trigger(**{"async": "true"}))
+    asked = asyncio.create_task(web.ask(json=["x"] * 10_000))
+    assert await asyncio.to_thread(begun.wait, 10)
+    assert (await web.ask("GET", "/-/healthz")).status_code == 200
+    go_on.set()
+    assert (await asked).status_code == 202
 
 
 @pytest.mark.asyncio

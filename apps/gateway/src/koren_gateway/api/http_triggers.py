@@ -9,6 +9,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 import structlog
@@ -40,7 +41,12 @@ WAITING_MAX = 200
 """Requests that wait in one replica."""
 WAITING_OF_TRIGGER_MAX = 100
 
+BODY_S = 30.0
+"""How long a client may take to send a body."""
 _BODIES_BYTES = 48 * 2**20
+_BODIES_OF_CLIENT_BYTES = 8 * 2**20
+_AT_ONCE_BYTES = 16 * 1024
+"""A body up to this size becomes an event at once. A larger one can take a second."""
 _PASSED_ON = ("accept", "accept-language", "user-agent")
 _VALUE_MAX = 1024
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,128}")
@@ -83,6 +89,8 @@ class HttpTriggerApi:
         self._stopping = stopping
         self._spans = spans
         self._bodies = Bodies(_BODIES_BYTES)
+        self._incoming = Bodies(_BODIES_OF_CLIENT_BYTES)
+        self._maker = ThreadPoolExecutor(1, thread_name_prefix="http-events")
         self._waiting: Counter[str] = Counter()
 
     def app(self) -> web.Application:
@@ -145,12 +153,21 @@ class HttpTriggerApi:
         function = self._functions.get(trigger.function)
         if function is None:
             raise Refused(503, f"function {trigger.function} is not deployed in {self._region}")
-        with self._place(trigger), self._bodies.reading(request, "the clients of all triggers"):
-            return await self._start(request, trigger, function)
+        with self._bodies.reading(request, "the clients of all triggers"):
+            # Only who waits for the function has a place: clients that send slowly must not take all of them.
+            with self._incoming.reading(request, _client(request)):
+                body = await _body(request)
+            with self._place(trigger):
+                return await self._start(request, body, trigger, function)
 
-    async def _start(self, request: web.Request, trigger: HttpTrigger, function: Function) -> web.Response:
+    async def _start(self, request: web.Request, body: bytes, trigger: HttpTrigger, function: Function) -> web.Response:
         repeats_as = _idempotency_key(request)
-        event, message = event_of(request, await _body(request), trigger, self._region, repeats_as or str(uuid.uuid4()))
+        made_of = (request, body, trigger, self._region, repeats_as or str(uuid.uuid4()))
+        if len(body) <= _AT_ONCE_BYTES:
+            event, message = event_of(*made_of)
+        else:
+            # Leases and the intake of events must not wait for it.
+            event, message = await asyncio.get_running_loop().run_in_executor(self._maker, event_of, *made_of)
         entry = Entry(
             key=str(uuid.uuid4()),
             event=event,
@@ -278,6 +295,11 @@ def _host(request: web.Request) -> str:
     return re.sub(r":[0-9]*$", "", request.host).rstrip(".").lower()
 
 
+def _client(request: web.Request) -> str:
+    """Whose request it is, as the ingress says."""
+    return f"client {request.headers.get('X-Forwarded-For', '')}"
+
+
 def _idempotency_key(request: web.Request) -> str | None:
     key = request.headers.get("Idempotency-Key")
     if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
@@ -287,7 +309,10 @@ def _idempotency_key(request: web.Request) -> str | None:
 
 async def _body(request: web.Request) -> bytes:
     try:
-        return await request.read()
+        async with asyncio.timeout(BODY_S):
+            return await request.read()
+    except TimeoutError:
+        raise Refused(408, f"the body did not come within {BODY_S:g} s; try again") from None
     except web.HTTPRequestEntityTooLarge:
         raise Refused(413, f"the body is too large; send at most {BODY_MAX_BYTES} bytes") from None
 
