@@ -32,7 +32,7 @@ from koren_gateway.cluster.functions import FUNCTION_LABEL
 from koren_gateway.cluster.interface import Caller, Change, LeaseRecord
 from koren_gateway.cluster.sources import SOURCE_LABEL
 from koren_gateway.cluster.triggers import TRIGGER_LABEL
-from koren_gateway.errors import ClusterUnavailable
+from koren_gateway.errors import ClusterRefused, ClusterUnavailable
 from koren_gateway.intake.mqtt import Connection, Link
 from koren_gateway.queue.store import Store, connect
 from koren_gateway.scaling.externalscaler import externalscaler_pb2 as pb
@@ -305,6 +305,10 @@ class TestCluster:
     triggers_declared: list[Mapping[str, Any]] = field(default_factory=list)
     """ConfigMaps of triggers."""
     secrets: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    secrets_refused: set[str] = field(default_factory=set)
+    """Those that the gateway has no right to read."""
+    secrets_slow: set[str] = field(default_factory=set)
+    """Those for which no answer comes."""
     there: bool = True
     reviews: int = 0
     rights: set[tuple[str, str, str]] = field(default_factory=set)
@@ -339,6 +343,10 @@ class TestCluster:
 
     async def secret(self, name: str) -> dict[str, bytes] | None:
         self._check()
+        if name in self.secrets_refused:
+            raise ClusterRefused(f"403 {name}")
+        if name in self.secrets_slow:
+            await asyncio.Event().wait()
         return self.secrets.get(name)
 
     async def pods(self) -> AsyncIterator[Change]:

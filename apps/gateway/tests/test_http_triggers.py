@@ -189,6 +189,40 @@ async def test_tokens_are_exchanged_and_stay_valid_while_the_api_server_is_away(
 
 
 @pytest.mark.asyncio
+async def test_tokens_that_the_gateway_may_not_read_any_more_let_nobody_in(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("koren_gateway.cluster.tokens._FRESH_S", 0.0)
+    await web.declare(trigger(token_secret="doors", **{"async": "true"}))
+    cluster = web.lab.cluster
+    assert (await web.ask(headers=BEARER)).status_code == 202
+    cluster.secrets_refused.add("doors")
+    for there in (True, False):
+        cluster.there = there
+        assert (await web.ask(headers=BEARER)).status_code == 503
+    cluster.there = True
+    cluster.secrets_refused.clear()
+    assert (await web.ask(headers=BEARER)).status_code == 202
+
+
+@pytest.mark.asyncio
+async def test_an_api_server_that_hangs_keeps_no_client_waiting_for_long(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("koren_gateway.cluster.tokens._FRESH_S", 0.0)
+    monkeypatch.setattr("koren_gateway.cluster.tokens._WAIT_S", 0.2)
+    cluster = web.lab.cluster
+    cluster.secrets["gates"] = {"a": TOKEN.encode()}
+    is_async = {"async": "true"}
+    await web.declare(trigger(token_secret="doors", **is_async), trigger("gates", token_secret="gates", **is_async))
+    assert (await web.ask(headers=BEARER)).status_code == 202
+    cluster.secrets_slow |= {"doors", "gates"}
+    unknown = asyncio.create_task(web.ask(path="/gates", headers=BEARER))
+    assert (await asyncio.wait_for(web.ask(headers=BEARER), 5)).status_code == 202
+    unknown.cancel()
+
+
+@pytest.mark.asyncio
 async def test_only_the_ingress_is_let_in(web: Web) -> None:
     await web.declare(trigger())
     stranger = await web.ask(context=web.pki.client_context("operator"))

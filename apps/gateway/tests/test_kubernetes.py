@@ -30,7 +30,7 @@ from koren_gateway.cluster.interface import Change, LeaseRecord
 from koren_gateway.cluster.kubernetes import Kubernetes
 from koren_gateway.cluster.reviews import _expires_at
 from koren_gateway.cluster.sources import Sources
-from koren_gateway.errors import ClusterUnavailable
+from koren_gateway.errors import ClusterRefused, ClusterUnavailable
 
 ROOT = Path(__file__).resolve().parents[3]
 BUNDLE = Path(os.environ.get("KOREN_BUNDLE", ROOT / ".state/bundle"))
@@ -442,3 +442,5 @@ async def test_it_has_no_more_rights_than_it_needs(server: ApiServer, cluster: K
             "/apis/coordination.k8s.io/v1/namespaces/koren-faas/leases",
         ):
             assert (await me.get(path)).status_code == 403, path
+    with pytest.raises(ClusterRefused):
+        await cluster.secret("tokens")

@@ -31,3 +31,7 @@ class SubscriptionRefused(ConnectionLost):
 
 class ClusterUnavailable(GatewayError):
     """The Kubernetes API server can't be reached or answered with an error."""
+
+
+class ClusterRefused(ClusterUnavailable):
+    """The Kubernetes API server refused what was asked: the gateway has no right to it."""

@@ -71,7 +71,8 @@ class Cluster(Protocol):
         ...
 
     async def secret(self, name: str) -> dict[str, bytes] | None:
-        """The values of a Secret of the functions' namespace; none when there is no such Secret."""
+        """The values of a Secret of the functions' namespace; none when there is no such Secret. Raises ClusterRefused
+        when the gateway may not read it."""
         ...
 
     async def delete_pod(self, name: str) -> None:

@@ -16,7 +16,7 @@ from koren_gateway.cluster.functions import FUNCTION_LABEL
 from koren_gateway.cluster.interface import Caller, Change, LeaseRecord
 from koren_gateway.cluster.sources import SOURCE_LABEL
 from koren_gateway.cluster.triggers import TRIGGER_LABEL
-from koren_gateway.errors import ClusterUnavailable
+from koren_gateway.errors import ClusterRefused, ClusterUnavailable
 
 AUDIENCE = "gateway"
 GROUP = "faas.koren.kr"
@@ -83,6 +83,8 @@ class Kubernetes:
         except ApiException as error:
             if error.status == 404:
                 return None
+            if error.status == 403:
+                raise ClusterRefused(_why(error)) from None
             raise ClusterUnavailable(_why(error)) from None
         data: Mapping[str, str] = found.get("data") or {}
         return {key: base64.b64decode(value) for key, value in data.items()}

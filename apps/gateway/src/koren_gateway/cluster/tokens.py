@@ -4,16 +4,19 @@ import asyncio
 import hashlib
 import hmac
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 
 import structlog
 
 from koren_gateway.cluster.interface import Cluster
-from koren_gateway.errors import ClusterUnavailable
+from koren_gateway.errors import ClusterRefused, ClusterUnavailable
 
 TOKEN_MIN_BYTES = 20
 
 _FRESH_S = 10.0
+_WAIT_S = 2.0
+"""How long clients wait for the API server where the tokens were read before."""
 _log = structlog.get_logger()
 
 
@@ -26,13 +29,14 @@ class _Read:
 class Tokens:
     """The tokens of each Secret that somebody asked for, read again when they are older than some seconds.
 
-    While the API server can't be reached, tokens that were read before stay valid.
+    While the API server can't be reached, tokens that were read before stay valid. When it refuses the Secret to
+    the gateway, they do not.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._read: dict[str, _Read] = {}
-        self._reading = asyncio.Lock()
+        self._reading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def accepts(self, secret: str, token: str) -> bool:
         """Whether the token is one of the Secret's values. Raises ClusterUnavailable when that is not known."""
@@ -41,16 +45,21 @@ class Tokens:
         return sum(hmac.compare_digest(given, digest) for digest in await self._digests(secret)) > 0
 
     async def _digests(self, secret: str) -> tuple[bytes, ...]:
-        async with self._reading:
+        # A lock each: a Secret that takes long to read concerns no other trigger.
+        async with self._reading[secret]:
             known = self._read.get(secret)
             if known is not None and time.monotonic() < known.until:
                 return known.digests
             try:
-                values = await self._cluster.secret(secret)
-            except ClusterUnavailable as error:
+                async with asyncio.timeout(None if known is None else _WAIT_S):
+                    values = await self._cluster.secret(secret)
+            except ClusterRefused:
+                self._read.pop(secret, None)
+                raise
+            except (ClusterUnavailable, TimeoutError) as error:
                 if known is None:
                     raise
-                _log.warning("tokens not read anew", secret=secret, problem=str(error))
+                _log.warning("tokens not read anew", secret=secret, problem=str(error) or type(error).__name__)
                 digests = known.digests
             else:
                 digests = _digests_of(secret, values)
