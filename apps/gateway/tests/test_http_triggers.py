@@ -5,6 +5,7 @@ import contextlib
 import json
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -427,6 +428,24 @@ async def test_a_large_body_stops_nobody_else(web: Web, monkeypatch: pytest.Monk
     assert (await web.ask("GET", "/-/healthz")).status_code == 200
     go_on.set()
     assert (await asked).status_code == 202
+
+
+@pytest.mark.asyncio
+async def test_answers_that_are_still_to_come_keep_to_their_budget(web: Web, store: Store) -> None:
+    memory = web.lab.gateway._memory
+    memory.budgets = replace(memory.budgets, answers=2000)  # two without a body
+    await web.declare(trigger(**{"async": "true"}))
+    keys = [{"Idempotency-Key": str(number)} for number in range(3)]
+    accepted, _, full = [await web.ask(headers=key) for key in keys]
+    assert accepted.status_code == 202
+    assert full.status_code == 503 and "full" in full.json()["error"] and full.headers["Retry-After"]
+    pod = web.lab.pod(function=FUNCTION)
+    for _ in range(2):
+        assert await pod.next()
+        assert await pod.post("response", 1) == 204
+    # One that has come makes room, and the request that was refused may be repeated.
+    assert (await web.ask(headers=keys[2])).status_code == 202
+    assert (await web.ask("GET", accepted.headers["Location"])).status_code == 404
 
 
 @pytest.mark.asyncio

@@ -83,7 +83,7 @@ class TakenIn:
 
     outcome: Literal["new", "held", "dismissed", "dead-lettered", "full", "gone", "seen"]
     """`dead-lettered`: held events are full; `full`: a call, or one whose answer is
-    kept, whose function's queue is full;
+    kept, whose function's queue is full, or too many answers are still to come;
     `gone`: the dead letter that it was to take the place of is."""
     last_ms: int = 0
     """When an event that was seen came last."""

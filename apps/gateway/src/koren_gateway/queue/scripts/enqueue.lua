@@ -11,7 +11,8 @@
 --    hold (1: it waits for a person), topic,
 --    functions: a list of name, trigger, opens, closes, limit (ms)
 -- Returns for each {outcome, ms}: 'new', 'held', 'dismissed', 'dead-lettered' (held events are full),
---    'full' (a call, or one with an answer, whose function's queue is full), 'gone' (its dead letter is),
+--    'full' (a call, or one with an answer, whose function's queue is full; or too many answers are still
+--    to come), 'gone' (its dead letter is),
 --    or 'seen' with the ms when it came last and, if it is held or dismissed now, that state.
 
 local function hold(event, verdict)
@@ -53,7 +54,11 @@ local function hold(event, verdict)
   return 'held'
 end
 
+-- False when too many answers are still to come.
 local function expect_answer(event)
+  if not trim_answers(ANSWER_BYTES) then
+    return false
+  end
   call('HSET', 'koren:answer:' .. event.key, 'function', event.functions[1].name, 'trigger', event.trigger,
     'kept', event.answer, 'asked', event.seen, 'bytes', ANSWER_BYTES)
   call('ZADD', 'koren:answers', '+inf', event.key)
@@ -61,6 +66,7 @@ local function expect_answer(event)
   if event.seen ~= '' then
     call('SET', 'koren:asked:' .. event.seen, event.key)
   end
+  return true
 end
 
 local function take_in(event)
@@ -108,8 +114,11 @@ local function take_in(event)
     end
     work.released = by
   end
-  if work.answer == 1 then
-    expect_answer(event)
+  if work.answer == 1 and not expect_answer(event) then
+    if event.seen ~= '' then
+      call('ZREM', 'koren:seen', event.seen) -- it may come again
+    end
+    return { 'full', 0 }
   end
   if spread(work, event, event.functions) and (work.once == 1 or work.answer == 1) then
     if work.answer == 1 then

@@ -329,6 +329,20 @@ local function give_up_answer(key)
   forget_answer(key)
 end
 
+-- Drops the oldest answers until there is room for so many bytes more. False when those that are still to come
+-- leave none.
+local function trim_answers(bytes)
+  while charged('answers') + bytes > P.budgets.answers do
+    local oldest = call('ZRANGE', 'koren:answers', '-inf', '(+inf', 'BYSCORE', 'LIMIT', 0, 1)[1]
+    if not oldest then
+      return false
+    end
+    forget_answer(oldest)
+    count_dropped('answers', 1)
+  end
+  return true
+end
+
 -- Keeps how an invocation ended, for who asks for it. Where there is no room the oldest answers go; of one that
 -- is too large only the state stays.
 local function keep_answer(key, state, body)
@@ -347,14 +361,7 @@ local function keep_answer(key, state, body)
   call('HINCRBY', name, 'bytes', #body)
   charge('answers', '', #body)
   call('ZADD', 'koren:answers', now + number(has.kept), key)
-  while charged('answers') > P.budgets.answers do
-    local oldest = call('ZRANGE', 'koren:answers', '-inf', '(+inf', 'BYSCORE', 'LIMIT', 0, 1)[1]
-    if not oldest then
-      break
-    end
-    forget_answer(oldest)
-    count_dropped('answers', 1)
-  end
+  trim_answers(0)
 end
 
 -- Forgets an invocation and what belongs to it alone.
