@@ -137,6 +137,16 @@ def test_an_error_that_nothing_catches_is_the_events(gateway: GatewayDouble, pod
     assert gateway.wait_for("i2/response").body == "done"
 
 
+def test_an_error_after_the_answer_takes_nothing_from_it(gateway: GatewayDouble, pod: Pod) -> None:
+    gateway.give(None)
+    gateway.give(None)
+    late = "setTimeout(() => { throw new Error('late'); }, 0); return 'x'.repeat(1_500_000);"
+    start(pod, f"exports.handle = async () => {{ {late} }};")
+    for count in (1, 2):
+        assert len(gateway.wait_for("response", count).body) == 1_500_000
+    assert "error" not in gateway.words()
+
+
 def test_a_handler_decides_what_becomes_of_its_event(gateway: GatewayDouble, pod: Pod) -> None:
     gateway.give("reject")
     gateway.give("later")

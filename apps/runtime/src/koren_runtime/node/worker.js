@@ -22,6 +22,7 @@ const invocations = runtime[Symbol.for('koren-runtime.invocations')];
 const control = new net.Socket({ fd: CONTROL });
 let handler;
 let busy = false;
+let ending = false;
 
 /** Says something to the supervisor; `then` is called once it is said. */
 function send(kind, body = '', then) {
@@ -131,15 +132,19 @@ async function handle(body) {
     said = ['F', describe(error)];
   }
   busy = false;
-  send(...said);
+  if (!ending) send(...said);
 }
 
 /** Reports an error that nothing has caught, as the failure of the event in hand, and ends. */
 function crash(error) {
-  const end = () => process.exit(1);
   const text = describe(error);
-  if (handler && !busy) return end();
-  send(handler ? 'F' : 'N', text, end);
+  if (ending) return;
+  ending = true;
+  control.off('data', receive);
+  const end = () => process.exit(1);
+  // Without an event in hand only what was said before is to arrive: an answer may still be on its way.
+  if (handler && !busy) control.write('', end);
+  else send(handler ? 'F' : 'N', text, end);
 }
 
 let received = Buffer.alloc(0);
