@@ -250,3 +250,18 @@ async def test_nobody_but_the_gateway_says_who_released_an_event(lab: Lab) -> No
         headers={"Content-Type": "application/cloudevents+json"},
     )
     assert called.status_code == 400 and "releasedby" in called.text
+
+
+async def test_nothing_is_released_while_it_is_not_known_which_functions_get_it(lab: Lab) -> None:
+    await lab.broker.publish(subject="a", sequence=1, hold=True)
+    await lab.broker.receipt("held", 1, subject="a")
+    [one] = await held(lab)
+    path = f"/v1/held/{one['id']}/release"
+    # As in a gateway that has just started.
+    in_step = lab.gateway._triggers._in_step
+    in_step.clear()
+    refused = await lab.admin("POST", path)
+    assert refused.status_code == 503 and "not known yet" in refused.json()["error"]
+    in_step.set()
+    assert (await lab.admin("POST", path)).status_code == 202
+    assert (await lab.pod().next())["subject"] == "a"

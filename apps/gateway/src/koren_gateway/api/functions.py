@@ -320,8 +320,10 @@ class FunctionApi:
     async def _release_held(self, request: web.Request) -> web.Response:
         id = request.match_info["id"]
         caller = await self._allow(request, "release", "heldevents", id)
-        if not self._functions.in_step:
-            raise Refused(503, "the functions of this region are not known yet; try again")
+        if not self._triggers.in_step:
+            raise Refused(
+                503, "the functions and triggers of this region are not known yet; try again"
+            )
         by = self._acting(request, caller)
         try:
             released = await self._held.release(id, by)

@@ -20,6 +20,11 @@ class TriggerList:
         self._pauses = pauses
         self._cron = cron
 
+    @property
+    def in_step(self) -> bool:
+        """Whether it is known which functions get an event."""
+        return self._functions.in_step and self._triggers.in_step
+
     async def state(self) -> list[Mapping[str, Any]]:
         """The triggers by name: those of Deployments and of ConfigMaps, then those that are refused, with the reason.
         Raises StoreUnavailable."""
