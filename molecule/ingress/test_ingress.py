@@ -65,7 +65,7 @@ def test_what_is_too_large_or_the_gateways_own_is_refused(ask: Ask, tmp_path: Pa
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(ask: Ask) -> None:
-    status, body = ask("/", "--header", "Content-Length: 9", "--data", "hello")
+    status, body = ask("/", "--http1.1", "--header", "Content-Length: 9", "--data", "hello")
     assert status == 408 and "too slowly" in json.loads(body)["error"]
 
 
