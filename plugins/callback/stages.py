@@ -47,8 +47,8 @@ from ansible.plugins.callback.default import CallbackModule as Default
 
 KEPT = 20
 TITLE_WIDTH = 62
-BUILD = "koren.faas.bundle"
-"""Module whose tasks say by their names how much of a long build remains."""
+PROGRESS = {"koren.faas.bundle": "build", "koren.faas.bundle_mirror": "fetch"}
+"""Modules whose tasks say by their names how much of a long build or download remains, with the option that says so."""
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -123,7 +123,7 @@ class CallbackModule(Default):
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         """A task begins."""
         self._ran = True
-        if task.action == BUILD and task.args.get("build"):
+        if task.args.get(PROGRESS.get(task.action)):
             with self._loudly():
                 self._display.display(f"        {task.get_name().strip()}")
         self._show_live(task)
