@@ -53,6 +53,15 @@ Play = Callable[..., str]
 Record = Callable[[str, object], None]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what would begin after KOREN_TEST_ENDS (Unix time), and adds its name to the file KOREN_TEST_LATE."""
+    if (ends := os.environ.get("KOREN_TEST_ENDS")) and time.time() > float(ends):
+        with Path(os.environ["KOREN_TEST_LATE"]).open("a") as late:
+            late.write(f"{item.name}\n")
+        pytest.skip("no time is left")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Writes how each long test went, and the figures that it recorded, into the file that KOREN_LONG_TABLE names."""
     if not (table := os.environ.get("KOREN_LONG_TABLE")):
