@@ -132,6 +132,7 @@ def test_a_source_is_listed_with_its_status(source: str) -> None:
     assert (listed["region"], listed["topic"], listed["status"]) == ("seoul", "common", "LISTENING")
 
 
+@pytest.mark.long
 def test_a_message_at_the_centre_goes_to_the_region_that_its_topic_names(
     site: dict[str, Any], connect: Connect, cluster: Callable[[str], Cluster]
 ) -> None:

@@ -190,6 +190,7 @@ def test_a_paused_trigger_starts_nothing_and_loses_nothing(
     assert len(ended) == len(events) and ended == sorted(ended), "in order, each once"
 
 
+@pytest.mark.long
 def test_a_rate_holds_events_back_and_the_function_goes_to_zero_between(
     topics: tuple[str, str], publisher: Publisher, listening: Heard, cluster: Callable[[str], Cluster]
 ) -> None:
