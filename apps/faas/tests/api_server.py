@@ -142,7 +142,9 @@ class ApiServer:
                 del self.leaving[path], self.objects[path]
         before = self.objects.get(path)
         if method == "PATCH":
-            after = {**body, "metadata": {"uid": f"uid of {path}", **body["metadata"]}}
+            # Only what others are owned by needs one here.
+            uid = {"uid": f"uid of {path}"} if body["kind"] == "ConfigMap" else {}
+            after = {**body, "metadata": {**uid, **body["metadata"]}}
             if query["fieldManager"] == "faas-pause":
                 assert before is not None
                 after = _marked(before, body)
