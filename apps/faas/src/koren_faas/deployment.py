@@ -19,6 +19,7 @@ from koren_faas.gateway import Gateway
 from koren_faas.image import Image, Progress
 from koren_faas.kube import FIELD_MANAGER, Kube
 from koren_faas.nodes import Node
+from koren_faas.objects import apply
 from koren_faas.regions import attempt, everywhere
 from koren_faas.registry import Registry
 from koren_faas.site import Region, Site
@@ -530,7 +531,7 @@ def _place(
         raise NotDeployedError(f"function {function.name!r} is not in {region.name}")
     changes = []
     for manifest in manifests.for_namespace():
-        changes += _apply(kube, manifest, check)
+        changes += apply(kube, manifest, check)
     if not check:
         _demand_secrets(kube, function)
     if image is not None:
@@ -539,7 +540,7 @@ def _place(
         if manifest["kind"] == "Deployment":
             changes += _apply_deployment(kube, manifest, before, check)
         else:
-            changes += _apply(kube, manifest, check)
+            changes += apply(kube, manifest, check)
     if not check:
         _await_trigger(kube, function.name)
         if changes:
@@ -549,18 +550,6 @@ def _place(
         if changes:
             on_progress(f"{region.name}: {function.name} is in place")
     return changes
-
-
-def _apply(kube: Kube, manifest: Mapping[str, Any], check: bool) -> list[Difference]:
-    before = kube.get(manifest)
-    try:
-        after: Mapping[str, Any] = kube.apply(manifest, dry_run=check)
-    except RegionError as error:
-        # A dry run can't see a namespace or a kind that an earlier step would have made.
-        if not (check and error.status == 404):
-            raise
-        after = manifest
-    return compare(kube.region, before, after)
 
 
 def _apply_deployment(
@@ -574,13 +563,13 @@ def _apply_deployment(
     """
     if before is None:
         zero = {**manifest, "spec": {**manifest["spec"], "replicas": 0}}
-        changes = _apply(kube, zero, check)
+        changes = apply(kube, zero, check)
         if not check:
             _hand_over_replicas(kube, manifest, 0)
         return changes
     if not check and owns_replicas(before):
         _hand_over_replicas(kube, manifest, before["spec"]["replicas"])
-    return _apply(kube, manifest, check)
+    return apply(kube, manifest, check)
 
 
 def rolled_out(deployment: Mapping[str, Any]) -> bool:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from koren_faas import manifests
@@ -18,6 +19,7 @@ _TOKEN_LIFE_S = 600
 _READ_TIMEOUT_S = 30.0
 # The most that one answer holds.
 _PAGE = 1000
+_STEP_S = 0.5
 
 
 class Gateway:
@@ -109,3 +111,31 @@ def pages(
         after = answer.get("next")
         if after is None or len(found) == limit:
             return found, after is not None
+
+
+def declared(gateway: Gateway, what: str) -> dict[str, dict[str, Any]]:
+    """What the gateway says of each declared object, by its name.
+
+    Args:
+        what: `sources`, `triggers` or `http-triggers`.
+
+    Raises:
+        RegionError: the gateway refused or did not answer.
+    """
+    answer = json.loads(gateway.request("GET", f"/{what}"))
+    return {one["name"]: one for one in answer[what.rpartition("-")[2]]}
+
+
+def await_declared(
+    kube: Kube, what: str, name: str, done: Callable[[Mapping[str, Any]], bool], late: str, timeout_s: float
+) -> None:
+    """Wait until the gateway says of a declared object what `done` wants; of one that it does not know it says nothing.
+
+    Raises:
+        RegionError: `late`, if that takes longer; or the gateway refused or did not answer.
+    """
+    gateway, deadline = Gateway(kube), time.monotonic() + timeout_s
+    while not done(declared(gateway, what).get(name, {})):
+        if time.monotonic() > deadline:
+            raise RegionError(f"{kube.region}: {late}")
+        time.sleep(_STEP_S)

@@ -8,9 +8,7 @@ read the one Secret that holds the trigger's tokens. Nothing else is stored.
 from __future__ import annotations
 
 import base64
-import json
 import re
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -20,11 +18,12 @@ from koren_faas.change import Difference, Result, compare, join
 from koren_faas.deployment import placed as function_placed
 from koren_faas.errors import FaasError, FunctionError, NotDeployedError, RegionError
 from koren_faas.gateway import NAMESPACE as GATEWAY_NAMESPACE
-from koren_faas.gateway import Gateway
+from koren_faas.gateway import Gateway, await_declared, declared
 from koren_faas.image import Progress
 from koren_faas.kube import Kube
 from koren_faas.manifests import Manifest
-from koren_faas.regions import attempt, everywhere
+from koren_faas.objects import apply, remove
+from koren_faas.regions import attempt, demand_all, everywhere
 from koren_faas.site import Region, Site
 
 KIND = "http"
@@ -35,7 +34,6 @@ SERVING, PAUSED, WAITING, REFUSED = "SERVING", "PAUSED", "WAITING", "REFUSED"
 TOKEN_MIN_BYTES = 20
 
 _SERVE_TIMEOUT_S = 30.0
-_STEP_S = 0.5
 _CONFIGMAPS = f"/api/v1/namespaces/{manifests.NAMESPACE}/configmaps"
 _RBAC = "rbac.authorization.k8s.io"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,52}[a-z0-9])?")
@@ -138,11 +136,12 @@ def create(
         _demand_tokens(kube, trigger)
         changes: list[Difference] = []
         for manifest in manifests.for_namespace():
-            changes += _apply(kube, manifest, check)
-        before, after = _applied(kube, _manifest(trigger), check)
+            changes += apply(kube, manifest, check)
+        manifest = _manifest(trigger)
+        before, after = kube.get(manifest), kube.apply(manifest, dry_run=check)
         changes += compare(region.name, before, after)
         for manifest in _rights(trigger, after):
-            changes += _apply(kube, manifest, check) if trigger.token_secret else _remove(kube, manifest, check)
+            changes += apply(kube, manifest, check) if trigger.token_secret else remove(kube, manifest, check)
         if changes and not check:
             _await_serving(kube, trigger)
             on_progress(f"{region.name}: {trigger.function} is served at {_url(region, trigger)}")
@@ -163,7 +162,7 @@ def triggers(
     def one(region: Region) -> list[Declared]:
         kube = Kube(region, site.kubeconfig)
         items = _items(kube)
-        known = _known_to_gateway(kube) if items else {}
+        known = declared(Gateway(kube), "http-triggers") if items else {}
         return [_declared(region, item, known) for item in items]
 
     done, unreachable = attempt(site.pick(regions), one)
@@ -189,8 +188,7 @@ def delete(
         RegionError: regions refused or did not answer; the message tells of each.
     """
     found, unreachable = triggers(site, regions)
-    if unreachable:
-        raise RegionError("\n".join(str(error) for error in unreachable.values()))
+    demand_all(unreachable)
     places = [one.region for one in found if one.name == name]
     if not places:
         raise NotDeployedError(f"there is no HTTP trigger {name!r}; see 'faas trigger http list'")
@@ -199,7 +197,7 @@ def delete(
         kube = Kube(region, site.kubeconfig)
         changes: list[Difference] = []
         for kind in ("ConfigMap", "RoleBinding", "Role"):
-            changes += _remove(kube, _named(kind, name), check)
+            changes += remove(kube, _named(kind, name), check)
         if not check:
             on_progress(f"{region.name}: HTTP trigger {name} deleted")
         return changes
@@ -346,38 +344,14 @@ def _url(region: Region, trigger: HttpTrigger) -> str:
     return f"{at}{trigger.path}" if region.ingress else ""
 
 
-def _known_to_gateway(kube: Kube) -> dict[str, dict[str, Any]]:
-    answer = json.loads(Gateway(kube).request("GET", "/http-triggers"))
-    return {one["name"]: one for one in answer["triggers"]}
-
-
 def _await_serving(kube: Kube, trigger: HttpTrigger) -> None:
-    deadline = time.monotonic() + _SERVE_TIMEOUT_S
-    while True:
-        told = _known_to_gateway(kube).get(trigger.name)
-        if told and told["problem"]:
+    def serves(told: Mapping[str, Any]) -> bool:
+        if told.get("problem"):
             raise RegionError(f"{kube.region}: HTTP trigger {trigger.name} is refused: {told['problem']}")
-        if told:
-            return
-        if time.monotonic() > deadline:
-            raise RegionError(
-                f"{kube.region}: HTTP trigger {trigger.name} is declared, and the gateway does not serve it yet: see"
-                " 'faas trigger http list' and the gateway's log"
-            )
-        time.sleep(_STEP_S)
+        return bool(told)
 
-
-def _applied(kube: Kube, manifest: Manifest, check: bool) -> tuple[Mapping[str, Any] | None, Mapping[str, Any]]:
-    """The object as it was, and as it is now or, with `check`, would be."""
-    return kube.get(manifest), kube.apply(manifest, dry_run=check)
-
-
-def _apply(kube: Kube, manifest: Manifest, check: bool) -> list[Difference]:
-    return compare(kube.region, *_applied(kube, manifest, check))
-
-
-def _remove(kube: Kube, manifest: Manifest, check: bool) -> list[Difference]:
-    before = kube.get(manifest)
-    if before is not None and not check:
-        kube.delete(before)
-    return compare(kube.region, before, None)
+    late = (
+        f"HTTP trigger {trigger.name} is declared, and the gateway does not serve it yet: see"
+        " 'faas trigger http list' and the gateway's log"
+    )
+    await_declared(kube, "http-triggers", trigger.name, serves, late, _SERVE_TIMEOUT_S)

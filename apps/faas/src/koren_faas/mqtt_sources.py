@@ -7,21 +7,20 @@ broker. Nothing else is stored.
 
 from __future__ import annotations
 
-import json
 import re
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from koren_faas import manifests
-from koren_faas.change import Difference, Result, compare, join
+from koren_faas.change import Difference, Result, join
 from koren_faas.errors import FaasError, NotDeployedError, RegionError, SiteError, SourceError
-from koren_faas.gateway import Gateway
+from koren_faas.gateway import Gateway, await_declared, declared
 from koren_faas.image import Progress
 from koren_faas.kube import Kube
 from koren_faas.manifests import SOURCE_LABEL, Manifest
-from koren_faas.regions import attempt, everywhere
+from koren_faas.objects import apply, remove
+from koren_faas.regions import attempt, demand_all, everywhere
 from koren_faas.site import CENTRAL, Region, Site
 from koren_faas.ssh import on_host
 
@@ -32,7 +31,6 @@ REGION, CENTRE = "region", "centre"
 
 _RIGHTS = "/usr/local/sbin/koren-mosquitto-acl"
 _OPEN_TIMEOUT_S = 60.0
-_STEP_S = 0.5
 _OWN_LEVELS = ("events", "receipts", "health")
 _CONFIGMAPS = f"/api/v1/namespaces/{manifests.NAMESPACE}/configmaps"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,52}[a-z0-9])?")
@@ -135,9 +133,9 @@ def create(
         source, kube = wanted[region.name], Kube(region, site.kubeconfig)
         changes: list[Difference] = []
         for manifest in manifests.for_namespace():
-            changes += _apply(kube, manifest, check)
+            changes += apply(kube, manifest, check)
         changes += _grant(site, region, source.name, _rights_here(source, region), check)
-        changes += _apply(kube, _manifest(source), check)
+        changes += apply(kube, _manifest(source), check)
         if changes and not check:
             _await_listening(kube, source)
             on_progress(f"{region.name}: listens to {source.topic}")
@@ -159,7 +157,7 @@ def sources(
     def one(region: Region) -> list[Declared]:
         kube = Kube(region, site.kubeconfig)
         items = kube.list(_CONFIGMAPS, SOURCE_LABEL)
-        known = _known_to_gateway(kube) if items else {}
+        known = declared(Gateway(kube), "sources") if items else {}
         return [_declared(region.name, item, known) for item in items]
 
     done, unreachable = attempt(site.pick(regions), one)
@@ -187,10 +185,7 @@ def delete(
 
     def one(region: Region) -> list[Difference]:
         kube = Kube(region, site.kubeconfig)
-        before = kube.get(_named(name))
-        changes = compare(region.name, before, None)
-        if before is not None and not check:
-            kube.delete(before)
+        changes = remove(kube, _named(name), check)
         changes += _grant(site, region, name, "", check)
         if changes and not check:
             on_progress(f"{region.name}: source {name} deleted")
@@ -212,8 +207,7 @@ def placed(site: Site, name: str, regions: Iterable[str] = ()) -> tuple[Declared
         RegionError: a region did not answer, so that nobody knows.
     """
     found, unreachable = sources(site, regions)
-    if unreachable:
-        raise RegionError("\n".join(str(error) for error in unreachable.values()))
+    demand_all(unreachable)
     mine = tuple(one for one in found if one.name == name)
     if not mine:
         raise NotDeployedError(f"there is no source {name!r}; see 'faas source mqtt ls'")
@@ -350,25 +344,17 @@ def _declared(region: str, item: Mapping[str, Any], known: Mapping[str, Any]) ->
     return Declared(region, source, name, status, problem)
 
 
-def _known_to_gateway(kube: Kube) -> dict[str, dict[str, Any]]:
-    answer = json.loads(Gateway(kube).request("GET", "/sources"))
-    return {one["name"]: one for one in answer["sources"]}
-
-
 def _await_listening(kube: Kube, source: MqttSource) -> None:
-    deadline = time.monotonic() + _OPEN_TIMEOUT_S
-    while True:
-        told = _known_to_gateway(kube).get(source.name, {})
+    def listens(told: Mapping[str, Any]) -> bool:
         if told.get("problem"):
             raise RegionError(f"{kube.region}: source {source.name} is refused: {told['problem']}")
-        if told.get("subscribed") and told["topic"] == source.topic:
-            return
-        if time.monotonic() > deadline:
-            raise RegionError(
-                f"{kube.region}: source {source.name} is declared, and the gateway does not listen to"
-                f" {source.topic} yet: see 'faas source mqtt describe {source.name}' and its log"
-            )
-        time.sleep(_STEP_S)
+        return bool(told.get("subscribed")) and told["topic"] == source.topic
+
+    late = (
+        f"source {source.name} is declared, and the gateway does not listen to {source.topic} yet:"
+        f" see 'faas source mqtt describe {source.name}' and its log"
+    )
+    await_declared(kube, "sources", source.name, listens, late, _OPEN_TIMEOUT_S)
 
 
 def _rights_here(source: MqttSource, region: Region) -> str:
@@ -396,15 +382,3 @@ def _grant(site: Site, region: Region, name: str, rights: str, check: bool) -> l
     if not check:
         on_host(host, site.ssh_config, _RIGHTS, "put", name, given=rights)
     return [Difference(f"{region.name}: rights of source {name} at the broker", before, rights)]
-
-
-def _apply(kube: Kube, manifest: Manifest, check: bool) -> list[Difference]:
-    before = kube.get(manifest)
-    try:
-        after: Mapping[str, Any] = kube.apply(manifest, dry_run=check)
-    except RegionError as error:
-        # A dry run can't see a namespace that an earlier step would have made.
-        if not (check and error.status == 404):
-            raise
-        after = manifest
-    return compare(kube.region, before, after)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -50,3 +50,13 @@ def everywhere(regions: Sequence[Region], work: Callable[[Region], T]) -> dict[s
     if done:
         lines.append(f"done in: {', '.join(done)}")
     raise RegionError("\n".join(lines))
+
+
+def demand_all(unreachable: Mapping[str, FaasError]) -> None:
+    """Refuse to go on where a region did not tell.
+
+    Raises:
+        RegionError: there is such a region; the message tells of each.
+    """
+    if unreachable:
+        raise RegionError("\n".join(str(error) for error in unreachable.values()))

@@ -8,9 +8,7 @@ kind mqtt.
 
 from __future__ import annotations
 
-import json
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,11 +17,13 @@ from koren_faas import manifests
 from koren_faas.change import Difference, Result, compare, join
 from koren_faas.deployment import Deployed, ls, placed, update
 from koren_faas.errors import FaasError, FunctionError, NotDeployedError, RegionError, TriggerError
-from koren_faas.gateway import Gateway
+from koren_faas.gateway import Gateway, await_declared, declared
 from koren_faas.image import Progress
 from koren_faas.kube import Kube
 from koren_faas.manifests import TRIGGER_LABEL, Manifest
-from koren_faas.regions import attempt, everywhere
+from koren_faas.objects import apply
+from koren_faas.objects import remove as remove_object
+from koren_faas.regions import attempt, demand_all, everywhere
 from koren_faas.site import Region, Site
 
 MQTT, CRON = "mqtt", "cron"
@@ -33,7 +33,6 @@ ACTIVE, PAUSED, REFUSED, UNKNOWN = "ACTIVE", "PAUSED", "REFUSED", "UNKNOWN"
 CONFIGMAPS = f"/api/v1/namespaces/{manifests.NAMESPACE}/configmaps"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,52}[a-z0-9])?")
 _KNOWN_TIMEOUT_S = 60.0
-_STEP_S = 0.5
 _PAUSER = "faas-pause"
 """Owner of the mark of a pause, so that a deploy or a create leaves it."""
 _FUNCTION_LABELS = ("function", "faas.koren.kr/function")
@@ -172,20 +171,20 @@ def declare(
         _demand_same(one, kind, function, wanted[one.region])
     in_place = {one.region for one in there if one.own}
 
-    def apply(region: Region) -> list[Difference]:
+    def declare_in(region: Region) -> list[Difference]:
         if region.name in in_place:
             return []
         kube = Kube(region, site.kubeconfig)
         changes: list[Difference] = []
         manifest = _manifest(name, {"kind": kind, "function": function, **wanted[region.name]})
         for needed in (*manifests.for_namespace(), manifest):
-            changes += _apply(kube, needed, check)
+            changes += apply(kube, needed, check)
         if changes and not check:
             _await_known(kube, name, kind, wanted[region.name])
             on_progress(f"{region.name}: trigger {name} starts {function}")
         return changes
 
-    return join(everywhere(site.pick(wanted), apply))
+    return join(everywhere(site.pick(wanted), declare_in))
 
 
 def every(
@@ -234,8 +233,7 @@ def named(site: Site, name: str, regions: Iterable[str] = (), kind: str | None =
         RegionError: a region did not answer, so that nobody knows.
     """
     found, unreachable = every(site, regions)
-    if unreachable:
-        raise RegionError("\n".join(str(error) for error in unreachable.values()))
+    demand_all(unreachable)
     mine = [one for one in found if one.name == name and kind in (None, one.kind)]
     if not mine:
         what = {MQTT: "MQTT trigger", CRON: "cron trigger"}.get(kind or "", "trigger")
@@ -291,11 +289,10 @@ def remove(
 
     def one(region: Region) -> list[Difference]:
         kube = Kube(region, site.kubeconfig)
-        before = kube.get(_named(name))
-        if before is not None and not check:
-            kube.delete(before)
+        changes = remove_object(kube, _named(name), check)
+        if changes and not check:
             on_progress(f"{region.name}: trigger {name} deleted")
-        return compare(region.name, before, None)
+        return changes
 
     return join(everywhere(site.pick(regions), one))
 
@@ -403,14 +400,9 @@ def _declared(region: str, item: Mapping[str, Any], known: Mapping[str, Any]) ->
 
 def _known_to_gateway(kube: Kube) -> dict[str, dict[str, Any]]:
     try:
-        return _ask_gateway(kube)
+        return declared(Gateway(kube), "triggers")
     except RegionError:
         return {}
-
-
-def _ask_gateway(kube: Kube) -> dict[str, dict[str, Any]]:
-    answer = json.loads(Gateway(kube).request("GET", "/triggers"))
-    return {one["name"]: one for one in answer["triggers"]}
 
 
 def _await_known(kube: Kube, name: str, kind: str, data: Mapping[str, str]) -> None:
@@ -434,11 +426,8 @@ def _await_paused(kube: Kube, name: str, paused: bool) -> None:
 
 
 def _await(kube: Kube, name: str, done: Callable[[Mapping[str, Any]], bool], problem: str) -> None:
-    deadline = time.monotonic() + _KNOWN_TIMEOUT_S
-    while not done(_ask_gateway(kube).get(name, {})):
-        if time.monotonic() > deadline:
-            raise RegionError(f"{kube.region}: {problem}: see its log, and 'kubectl -n koren-faas get pods'")
-        time.sleep(_STEP_S)
+    late = f"{problem}: see its log, and 'kubectl -n koren-faas get pods'"
+    await_declared(kube, "triggers", name, done, late, _KNOWN_TIMEOUT_S)
 
 
 def _manifest(name: str, data: Mapping[str, str]) -> Manifest:
@@ -452,15 +441,3 @@ def _named(name: str) -> Manifest:
         "kind": "ConfigMap",
         "metadata": {"name": f"trigger-{name}", "namespace": manifests.NAMESPACE},
     }
-
-
-def _apply(kube: Kube, manifest: Manifest, check: bool) -> list[Difference]:
-    before = kube.get(manifest)
-    try:
-        after: Mapping[str, Any] = kube.apply(manifest, dry_run=check)
-    except RegionError as error:
-        # A dry run can't see a namespace that an earlier step would have made.
-        if not (check and error.status == 404):
-            raise
-        after = manifest
-    return compare(kube.region, before, after)

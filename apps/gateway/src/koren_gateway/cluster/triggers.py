@@ -16,7 +16,7 @@ from paho.mqtt.client import topic_matches_sub
 from koren_events.cloudevent import json_value
 from koren_events.errors import InvalidEvent
 from koren_gateway.cluster.functions import Function, Functions, is_name
-from koren_gateway.cluster.interface import Change, Cluster
+from koren_gateway.cluster.interface import Change
 from koren_gateway.cluster.schedules import Schedule
 from koren_gateway.cluster.sources import EVENTS
 from koren_gateway.tasks import Changes
@@ -205,11 +205,6 @@ class Triggers:
         if change.kind == "listed":
             self._in_step.set()
         self.changes.tell()
-
-    async def follow(self, cluster: Cluster) -> None:
-        """Keeps in step with the cluster, for ever."""
-        async for change in cluster.triggers():
-            self.apply(change)
 
     def _matched(self, topic: str) -> tuple[Function, ...]:
         matches = [
