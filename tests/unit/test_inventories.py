@@ -119,7 +119,8 @@ def test_accounts_and_logins_that_miss_are_told_before_anything_is_changed(tmp_p
     (tmp_path / "given/cameras/password").unlink()
     told = run(*("ansible-playbook", "site.yml", "-e", f"site_dir={tmp_path}"), regions=["central", *edges], ok=False)
     told = " ".join(told.split())
-    assert f"report-incident needs secret_files for jeju: {tmp_path}/given/twitter-jeju/access_token (it does not exist" in told
+    key = f"{tmp_path}/given/twitter-jeju/access_token"
+    assert f"report-incident needs secret_files for jeju: {key} (it does not exist" in told
     assert "detector_rtsp_password of hpc-1 has no value:" in told and f"{tmp_path}/given/cameras/password" in told
     assert "for seoul" not in told and "detector_rtsp_user" not in told
     assert "changed=0" in told and [path.name for path in tmp_path.iterdir()] == ["given"]

@@ -13,8 +13,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import paho.mqtt.client as mqtt
 import pytest
 import redis
+from paho.mqtt import publish
+from paho.mqtt.enums import CallbackAPIVersion
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -126,9 +129,12 @@ def test_a_server_without_a_file_yet_has_nothing_to_mend(tmp_path: Path) -> None
 def store() -> Iterator[bytes]:
     """The store of a broker with one session and what is queued for it."""
     with tempfile.TemporaryDirectory() as name, running_broker(Path(name)) as (server, port):
-        ask = ["--host", "127.0.0.1", "--port", str(port), "--topic", "t", "--qos", "1"]
-        subprocess.run(["mosquitto_sub", *ask, "--id", "session", "--disable-clean-session", "-E"], check=True)
-        subprocess.run(["mosquitto_pub", *ask, "--message", "kept" * 1000], check=True)
+        session = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="session", clean_session=False)
+        session.on_connect = lambda *_: session.subscribe("t", 1)
+        session.on_subscribe = lambda *_: session.disconnect()
+        session.connect("127.0.0.1", port)
+        session.loop_forever()
+        publish.single("t", "kept" * 1000, qos=1, hostname="127.0.0.1", port=port)
         server.terminate()
         server.wait()
         yield (Path(name) / "mosquitto.db").read_bytes()
