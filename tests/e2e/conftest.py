@@ -10,7 +10,6 @@ import shlex
 import shutil
 import ssl
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -39,6 +38,7 @@ from koren_events import (
     accident_detected,
 )
 
+ROOT = Path(__file__).parents[2]
 SITE_DIR = Path(os.environ.get("KOREN_SITE_DIR", ".state/local")).resolve()
 TESTED = "give the site what tests/e2e/site.yml has: make up ARGS='-e @tests/e2e/site.yml'"
 PROBE = "e2e-probe"
@@ -125,11 +125,12 @@ def site() -> dict[str, Any]:
     return described
 
 
-def run_playbook(*words: str, fails: bool = False, **variables: Any) -> str:
-    """What a playbook prints that is run with the variables of a site of the tests; it has to succeed, or to fail."""
+def run_playbook(*words: str, fails: bool = False, checkout: Path = ROOT, **variables: Any) -> str:
+    """What a checkout's playbook prints, run with the variables of the tests' sites; it has to succeed, or to fail."""
+    program = str(Path(checkout, ".venv", "bin", "ansible-playbook"))
     done = subprocess.run(
-        ["ansible-playbook", *words, "-e", f"@{Path(__file__).with_name('site.yml')}", "-e", json.dumps(variables)],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False, timeout=7200,
+        [program, *words, "-e", f"@{Path(__file__).with_name('site.yml')}", "-e", json.dumps(variables)],
+        cwd=checkout, capture_output=True, text=True, check=False, timeout=7200,
     )  # fmt: skip
     assert bool(done.returncode) is fails, f"{words}: {done.stdout[-6000:]}{done.stderr[-2000:]}"
     return done.stdout
@@ -150,10 +151,9 @@ def cluster(site: dict[str, Any]) -> Callable[[str], Cluster]:
     return lambda region: Cluster(region, kubectl)
 
 
-def faas(*command: str) -> str:
-    """What the command prints; raises CalledProcessError when it fails."""
-    program = str(Path(sys.executable).parent / "faas")
-    whole = [program, "--site-dir", str(SITE_DIR), *command]
+def faas(*command: str, checkout: Path = ROOT) -> str:
+    """What the command of a checkout prints; raises CalledProcessError when it fails."""
+    whole = [str(checkout / ".venv" / "bin" / "faas"), "--site-dir", str(SITE_DIR), *command]
     return subprocess.run(whole, check=True, stdout=subprocess.PIPE, text=True, timeout=300).stdout
 
 
@@ -187,14 +187,20 @@ def lose(host: str) -> None:
         podman("volume", "rm", *volumes)
 
 
-@pytest.fixture(scope="session")
-def probe() -> Iterator[str]:
-    """A deployed function that gets every drill of its region; taken away in the end."""
+def deploy_probe(checkout: Path = ROOT) -> None:
+    """Deploys a function that gets every drill of its region, by the command of a checkout."""
     faas(
         *("function", "deploy", PROBE, "--from-file", str(Path(__file__).parent / "probe")),
         *("--handler", "handler.handler", "--runtime", "python3.11", "--max-scale", "4"),
         *("--topic", "events/{region}/+/drill", "--opens", OPENED, "--closes", CLOSED),
+        checkout=checkout,
     )
+
+
+@pytest.fixture(scope="session")
+def probe() -> Iterator[str]:
+    """A deployed function that gets every drill of its region; taken away in the end."""
+    deploy_probe()
     yield PROBE
     faas("function", "delete", PROBE)
 

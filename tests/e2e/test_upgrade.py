@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A site that is a minor release of Kubernetes behind is upgraded while events come: each has its effect, and once.
+"""An older site is upgraded while events come: each has its effect, and once.
 
-It makes a site of its own, of the release that is pinned in the folder upgrade_from, and removes it:
+One site is a minor release of Kubernetes behind, the one that is pinned in the folder upgrade_from. Another is made by
+the older commit of the project that the file upgrade_from/commit names. The tests make these sites and remove them:
 
     KOREN_SITE_DIR=.state/up pytest -m long tests/e2e/test_upgrade.py
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,12 +23,26 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import DONE, SITE_DIR, Cluster, Play, Publish, Record, changed, drill, on_host, run_playbook, until
+from conftest import (
+    DONE,
+    PROBE,
+    ROOT,
+    SITE_DIR,
+    Cluster,
+    Play,
+    Publish,
+    Record,
+    changed,
+    deploy_probe,
+    drill,
+    on_host,
+    run_playbook,
+    until,
+)
 from test_faults import entries
 
 from koren_events import Event, Publisher, Receipt, ReceiptState
 
-ROOT = Path(__file__).parents[2]
 REGION, WORKER = "seoul", "seoul-w1"
 NET = os.environ.get("KOREN_UPGRADE_NET", "10.95")
 
@@ -58,15 +74,15 @@ def older(folder: Path) -> Path:
     return folder
 
 
-def small(folder: Path) -> Path:
-    """The local inventory without Busan: a centre, and a region with a worker."""
+def small(folder: Path, checkout: Path = ROOT) -> Path:
+    """The local inventory of a checkout without Busan: a centre, and a region with a worker."""
 
     def kept(part: Any) -> Any:
         if not isinstance(part, dict):
             return part
         return {name: kept(value) for name, value in part.items() if not name.startswith("busan")}
 
-    shutil.copytree(ROOT / "inventories" / "local", folder)
+    shutil.copytree(checkout / "inventories" / "local", folder)
     hosts = folder / "hosts.yml"
     hosts.write_text(yaml.safe_dump(kept(yaml.safe_load(hosts.read_text())), sort_keys=False))
     return folder
@@ -79,20 +95,43 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Play:
     return lambda *words, **more: run_playbook("-i", str(inventory), *words, **(VARIABLES | more))
 
 
-@pytest.fixture(scope="session")
-def site(play: Play, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """The site, made of the older Kubernetes."""
-    recipes = older(tmp_path_factory.mktemp("recipes") / "older")
+def of_older_kubernetes(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """This checkout, and the variables for a bundle with the older Kubernetes."""
+    view = str(SITE_DIR.parent / f"{SITE_DIR.name}-older-bundle")
+    return ROOT, {"__bundle_repo": str(older(folder)), "bundle_kubernetes_patches": False, "bundle_view": view}
+
+
+def of_older_commit(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """A checkout of the older commit, with its own programs and bundle."""
+    commit = (Path(__file__).parent / "upgrade_from" / "commit").read_text().strip()
+    for command in (
+        ["git", "clone", "--quiet", "--no-checkout", str(ROOT), str(folder)],
+        ["git", "-C", str(folder), "checkout", "--quiet", "--detach", commit],
+        ["make", "--silent", "-C", str(folder), "venv"],
+    ):
+        subprocess.run(command, check=True)
+    return folder, {"bundle_view": str(folder / ".state" / "bundle")}
+
+
+@pytest.fixture(scope="module", params=[of_older_kubernetes, of_older_commit])
+def site(
+    request: pytest.FixtureRequest, play: Play, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Any]]:
+    """A site with a function of the tests, both made by what is older."""
+    checkout, variables = request.param(tmp_path_factory.mktemp("older") / "older")
+    inventory = small(tmp_path_factory.mktemp("inventory") / "small", checkout)
     try:
-        play(
-            "site.yml",
-            __bundle_repo=str(recipes),
-            bundle_kubernetes_patches=False,
-            bundle_view=str(SITE_DIR.parent / f"{SITE_DIR.name}-older-bundle"),
-        )
+        run_playbook("-i", str(inventory), "site.yml", checkout=checkout, **(VARIABLES | variables))
+        deploy_probe(checkout)
         yield json.loads((SITE_DIR / "site.json").read_text())
     finally:
         play("playbooks/reset.yml", reset_confirm="yes")
+
+
+@pytest.fixture(scope="module")
+def cluster(site: dict[str, Any]) -> Callable[[str], Cluster]:
+    """The cluster of a region, by this checkout's kubectl."""
+    return lambda region: Cluster(region, str(ROOT / ".state" / "bundle" / "kubernetes" / "bin" / "kubectl"))
 
 
 class Traffic:
@@ -143,20 +182,19 @@ def test_a_running_site_is_upgraded_while_events_come(
     site: dict[str, Any],
     play: Play,
     cluster: Callable[[str], Cluster],
-    probe: str,
     publish_at: Publish,
     record_property: Record,
 ) -> None:
+    play("playbooks/bundle.yml")
     seoul = cluster(REGION)
     (before,) = versions(seoul)
-    play("playbooks/bundle.yml")
     wanted = (ROOT / ".state" / "bundle" / "kubernetes" / "version").read_text().strip()
-    assert before != wanted
 
-    refused = play("site.yml", fails=True)
-    assert "playbooks/upgrade.yml" in refused
-    assert not {host for host in changed(refused) if host.startswith((REGION, "central"))}
-    assert versions(seoul) == {before}
+    if before != wanted:
+        refused = play("site.yml", fails=True)
+        assert "playbooks/upgrade.yml" in refused
+        assert not {host for host in changed(refused) if host.startswith((REGION, "central"))}
+        assert versions(seoul) == {before}
 
     with Traffic(publish_at, site["central_broker"]) as traffic:
         until("events are handled", lambda: len(traffic.handled) > 5, 120)
@@ -167,10 +205,11 @@ def test_a_running_site_is_upgraded_while_events_come(
     until("every event is handled", traffic.all_handled, 180)
 
     assert versions(seoul) == versions(cluster("central")) == {wanted}
-    cordoned = seoul.items("events", "-n", "default", "--field-selector", "reason=NodeNotSchedulable")
-    assert WORKER in {event["involvedObject"]["name"] for event in cordoned}
+    if before != wanted:
+        cordoned = seoul.items("events", "-n", "default", "--field-selector", "reason=NodeNotSchedulable")
+        assert WORKER in {event["involvedObject"]["name"] for event in cordoned}
+        assert before in on_host(f"{REGION}-cp", "ls", "/var/lib/koren-upgrade")
     assert not [node for node in seoul.items("nodes") if node["spec"].get("unschedulable")]
-    assert before in on_host(f"{REGION}-cp", "ls", "/var/lib/koren-upgrade")
     figures = {
         "from": before,
         "to": wanted,
@@ -180,7 +219,7 @@ def test_a_running_site_is_upgraded_while_events_come(
     }
     for what, figure in figures.items():
         record_property(what, figure)
-    entered = entries(probe, [event.id for event in traffic.events])
+    entered = entries(PROBE, [event.id for event in traffic.events])
     twice = {event.id: entered[event.id] for event in traffic.events if len(entered[event.id]) != 1}
     assert not twice, f"{figures}: {twice}"
 
