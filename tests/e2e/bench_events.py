@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DONE, SITE_DIR, Identities, drill, on_host
+from conftest import DONE, SITE_DIR, Identities, drill, faas, on_host
 from figures import Figures, percentile, percentiles
 from inside import Process, lease_holder, seoul_redis
 from playwright.sync_api import Browser, expect
 from test_console import browser, logged_in
+from test_runtimes import program
 from ways import (
     DEPLOYMENTS,
     floor,
@@ -41,7 +42,7 @@ from koren_faas.manifests import NAMESPACE, for_function
 sys.path.insert(0, str(Path(__file__).parents[2] / "apps" / "gateway" / "benchmarks"))
 from loading import Broker, bare_subscriber, fsyncs, packets, publishing
 
-__all__ = ["browser", "floor", "kube", "old_way"]  # fixtures
+__all__ = ["browser", "floor", "kube", "old_way", "program"]  # fixtures
 
 RUNS = int(os.environ.get("KOREN_BENCH_RUNS", "30"))
 EVENTS = int(os.environ.get("KOREN_BENCH_EVENTS", "20000"))
@@ -61,6 +62,12 @@ WATCHERS = (
     "prometheus-node-exporter.service",
     "vmagent.service",
 )
+# The same handler for each runtime that installs one: it does nothing.
+HANDLERS = {
+    "python3.11": ("handler.py", "def handler(event, context): ...\n"),
+    "python3.13": ("handler.py", "def handler(event, context): ...\n"),
+    "nodejs22": ("handler.js", "module.exports.handler = async () => null;\n"),
+}
 LIST_UNITS = ("systemctl", "list-unit-files", "--plain", "--no-legend")
 SINK, OTHER = "bench-sink", "bench-other-{}"
 TOPIC = "events/seoul/bench/{}"
@@ -105,6 +112,42 @@ def test_from_zero_and_back(
     figures.row("old way: a Deployment made on the message, p50", f"{statistics.median(olds):.0f} ms")
     found = f"{statistics.median(backs):.1f} / {max(backs):.1f}"
     figures.row("last event of an incident to zero pods, p50 / worst", f"{found} s")
+
+
+@pytest.fixture
+def runtimes(program: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A function of each runtime, by the kind of its events; the image is a JavaScript program."""
+    made = {runtime: f"bench-{runtime.replace('.', '-')}" for runtime in HANDLERS}
+    try:
+        for runtime, name in made.items():
+            file, code = HANDLERS[runtime]
+            (tmp_path / name).mkdir()
+            (tmp_path / name / file).write_text(code)
+            faas(
+                *("function", "deploy", name, "--region", "seoul", "--runtime", runtime),
+                *("--from-file", str(tmp_path / name), "--handler", "handler.handler"),
+                *("--topic", f"events/{{region}}/+/{name}"),
+            )
+        yield made | {"image": program}
+    finally:
+        for name in made.values():
+            faas("function", "delete", name)
+
+
+def test_from_zero_by_runtime(figures: Figures, kube: Kube, publisher: Publisher, runtimes: dict[str, str]) -> None:
+    entered: dict[str, list[float]] = {runtime: [] for runtime in runtimes}
+    for _ in range(RUNS // 2):
+        for runtime, name in runtimes.items():
+            gone(kube, f"faas.koren.kr/function={name}")
+            kind = name.removeprefix("e2e-")
+            event = drill("seoul", type=f"kr.koren.test.{kind}.asked", do="answer", value=None)
+            entered[runtime].append(handled(publisher, event)["handler_entered"])
+    for runtime, times in entered.items():
+        figures.line[f"cold_{runtime}_p50_ms"] = round(statistics.median(times))
+        figures.row(
+            f"from zero to handler entered with {runtime}, p50 / p95 of {len(times)}",
+            f"{percentiles(times, 50, 95)} ms",
+        )
 
 
 def test_a_pods_start_is_on_the_page(
