@@ -1,16 +1,14 @@
 """The functions of a region: what their Deployments say of them."""
 
-import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from paho.mqtt.client import topic_matches_sub
 
-from koren_gateway.cluster.interface import Change, Cluster
-from koren_gateway.tasks import Changes
+from koren_gateway.cluster.interface import Cluster
+from koren_gateway.cluster.watched import Known, Watched, label_of
 
 FUNCTION_LABEL = "faas.koren.kr/function"
 
@@ -19,7 +17,6 @@ _TOPICS_KEPT = 4096
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _RATE = re.compile(r"([1-9][0-9]{0,3})/([sm])", re.ASCII)
 _WINDOWS_S = {"s": 1, "m": 60}
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,49 +114,26 @@ class Refusal:
     """A Deployment with the label of a function that is none, and why."""
 
     deployment: str
+    function: str
+    """The function that it would be."""
     problem: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    function: Function
-    made: tuple[str, str]
-    """When the Deployment was made, and its name: the older one has the function's name."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Wrong:
-    name: str
-    """The function that the Deployment would be."""
-    problem: str
-
-
-class Functions:
-    """The functions as last seen; in step once the first list has come.
+class Functions(Watched[Function, Refusal]):
+    """The functions as last seen.
 
     A function's name belongs to one Deployment, the oldest that has it. Two that took the same
     events would have each handled twice.
     """
 
+    what = "function"
+
     def __init__(self) -> None:
-        self._by_deployment: dict[str, _Known] = {}
-        self._refused: dict[str, _Wrong] = {}
-        self._twins: dict[str, str] = {}
+        super().__init__()
         self._by_name: dict[str, Function] = {}
         self._by_topic: dict[str, tuple[Function, ...]] = {}
-        self.changes = Changes()
         self.version = 0
         """It grows with each change."""
-        self._in_step = asyncio.Event()
-
-    @property
-    def in_step(self) -> bool:
-        """Whether the cluster's functions are known."""
-        return self._in_step.is_set()
-
-    async def wait_in_step(self) -> None:
-        """Waits for the first list."""
-        await self._in_step.wait()
 
     def all(self) -> list[Function]:
         """Every function, by name."""
@@ -167,16 +141,11 @@ class Functions:
 
     def named(self) -> set[str]:
         """The names of all functions, also of those whose Deployment is not right."""
-        return set(self._by_name) | {wrong.name for wrong in self._refused.values()}
+        return set(self._by_name) | {wrong.function for wrong in self._wrong.values()}
 
     def get(self, name: str) -> Function | None:
         """The function of that name."""
         return self._by_name.get(name)
-
-    def refused(self) -> list[Refusal]:
-        """The Deployments that want to be functions and are not, by name."""
-        refused = {name: wrong.problem for name, wrong in self._refused.items()} | self._twins
-        return [Refusal(name, problem) for name, problem in sorted(refused.items())]
 
     def wanting(self, topic: str) -> tuple[Function, ...]:
         """The functions whose trigger takes events of `topic`, by name."""
@@ -192,79 +161,32 @@ class Functions:
             self._by_topic[topic] = found
         return found
 
-    def apply(self, change: Change) -> None:
-        """Takes over what the cluster says. What one object says wrong concerns no other."""
-        match change.kind:
-            case "listed":
-                before, self._by_deployment = self._by_deployment, {}
-                self._refused = {}
-                for deployment in change.objects:
-                    self._put(deployment, before)
-            case "changed":
-                for deployment in change.objects:
-                    self._put(deployment, self._by_deployment)
-            case "removed":
-                for name in change.names:
-                    self._by_deployment.pop(name, None)
-                    self._refused.pop(name, None)
-                    _log.info("function removed", deployment=name)
-        self._settle()
-        if change.kind == "listed":
-            self._in_step.set()
-            _log.info("functions in step", functions=list(self._by_name))
-
     async def follow(self, cluster: Cluster) -> None:
         """Keeps in step with the cluster, for ever."""
         async for change in cluster.deployments():
             self.apply(change)
 
-    def _put(self, deployment: Mapping[str, Any], before: Mapping[str, _Known]) -> None:
-        metadata = deployment["metadata"]
-        name = metadata["name"]
-        known = before.get(name)
-        before_wrong = self._refused.pop(name, None)
-        try:
-            function = function_of(deployment)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            wrong = _Wrong(_label(deployment), str(error) or type(error).__name__)
-            if before_wrong != wrong:
-                _refuse(name, wrong.problem)
-            self._refused[name] = wrong
-            # What was right before stays in force: a typo must not lose events.
-            if known is not None:
-                self._by_deployment[name] = known
-            return
-        if known is None or known.function != function:
-            _log.info("function", function=function.name, topic=function.topic)
-        made = (str(metadata.get("creationTimestamp") or ""), name)
-        self._by_deployment[name] = _Known(function, made)
+    def _read(self, declared: Mapping[str, Any]) -> Function:
+        return function_of(declared)
 
-    def _settle(self) -> None:
+    def _refuse(self, declared: Mapping[str, Any], problem: str) -> Refusal:
+        return Refusal(declared["metadata"]["name"], label_of(declared, FUNCTION_LABEL), problem)
+
+    def _settle(self, known: list[Known[Function]]) -> dict[str, Refusal]:
         """Gives each name to the oldest Deployment that has it."""
-        owners: dict[str, str] = {}
-        twins: dict[str, str] = {}
-        for deployment, known in sorted(self._by_deployment.items(), key=lambda item: item[1].made):
-            owner = owners.setdefault(known.function.name, deployment)
-            if owner != deployment:
-                twins[deployment] = (
-                    f"function {known.function.name} is Deployment {owner} already; "
-                    f"give {deployment} another label {FUNCTION_LABEL}, or delete one"
+        owners: dict[str, Known[Function]] = {}
+        refused: dict[str, Refusal] = {}
+        for one in known:
+            name, deployment = one.value.name, one.made[1]
+            owner = owners.setdefault(name, one)
+            if owner is not one:
+                refused[deployment] = Refusal(
+                    deployment,
+                    name,
+                    f"function {name} is Deployment {owner.made[1]} already; "
+                    f"give {deployment} another label {FUNCTION_LABEL}, or delete one",
                 )
-                if deployment not in self._twins:
-                    _refuse(deployment, twins[deployment])
-        self._twins = twins
-        self._by_name = {
-            name: self._by_deployment[owner].function for name, owner in sorted(owners.items())
-        }
+        self._by_name = {name: owner.value for name, owner in sorted(owners.items())}
         self._by_topic = {}
         self.version += 1
-        self.changes.tell()
-
-
-def _label(deployment: Mapping[str, Any]) -> str:
-    labels = deployment["metadata"].get("labels")
-    return str(labels.get(FUNCTION_LABEL, "")) if isinstance(labels, Mapping) else ""
-
-
-def _refuse(deployment: str, problem: str) -> None:
-    _log.error("deployment is no function", deployment=deployment, problem=problem)
+        return refused

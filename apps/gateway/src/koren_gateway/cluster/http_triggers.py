@@ -1,16 +1,13 @@
 """The HTTP triggers of a region: paths of its ingress that start functions, as their ConfigMaps say."""
 
-import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-
 from koren_gateway.cluster.functions import Rate, is_name, rate_of
-from koren_gateway.cluster.interface import Change
 from koren_gateway.cluster.triggers import TRIGGER_LABEL
+from koren_gateway.cluster.watched import Known, Watched, label_of
 
 KIND = "http"
 METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
@@ -25,7 +22,6 @@ _SECRET = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 _PATH_MAX = 512
 _HEADERS_MAX = 16
 _WITHHELD = ("authorization", "cookie", "proxy-authorization")
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,38 +137,23 @@ def _headers(data: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(sorted(set(headers)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    trigger: HttpTrigger
-    made: tuple[str, str]
-    """When the ConfigMap was made, and its name: of two that clash the older one stays."""
-
-
-class HttpTriggers:
-    """The HTTP triggers as last seen; in step once the first list has come.
+class HttpTriggers(Watched[HttpTrigger, RefusedHttpTrigger]):
+    """The HTTP triggers as last seen.
 
     A host and path belong to one trigger: of two that have the same, or one name, the younger is refused.
     """
 
-    def __init__(self) -> None:
-        self._by_object: dict[str, _Known] = {}
-        self._wrong: dict[str, RefusedHttpTrigger] = {}
-        self._refused: dict[str, RefusedHttpTrigger] = {}
-        self._triggers: tuple[HttpTrigger, ...] = ()
-        self._in_step = asyncio.Event()
+    what = "HTTP trigger"
+    # A trigger whose right to be called was mistyped must not stay open as it was.
+    wrong_ends = True
 
-    @property
-    def in_step(self) -> bool:
-        """Whether the cluster's triggers are known."""
-        return self._in_step.is_set()
+    def __init__(self) -> None:
+        super().__init__()
+        self._triggers: tuple[HttpTrigger, ...] = ()
 
     def all(self) -> tuple[HttpTrigger, ...]:
         """Every trigger, by name."""
         return tuple(sorted(self._triggers, key=lambda trigger: trigger.name))
-
-    def refused(self) -> list[RefusedHttpTrigger]:
-        """The ConfigMaps that want to be triggers and are not, by name."""
-        return [one for _, one in sorted(self._refused.items())]
 
     def get(self, name: str) -> HttpTrigger | None:
         """The trigger of that name."""
@@ -182,61 +163,28 @@ class HttpTriggers:
         """The trigger of a request: one that names the host before one for any, then the longest path."""
         return next((one for one in self._triggers if one.host in ("", host) and one.takes(path)), None)
 
-    def apply(self, change: Change) -> None:
-        """Takes over what the cluster says. What one object says wrong concerns no other."""
-        match change.kind:
-            case "listed":
-                before, self._by_object = self._by_object, {}
-                self._wrong = {}
-                for declared in change.objects:
-                    self._put(declared, before)
-            case "changed":
-                for declared in change.objects:
-                    self._put(declared, self._by_object)
-            case "removed":
-                for name in change.names:
-                    self._by_object.pop(name, None)
-                    self._wrong.pop(name, None)
-        self._settle()
-        if change.kind == "listed":
-            self._in_step.set()
-            _log.info("HTTP triggers in step", triggers=[trigger.name for trigger in self.all()])
+    def _read(self, declared: Mapping[str, Any]) -> HttpTrigger | None:
+        return http_trigger_of(declared) if (declared.get("data") or {}).get("kind") == KIND else None
 
-    def _put(self, declared: Mapping[str, Any], before: Mapping[str, _Known]) -> None:
-        metadata = declared["metadata"]
-        name = metadata["name"]
-        self._wrong.pop(name, None)
-        if (declared.get("data") or {}).get("kind") != KIND:
-            self._by_object.pop(name, None)
-            return
-        try:
-            trigger = http_trigger_of(declared)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            self._wrong[name] = RefusedHttpTrigger(_label(declared), str(error) or type(error).__name__)
-            # A trigger whose right to be called was mistyped must not stay open as it was.
-            self._by_object.pop(name, None)
-            return
-        self._by_object[name] = _Known(trigger, (str(metadata.get("creationTimestamp") or ""), name))
+    def _refuse(self, declared: Mapping[str, Any], problem: str) -> RefusedHttpTrigger:
+        return RefusedHttpTrigger(label_of(declared, TRIGGER_LABEL), problem)
 
-    def _settle(self) -> None:
+    def _settle(self, known: list[Known[HttpTrigger]]) -> dict[str, RefusedHttpTrigger]:
         taken: list[HttpTrigger] = []
-        refused = dict(self._wrong)
-        for name, known in sorted(self._by_object.items(), key=lambda item: item[1].made):
-            trigger = known.trigger
-            same = next((one for one in taken if _clash(one, trigger)), None)
+        refused: dict[str, RefusedHttpTrigger] = {}
+        for one in known:
+            trigger = one.value
+            same = next((other for other in taken if _clash(other, trigger)), None)
             if same is None:
                 taken.append(trigger)
                 continue
             problem = f"trigger {same.name} has {trigger.host}{trigger.path} already; a path has one trigger"
             if same.name == trigger.name:
                 problem = f"another ConfigMap declares trigger {same.name} already; delete one of the two"
-            refused[name] = RefusedHttpTrigger(trigger.name, problem)
-        for name, one in refused.items():
-            if self._refused.get(name) != one:
-                _log.error("no HTTP trigger", configmap=name, problem=one.problem)
-        self._refused = refused
+            refused[one.made[1]] = RefusedHttpTrigger(trigger.name, problem)
         # An exact path is longer than the prefix that it begins with; `/a` comes before `/a/*`.
         self._triggers = tuple(sorted(taken, key=lambda one: (not one.host, -len(_stem(one)), one.prefix is not None)))
+        return refused
 
 
 def _stem(trigger: HttpTrigger) -> str:
@@ -245,8 +193,3 @@ def _stem(trigger: HttpTrigger) -> str:
 
 def _clash(one: HttpTrigger, other: HttpTrigger) -> bool:
     return one.name == other.name or (one.host, one.path) == (other.host, other.path)
-
-
-def _label(declared: Mapping[str, Any]) -> str:
-    labels = declared["metadata"].get("labels")
-    return str(labels.get(TRIGGER_LABEL, "")) if isinstance(labels, Mapping) else ""

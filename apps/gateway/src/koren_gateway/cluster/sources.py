@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from paho.mqtt.client import topic_matches_sub
 
-from koren_gateway.cluster.interface import Change, Cluster
+from koren_gateway.cluster.interface import Cluster
+from koren_gateway.cluster.watched import Known, Watched, data_of, label_of
 
 SOURCE_LABEL = "faas.koren.kr/mqtt-source"
 EVENTS = "events/"
@@ -21,7 +21,6 @@ _SUBJECT_FROM = re.compile(r"topic(\.[1-9][0-9]?)?|payload(\.[^.\s]{1,128}){1,8}
 _ID_FROM = re.compile(r"payload(\.[^.\s]{1,128}){1,8}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TOPICS_KEPT = 4096
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,32 +95,21 @@ def _overlap(one: Sequence[str], other: Sequence[str]) -> bool:
     return (one[0] == other[0] or "+" in (one[0], other[0])) and _overlap(one[1:], other[1:])
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    source: Source
-    made: tuple[str, str]
-    """When the ConfigMap was made, and its name: of two that overlap the older one stays."""
-
-
-class Sources:
-    """The sources as last seen; in step once the first list has come.
+class Sources(Watched[Source, RefusedSource]):
+    """The sources as last seen.
 
     A message belongs to one source: of two whose filters overlap, or that have one name, the
     younger is refused. Its messages would be events twice.
     """
 
+    what = "source"
+
     def __init__(self) -> None:
-        self._by_object: dict[str, _Known] = {}
-        self._wrong: dict[str, RefusedSource] = {}
-        self._refused: dict[str, RefusedSource] = {}
+        super().__init__()
         self._sources: tuple[Source, ...] = ()
         self._by_topic: dict[str, Source | None] = {}
-        self._in_step = asyncio.Event()
         self._changed = asyncio.Event()
-
-    async def wait_in_step(self) -> None:
-        """Waits for the first list."""
-        await self._in_step.wait()
+        self.changes.watch(self._changed)
 
     def all(self) -> tuple[Source, ...]:
         """Every source, by name."""
@@ -137,10 +125,6 @@ class Sources:
             self._changed.clear()
             await self._changed.wait()
 
-    def refused(self) -> list[RefusedSource]:
-        """The ConfigMaps that want to be sources and are not, by name."""
-        return [one for _, one in sorted((self._wrong | self._refused).items())]
-
     def of(self, topic: str) -> Source | None:
         """The source that messages of `topic` belong to; None for the topics of events themselves."""
         if topic.startswith(EVENTS):
@@ -152,67 +136,30 @@ class Sources:
             self._by_topic[topic] = next(found, None)
         return self._by_topic[topic]
 
-    def apply(self, change: Change) -> None:
-        """Takes over what the cluster says. What one object says wrong concerns no other."""
-        match change.kind:
-            case "listed":
-                before, self._by_object = self._by_object, {}
-                self._wrong = {}
-                for declared in change.objects:
-                    self._put(declared, before)
-            case "changed":
-                for declared in change.objects:
-                    self._put(declared, self._by_object)
-            case "removed":
-                for name in change.names:
-                    self._by_object.pop(name, None)
-                    self._wrong.pop(name, None)
-        self._settle()
-        if change.kind == "listed":
-            self._in_step.set()
-            _log.info("sources in step", sources=[source.name for source in self._sources])
-
     async def follow(self, cluster: Cluster) -> None:
         """Keeps in step with the cluster, for ever."""
         async for change in cluster.sources():
             self.apply(change)
 
-    def _put(self, declared: Mapping[str, Any], before: Mapping[str, _Known]) -> None:
-        metadata = declared["metadata"]
-        name = metadata["name"]
-        self._wrong.pop(name, None)
-        try:
-            source = source_of(declared)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            self._wrong[name] = _refusal(declared, str(error) or type(error).__name__)
-            # What was right before stays in force: a typo must not lose messages.
-            if name in before:
-                self._by_object[name] = before[name]
-            return
-        self._by_object[name] = _Known(source, (str(metadata.get("creationTimestamp") or ""), name))
+    def _read(self, declared: Mapping[str, Any]) -> Source:
+        return source_of(declared)
 
-    def _settle(self) -> None:
+    def _refuse(self, declared: Mapping[str, Any], problem: str) -> RefusedSource:
+        return RefusedSource(label_of(declared, SOURCE_LABEL), data_of(declared, "topic"), problem)
+
+    def _settle(self, known: list[Known[Source]]) -> dict[str, RefusedSource]:
         taken: list[Source] = []
         refused: dict[str, RefusedSource] = {}
-        for name, known in sorted(self._by_object.items(), key=lambda item: item[1].made):
-            source = known.source
-            same = next((one for one in taken if one.name == source.name or overlap(one.topic, source.topic)), None)
+        for one in known:
+            source = one.value
+            same = next(
+                (other for other in taken if other.name == source.name or overlap(other.topic, source.topic)), None
+            )
             if same is None:
                 taken.append(source)
                 continue
             problem = f"source {same.name} takes messages of {same.topic} already; a message has one source"
-            refused[name] = RefusedSource(source.name, source.topic, problem)
-        for name, one in {**self._wrong, **refused}.items():
-            if self._refused.get(name) != one:
-                _log.error("no source", configmap=name, problem=one.problem)
-        self._refused = refused
+            refused[one.made[1]] = RefusedSource(source.name, source.topic, problem)
         self._sources = tuple(sorted(taken, key=lambda source: source.name))
         self._by_topic = {}
-        self._changed.set()
-
-
-def _refusal(declared: Mapping[str, Any], problem: str) -> RefusedSource:
-    labels, data = declared["metadata"].get("labels"), declared.get("data")
-    name = labels.get(SOURCE_LABEL, "") if isinstance(labels, Mapping) else ""
-    topic = data.get("topic", "") if isinstance(data, Mapping) else ""
-    return RefusedSource(str(name), str(topic), problem)
+        return refused

@@ -4,22 +4,19 @@ A trigger is a ConfigMap `trigger-<name>` with the label `faas.koren.kr/trigger:
 `function`. Here are the kinds `mqtt` and `cron`; others are left to whoever knows them.
 """
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import structlog
 from paho.mqtt.client import topic_matches_sub
 
 from koren_events.cloudevent import json_value
 from koren_events.errors import InvalidEvent
 from koren_gateway.cluster.functions import Function, Functions, is_name
-from koren_gateway.cluster.interface import Change
 from koren_gateway.cluster.schedules import Schedule
 from koren_gateway.cluster.sources import EVENTS
-from koren_gateway.tasks import Changes
+from koren_gateway.cluster.watched import Known, Watched, data_of, label_of
 
 TRIGGER_LABEL = "faas.koren.kr/trigger"
 MQTT, CRON = "mqtt", "cron"
@@ -31,7 +28,6 @@ DEADLINE_MAX_S = 24 * 3600
 PAYLOAD_MAX_BYTES = 256 * 1024
 
 _TOPICS_KEPT = 4096
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,43 +123,30 @@ def _deadline_s(text: str) -> int:
     return int(text)
 
 
-class Triggers:
-    """The triggers as last seen; in step once the first list has come."""
+class Triggers(Watched[Trigger, RefusedTrigger]):
+    """The triggers as last seen."""
+
+    what = "trigger"
 
     def __init__(self, functions: Functions) -> None:
+        super().__init__()
         self._functions = functions
-        self._by_object: dict[str, Trigger] = {}
-        self._refused: dict[str, RefusedTrigger] = {}
+        self._triggers: list[Trigger] = []
         self._by_topic: dict[str, tuple[Function, ...]] = {}
         self._version = functions.version
-        self._in_step = asyncio.Event()
-        self.changes = Changes()
-
-    @property
-    def in_step(self) -> bool:
-        """Whether the cluster's triggers are known."""
-        return self._in_step.is_set()
-
-    async def wait_in_step(self) -> None:
-        """Waits for the first list."""
-        await self._in_step.wait()
 
     def all(self) -> list[Trigger]:
         """Every trigger, by name; those of Deployments are not among them."""
-        return sorted(self._by_object.values(), key=lambda trigger: trigger.name)
+        return self._triggers
 
     def cron(self) -> list[CronTrigger]:
         """Those of kind cron, by name."""
         return [trigger for trigger in self.all() if isinstance(trigger, CronTrigger)]
 
-    def refused(self) -> list[RefusedTrigger]:
-        """The ConfigMaps that want to be triggers and are not, by name."""
-        return [one for _, one in sorted(self._refused.items())]
-
     def paused(self) -> dict[str, frozenset[str]]:
         """Each function that there is, with its triggers that are paused, that of its Deployment included."""
         names: defaultdict[str, set[str]] = defaultdict(set)
-        for trigger in self._by_object.values():
+        for trigger in self._triggers:
             if trigger.paused:
                 names[trigger.function].add(trigger.name)
         for function in self._functions.all():
@@ -185,33 +168,12 @@ class Triggers:
             self._by_topic[topic] = found
         return found
 
-    def apply(self, change: Change) -> None:
-        """Takes over what the cluster says. What one object says wrong concerns no other."""
-        match change.kind:
-            case "listed":
-                before, self._by_object = self._by_object, {}
-                self._refused = {}
-                for declared in change.objects:
-                    self._put(declared, before)
-                _log.info("triggers in step", triggers=[trigger.name for trigger in self.all()])
-            case "changed":
-                for declared in change.objects:
-                    self._put(declared, self._by_object)
-            case "removed":
-                for name in change.names:
-                    self._by_object.pop(name, None)
-                    self._refused.pop(name, None)
-        self._by_topic = {}
-        if change.kind == "listed":
-            self._in_step.set()
-        self.changes.tell()
-
     def _matched(self, topic: str) -> tuple[Function, ...]:
         matches = [
             (function.paused, function.trigger, function.name) for function in self._functions.wanting(topic)
         ] + [
             (trigger.paused, trigger.name, trigger.function)
-            for trigger in self._by_object.values()
+            for trigger in self._triggers
             if isinstance(trigger, MqttTrigger) and topic_matches_sub(trigger.topic, topic)
         ]
         # What comes first of a function is not paused, if any of its triggers is not.
@@ -224,30 +186,14 @@ class Triggers:
             if (function := self._functions.get(name)) is not None
         )
 
-    def _put(self, declared: Mapping[str, Any], before: Mapping[str, Trigger]) -> None:
-        name = declared["metadata"]["name"]
-        before_refused = self._refused.pop(name, None)
-        try:
-            trigger = trigger_of(declared)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            refused = _refusal(declared, str(error) or type(error).__name__)
-            if refused != before_refused:
-                _log.error("no trigger", configmap=name, problem=refused.problem)
-            self._refused[name] = refused
-            # What was right before stays in force: a typo must not lose events.
-            if name in before:
-                self._by_object[name] = before[name]
-            return
-        if trigger is None:
-            self._by_object.pop(name, None)
-            return
-        if before.get(name) != trigger:
-            _log.info("trigger", trigger=trigger.name, function=trigger.function, paused=trigger.paused)
-        self._by_object[name] = trigger
+    def _read(self, declared: Mapping[str, Any]) -> Trigger | None:
+        return trigger_of(declared)
 
+    def _refuse(self, declared: Mapping[str, Any], problem: str) -> RefusedTrigger:
+        kind, function = data_of(declared, "kind"), data_of(declared, "function")
+        return RefusedTrigger(label_of(declared, TRIGGER_LABEL), kind, function, problem)
 
-def _refusal(declared: Mapping[str, Any], problem: str) -> RefusedTrigger:
-    labels, data = declared["metadata"].get("labels"), declared.get("data")
-    name = labels.get(TRIGGER_LABEL, "") if isinstance(labels, Mapping) else ""
-    its = data if isinstance(data, Mapping) else {}
-    return RefusedTrigger(str(name), str(its.get("kind", "")), str(its.get("function", "")), problem)
+    def _settle(self, known: list[Known[Trigger]]) -> dict[str, RefusedTrigger]:
+        self._triggers = sorted((one.value for one in known), key=lambda trigger: trigger.name)
+        self._by_topic = {}
+        return {}
