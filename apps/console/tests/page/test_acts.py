@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 from reading import Reader, Served, Site, accessible, fits, shot
 
-from koren_console.sources.preview import ACCIDENT, preview
+from koren_console.sources.preview import preview
 
 ENGLISH = {"Accept-Language": "en"}
 
@@ -56,8 +56,8 @@ def test_an_event_of_which_no_text_can_be_made_says_so(
 ) -> None:
     held = served.board.held()[0]
     broken = preview(
-        {"id": "1", "source": "s", "type": f"{ACCIDENT}detected", "subject": "s", "region": "seoul", "sequence": 1}
-        | {"time": "2026-11-24T11:18:00Z"}
+        {"id": "1", "source": "s", "type": "kr.koren.traffic.accident.detected", "subject": "s"}
+        | {"region": "seoul", "sequence": 1, "time": "2026-11-24T11:18:00Z"}
         | {"data": {"camera": {"name": {"ko": "가", "en": "a"}}, "started_at": "<b>soon</b>"}},
         "bluesky",
     )
