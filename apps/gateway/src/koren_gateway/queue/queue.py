@@ -176,7 +176,7 @@ class Backlog:
     """Due, and within the function's limits."""
     in_flight: int
     waiting: int
-    """Due later: a retry, or what the function's limits let not run now."""
+    """Due later: a retry, an event whose trigger has a delay, or what the function's limits let not run now."""
     paused: int
     """Whose trigger is paused."""
     open_incidents: int
@@ -512,6 +512,7 @@ def _wishes(event: CloudEvent | None, functions: Sequence[Function]) -> list[dic
             "opens": int(_is(event, function.opens)),
             "closes": int(_is(event, function.closes)),
             "limit": round(function.incident_limit_s * 1000),
+            "delay": function.via_delay_s * 1000,
         }
         for function in functions
     ]
