@@ -139,7 +139,7 @@ def test_an_environment_changes_what_it_names(file: Path) -> None:
         ("functions:\n  hello", "function:\n  hello", "faas.yaml:4: function: unknown key; did you mean functions?"),
         ("timeout: 20", "timeout: 20\n    timeout: 30", "20: functions.hello.timeout: is there twice, first in"),
         ("memory: 512Mi", "memory: [", "not YAML"),
-        ("hello: {memory", "other: {memory", "faas.yaml:41: environments.trial.functions.other: there is no"),
+        ("hello: {memory", "other: {memory", "faas.yaml:45: environments.trial.functions.other: there is no"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_with_its_line_and_key(
@@ -167,8 +167,8 @@ def test_an_environment_changes_triggers_by_name(file: Path) -> None:
         ('schedule: "0 3', 'shedule: "0 3', "cron.nightly.shedule: unknown key; did you mean schedule?"),
         ('schedule: "0 3 * * *", ', "", "faas.yaml:30: functions.hello.cron.nightly has no schedule: add it"),
         ('"0 3 * * *"', '"0 30 * * *"', "faas.yaml:30: functions.hello.cron.nightly: trigger 'nightly': schedule is"),
-        ("/v1/orders", "orders", "faas.yaml:33: functions.hello.http.orders: HTTP trigger 'orders': path is 'orders'"),
-        (", token-secret: doors", "", "faas.yaml:33: functions.hello.http.orders: HTTP trigger 'orders': give either"),
+        ("/v1/orders", "orders", "faas.yaml:34: functions.hello.http.orders: HTTP trigger 'orders': path is 'orders'"),
+        (", token-secret: doors", "", "faas.yaml:34: functions.hello.http.orders: HTTP trigger 'orders': give either"),
         ("token-secret", "secret", "http.orders.secret: unknown key; did you mean token-secret?"),
     ],
 )
@@ -185,8 +185,8 @@ def test_a_trigger_that_is_wrong_is_told_with_its_line(file: Path, before: str, 
     [
         ("memory: 512Mi", "memory: much", "faas.yaml:16: functions.hello.memory: Wrong format"),
         ("max-scale: 3", "max-scale: 0", "faas.yaml:21: functions.hello.max-scale:"),
-        ("delay: 30s", "delay: 8d", "faas.yaml:31: functions.hello.delay: delay is 8d; give 7d at most"),
-        ("delay: 30s", "delay: later", "faas.yaml:31: functions.hello.delay: delay is 'later'; give a whole number"),
+        ("delay: 30s", "delay: 8d", "faas.yaml:32: functions.hello.delay: delay is 8d; give 7d at most"),
+        ("delay: 30s", "delay: later", "faas.yaml:32: functions.hello.delay: delay is 'later'; give a whole number"),
         ("hello.handler", "handler", "functions.hello.handler:"),
         ("runtime: python3.11", "runtime: python3.7", "faas.yaml:2: functions.hello.runtime: Invalid runtime"),
         ("events/{region}", "events/busan", "faas.yaml:10: functions.hello.topic:"),

@@ -218,7 +218,7 @@ def test_a_trigger_is_created_listed_and_deleted(live_site: Site, servers: Serve
 
     listed = _faas(live_site, "trigger", "mqtt", "list")
     head = listed.stdout.splitlines()[0]
-    assert " ".join(head.split()) == "NAME NAMESPACE TOPIC FUNCTION SELECTOR STATUS REGION"
+    assert " ".join(head.split()) == "NAME NAMESPACE TOPIC FUNCTION SELECTOR DELAY STATUS REGION"
     assert _rows(listed) == [
         ["accidents", "functions", f"events/{region}/+/x", "function=hello", "ACTIVE", region]
         for region in ("busan", "seoul")

@@ -600,6 +600,30 @@ async def test_an_incident_is_open_from_when_its_delayed_event_is_handed_out(que
 
 
 @pytest.mark.asyncio
+async def test_a_function_is_woken_for_a_delayed_event_and_does_not_count_as_slow(
+    lab_settings: Settings, pki: Pki, store: Store, clean_broker: object
+) -> None:
+    cluster = TestCluster(functions=[deployment("b", topic="events/#", delay_s="2")])
+    async with started(lab_settings, pki, cluster) as lab, lab.keda() as keda:
+        stream = keda.StreamIsActive(scaled("b"))
+        assert not (await stream.read()).result
+        began = time.monotonic()
+        await lab.broker.publish()
+        await lab.broker.receipt("received")
+        await lab.queued("b", waiting=1, active=False)
+        while not (await stream.read()).result:
+            pass
+        assert time.monotonic() - began >= 2
+        pod = lab.pod(function="b")
+        assert (await pod.next())["subject"] == "incident-1"
+        assert await pod.post("entered") == 204
+        assert await pod.post("response") == 204
+        for phase in ("activated", "handler_entered", "handler_done"):
+            for start in ("zero", "warm"):
+                assert not await lab.metric("phase_seconds_count", function="b", phase=phase, start=start)
+
+
+@pytest.mark.asyncio
 async def test_a_released_event_waits_from_its_release_on(queue: Queue, store: Store) -> None:
     held = entry((LATER,), hold=True)
     assert [one.outcome for one in await queue.enqueue([held])] == ["held"]

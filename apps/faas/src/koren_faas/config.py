@@ -164,7 +164,7 @@ class Entry:
         return tuple(made)
 
     def _trigger(self, kind: str, name: str, keys: Mapping[str, Any]) -> Trigger:
-        its = {
+        its: dict[str, Any] = {
             _TRIGGER_ATTRIBUTES.get(key, key.replace("-", "_")): tuple(value) if isinstance(value, list) else value
             for key, value in keys.items()
         }

@@ -286,7 +286,7 @@ local function bury(id, name, letter, event, body, size)
   trim_letters('koren:dead', 'dead', P.budgets.dead)
 end
 
-local INVOCATION = { 'subject', 'event', 'once', 'call', 'answer', 'closes', 'sequence', 'bytes', 'released',
+local INVOCATION = { 'subject', 'event', 'delay', 'once', 'call', 'answer', 'closes', 'sequence', 'bytes', 'released',
   'delivery', 'attempts', 'holder', 'deadline', 'taken', 'cold', 'activated', 'pod_started', 'handler_entered' }
 
 -- The invocation, if this delivery has its lease (and, if asked for, only when that ran out).
