@@ -72,6 +72,41 @@ def carry_out(module: AnsibleModule, act: Callable[..., Any]) -> None:
     module.exit_json(changed=result.changed, diff=as_diff(result), regions=list(result.regions), steps=steps)
 
 
+def declare_trigger(
+    kind: str, options: dict[str, Any], needed: tuple[str, ...], described: Callable[[Any, dict[str, Any]], Any]
+) -> None:
+    """Run a module that declares a trigger, or takes it away.
+
+    Args:
+        kind: that of the trigger, as the library names it.
+        options: those of the module beside the ones that all kinds have.
+        needed: which of these C(state=present) needs.
+        described: makes the library's description of the trigger from the library and the options.
+    """
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "regions": {"type": "list", "elements": "str", "default": []},
+            "function": {"type": "str"},
+            **options,
+            "site_dir": {"type": "path"},
+        },
+        required_if=[("state", "present", ("function", *needed))],
+        supports_check_mode=True,
+    )
+    faas, params = need_library(module), module.params
+
+    def act(**how: Any) -> Any:
+        if params["state"] == "absent":
+            return faas.triggers.remove(load_site(module), params["name"], kind, params["regions"], **how)
+        trigger = described(faas, params)
+        create = {"cron": faas.cron_triggers, "http": faas.http_triggers}[kind].create
+        return create(load_site(module), trigger, params["regions"], **how)
+
+    carry_out(module, act)
+
+
 def as_path(value: str | None) -> Path | None:
     """A path option's value."""
     return None if value is None else Path(value)

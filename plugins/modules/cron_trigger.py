@@ -97,38 +97,24 @@ steps:
 
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.koren.faas.plugins.module_utils.faas import carry_out, load_site, need_library
+from ansible_collections.koren.faas.plugins.module_utils.faas import declare_trigger
 
-AS_THEY_ARE = ("name", "function", "schedule", "timezone", "payload", "starting_deadline_s")
+OPTIONS = {
+    "schedule": {"type": "str"},
+    "timezone": {"type": "str", "default": "UTC"},
+    "payload": {"type": "raw"},
+    "starting_deadline_s": {"type": "int", "default": 3600},
+}
+
+
+def described(faas: Any, params: dict[str, Any]) -> Any:
+    """The trigger that the module's options describe."""
+    return faas.cron_triggers.CronTrigger(**{option: params[option] for option in ("name", "function", *OPTIONS)})
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "name": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "regions": {"type": "list", "elements": "str", "default": []},
-            "function": {"type": "str"},
-            "schedule": {"type": "str"},
-            "timezone": {"type": "str", "default": "UTC"},
-            "payload": {"type": "raw"},
-            "starting_deadline_s": {"type": "int", "default": 3600},
-            "site_dir": {"type": "path"},
-        },
-        required_if=[("state", "present", ("function", "schedule"))],
-        supports_check_mode=True,
-    )
-    faas, params = need_library(module), module.params
-
-    def act(**how: Any) -> Any:
-        if params["state"] == "absent":
-            return faas.triggers.remove(load_site(module), params["name"], params["regions"], **how)
-        trigger = faas.cron_triggers.CronTrigger(**{option: params[option] for option in AS_THEY_ARE})
-        return faas.cron_triggers.create(load_site(module), trigger, params["regions"], **how)
-
-    carry_out(module, act)
+    declare_trigger("cron", OPTIONS, ("schedule",), described)
 
 
 if __name__ == "__main__":

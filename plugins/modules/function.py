@@ -72,6 +72,13 @@ options:
         it stands for the region's name.
       - Without it only calls start the function.
     type: str
+  delay:
+    description:
+      - How long each event of O(topic) waits before the function gets it, as a whole number with C(s), C(m), C(h) or
+        C(d), 7 days at most. Later events of the same subject wait behind it.
+      - Without it there is no delay. Another delay is for events that come from then on.
+    type: str
+    default: ""
   timeout_s:
     description: Seconds that the handler may take for one event.
     type: int
@@ -115,6 +122,14 @@ options:
       - Without it there is no limit.
     type: str
     default: ""
+  priority:
+    description:
+      - Whose pods start first when the nodes of a region are full. Pods of a function with a higher priority may take
+        the place of those with a lower one.
+      - Another priority replaces the function's pods.
+    type: str
+    choices: [high, normal, low]
+    default: normal
   secrets:
     description:
       - Names of Secrets in the namespace C(functions), mounted as files below
@@ -217,15 +232,17 @@ AS_THEY_ARE = (
     "max_attempts",
     "max_in_flight",
     "rate",
+    "priority",
     "opens",
     "closes",
     "incident_limit_s",
 )
 
 
-def description(params: dict[str, Any]) -> dict[str, Any]:
+def description(faas: Any, params: dict[str, Any]) -> dict[str, Any]:
     """Attributes of the function that the module's options describe."""
     return {option: params[option] for option in AS_THEY_ARE} | {
+        "delay_s": faas.seconds_of("delay", params["delay"]),
         "handler": params["handler"] or "",
         "source": as_path(params["source"]),
         "dependencies": as_path(params["dependencies"]),
@@ -254,6 +271,7 @@ def main() -> None:
             "dependencies": {"type": "path"},
             "packages": {"type": "list", "elements": "str", "default": []},
             "topic": {"type": "str"},
+            "delay": {"type": "str", "default": ""},
             "timeout_s": {"type": "int", "default": 180},
             "memory": {"type": "str", "default": "256Mi"},
             "cpu": {"type": "str", "default": "100m"},
@@ -264,6 +282,7 @@ def main() -> None:
             "max_attempts": {"type": "int", "default": 5},
             "max_in_flight": {"type": "int", "default": 0},
             "rate": {"type": "str", "default": ""},
+            "priority": {"type": "str", "choices": ["high", "normal", "low"], "default": "normal"},
             "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "env": {"type": "dict", "default": {}},
             "egress": {"type": "list", "elements": "str", "default": ["default"]},
@@ -282,7 +301,7 @@ def main() -> None:
     def act(**how: Any) -> Any:
         if params["state"] == "absent":
             return faas.delete(load_site(module), params["name"], params["regions"], **how)
-        function = faas.Function(**description(params))
+        function = faas.Function(**description(faas, params))
         return faas.deploy(load_site(module), function, params["regions"], **how)
 
     carry_out(module, act)

@@ -66,6 +66,7 @@ functions:
     image: {description: Name of the image with its tag., type: str}
     trigger: {description: "Its trigger's name, null for its own.", type: str}
     topic: {description: MQTT topic filter., type: str}
+    delay_s: {description: Seconds that each event of the topic waits., type: int}
     timeout_s: {description: Seconds that the handler may take., type: int}
     memory: {description: Requested memory and its limit., type: str}
     cpu: {description: Requested CPU., type: str}
@@ -76,6 +77,7 @@ functions:
     max_attempts: {description: Tries before an event becomes a dead letter., type: int}
     max_in_flight: {description: Most events that it has in hand in the region; 0 is as many as its pods., type: int}
     rate: {description: "Most events that it gets in any second or minute; empty: no limit.", type: str}
+    priority: {description: "V(high), V(normal) or V(low).", type: str}
     secrets: {description: Names of mounted Secrets., type: list, elements: str}
     env: {description: Environment variables., type: dict}
     egress: {description: "What its pods may connect to, beside the gateway and DNS.", type: list, elements: str}

@@ -138,3 +138,26 @@ def test_it_works_while_the_region_is_cut_off(ask: Ask) -> None:
     with cut_off("seoul"):
         answer = ask(f"/{TRIGGER}", {"do": "tell"}, **BEARER)
     assert answer.status == 200, answer.body
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("triggers", "idle")
+def test_a_paused_trigger_refuses_and_wakes_nothing_until_it_is_resumed(
+    ask: Ask, probe: str, cluster: Callable[[str], Cluster]
+) -> None:
+    faas("trigger", "pause", TRIGGER, "--region", "seoul")
+    try:
+        listed = json.loads(faas("trigger", "http", "list", "--region", "seoul", "-o", "json"))
+        assert {one["name"]: one["status"] for one in listed}[TRIGGER] == "PAUSED"
+
+        def refused() -> bool:
+            return ask(f"/{TRIGGER}", {"do": "tell"}, **BEARER).status == 503
+
+        until("all gateways refuse", lambda: all(refused() for _ in range(5)), 60)
+        answer = ask(f"/{TRIGGER}", {"do": "tell"}, **BEARER)
+        assert "paused" in answer.json["error"] and answer.headers["Retry-After"] == "60"
+        assert ask(f"/{TRIGGER}", {}).status == 401
+        assert not cluster("seoul").pods(probe)
+    finally:
+        faas("trigger", "resume", TRIGGER, "--region", "seoul")
+    until("it answers again", lambda: ask(f"/{TRIGGER}", {"do": "tell"}, **BEARER).status == 200, 120)

@@ -1,4 +1,4 @@
-"""Triggers beside a function's own: the clock, further topics, pauses; and limits of a function."""
+"""Triggers beside a function's own: the clock, further topics, delays, pauses; and a function's limits and priority."""
 
 from __future__ import annotations
 
@@ -138,6 +138,24 @@ def succeeded(heard: Heard, event: Event) -> list[Receipt]:
     return [one for one in heard.of(event, ReceiptState.SUCCEEDED) if one.function == FUNCTION]
 
 
+def of_one_subject(count: int) -> list[Event]:
+    """Events of Seoul that are handled in order."""
+    first = drill("seoul", type=DONE)
+    return [
+        Event(
+            id=f"{first.id}-{number}",
+            source=first.source,
+            type=DONE,
+            subject=first.subject,
+            time=datetime.now(UTC),
+            region="seoul",
+            sequence=number,
+            data={},
+        )
+        for number in range(1, count + 1)
+    ]
+
+
 def test_an_event_of_two_triggers_is_handled_once(
     topics: tuple[str, str], publisher: Publisher, listening: Heard
 ) -> None:
@@ -162,20 +180,7 @@ def test_a_paused_trigger_starts_nothing_and_loses_nothing(
         faas("trigger", "pause", name, *REGION)
     assert {listed("mqtt")[name]["status"] for name in topics} == {"PAUSED"}
     until("nothing runs", lambda: not seoul.pods(FUNCTION), 120)
-    first = drill("seoul", type=DONE)
-    events = [
-        Event(
-            id=f"{first.id}-{number}",
-            source=first.source,
-            type=DONE,
-            subject=first.subject,
-            time=datetime.now(UTC),
-            region="seoul",
-            sequence=number,
-            data={},
-        )
-        for number in range(1, 6)
-    ]
+    events = of_one_subject(5)
     for event in events:
         publisher.publish(event)
         assert publisher.wait(event, 60).state is ReceiptState.RECEIVED
@@ -218,3 +223,83 @@ def test_a_rate_holds_events_back_and_the_function_goes_to_zero_between(
     assert min(apart) > timedelta(seconds=MINUTE_S - 10), entered
     described = json.loads(faas("function", "describe", FUNCTION, *REGION, "-o", "json"))
     assert [(one["rate"], one["max_in_flight"]) for one in described] == [("", 0)]
+
+
+@pytest.mark.long
+def test_an_event_waits_for_its_delay_while_nothing_runs_and_the_gateway_is_killed(
+    function: str, publisher: Publisher, listening: Heard, cluster: Callable[[str], Cluster]
+) -> None:
+    seoul, delay_s = cluster("seoul"), 2 * MINUTE_S
+    select = ("--function-selector", f"function={function}", *REGION)
+    create = ("trigger", "mqtt", "create", "e2e-later", "--trigger-topic", "events/{region}/+/drill", *select)
+    faas(*create, "--delay", "2m")
+    try:
+        described = json.loads(faas("function", "describe", function, *REGION, "-o", "json"))
+        assert ("mqtt", "e2e-later") in [(one["kind"], one["name"]) for one in described[0]["triggers"]]
+        until("nothing runs", lambda: not seoul.pods(function), 2 * MINUTE_S)
+        events = of_one_subject(2)
+        for event in events:
+            publisher.publish(event)
+            assert publisher.wait(event, 60).state is ReceiptState.RECEIVED
+        received = datetime.now(UTC)
+        lease = json.loads(seoul.run("get", "lease", "gateway-intake", "-n", "koren-faas", "-o", "json"))
+        seoul.signal("KILL", "koren-faas", lease["spec"]["holderIdentity"])
+        until("a pod starts", lambda: seoul.pods(function), delay_s + 2 * MINUTE_S)
+        assert datetime.now(UTC) - received > timedelta(seconds=delay_s - 30), "a pod ran while the event only waited"
+        until("all are handled", lambda: all(succeeded(listening, event) for event in events), 2 * MINUTE_S)
+    finally:
+        faas("trigger", "mqtt", "delete", "e2e-later", *REGION)
+    entered = [
+        one.time for event in events for one in listening.of(event, ReceiptState.STARTED) if one.function == function
+    ]
+    assert len(entered) == len(events) and entered == sorted(entered), "in order, each once"
+    assert entered[0] - events[0].time >= timedelta(seconds=delay_s), entered
+
+
+@pytest.mark.long
+def test_a_function_of_a_higher_priority_takes_the_place_of_others_on_full_nodes(
+    function: str, cluster: Callable[[str], Cluster]
+) -> None:
+    seoul, low = cluster("seoul"), "e2e-low"
+
+    def priority_of(namespace: str, label: str) -> set[int]:
+        return {pod["spec"]["priority"] for pod in seoul.items("pods", "-n", namespace, "-l", label)}
+
+    def cores(quantity: str) -> float:
+        return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
+
+    nodes = seoul.items("nodes")
+    # Of two such pods a node has room for one at most.
+    half = max(cores(node["status"]["allocatable"]["cpu"]) for node in nodes) / 2
+    cpu = ("--cpu", f"{round(half * 1000) + 10}m")
+    code = ("--runtime", "python3.11", "--handler", "handler.handler")
+    source = ("--from-file", str(Path(__file__).parent / "plain" / "handler.py"))
+    places = ("--min-scale", str(len(nodes)), "--max-scale", str(len(nodes)))
+    faas("function", "deploy", low, *REGION, *code, *source, *cpu, *places, "--priority", "low")
+    try:
+        until(
+            "the nodes are full",
+            lambda: any(
+                pod["status"]["phase"] == "Running"
+                for pod in seoul.items("pods", "-n", "functions", "-l", f"faas.koren.kr/function={low}")
+            ),
+            2 * MINUTE_S,
+        )
+        faas("function", "update", function, *REGION, *cpu, "--priority", "high")
+        assert faas("function", "call", function, *REGION, "--data", '"now"')
+        [platform] = priority_of("koren-faas", "app.kubernetes.io/name=gateway")
+        assert priority_of("functions", f"faas.koren.kr/function={low}") == {-1000}
+        assert platform > 1000
+        until(
+            "one of the others waits for a node",
+            lambda: any(
+                pod["status"]["phase"] == "Pending"
+                for pod in seoul.items("pods", "-n", "functions", "-l", f"faas.koren.kr/function={low}")
+            ),
+            MINUTE_S,
+        )
+    finally:
+        faas("function", "delete", low)
+        faas("function", "update", function, *REGION, "--cpu", "100m", "--priority", "normal")
+    template = json.loads(seoul.run("get", "deployment", function, "-n", "functions", "-o", "json"))["spec"]["template"]
+    assert "priorityClassName" not in template["spec"]

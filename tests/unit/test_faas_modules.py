@@ -19,11 +19,13 @@ PRESENT = {
     "function": {"source": "/nowhere/hello.py", "handler": "hello.handler"},
     "mqtt_source": {"topic": "plant/press/+"},
     "cron_trigger": {"function": "hello", "schedule": "0 3 * * *"},
+    "http_trigger": {"function": "hello", "anonymous": True},
 }
 WRONG = {
     "function": {"topic": "events/#/more"},
     "mqtt_source": {"topic": "events/#/more"},
     "cron_trigger": {"schedule": "0 30 * * *"},
+    "http_trigger": {"path": "orders"},
 }
 
 

@@ -179,7 +179,8 @@ class ApiServer:
             notes = declared["metadata"].get("annotations", {})
             if path.startswith(f"{_CONFIGMAPS}/trigger-"):
                 name, data = declared["metadata"]["labels"]["faas.koren.kr/trigger"], declared["data"]
-                yield {"name": name, "problem": self.trigger_problem, **data, "paused": data.get("paused") == "true"}
+                more = {"paused": data.get("paused") == "true", "delay_s": int(data.get("delay-s", "0"))}
+                yield {"name": name, "problem": self.trigger_problem, **data, **more}
             elif path.startswith(_DEPLOYMENTS) and "faas.koren.kr/topic" in notes:
                 name = notes.get("faas.koren.kr/trigger", declared["metadata"]["name"])
                 yield {"name": name, "problem": None, "paused": notes.get(_PAUSED) == "true"}

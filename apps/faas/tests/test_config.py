@@ -13,6 +13,7 @@ from koren_faas.cli import main
 from koren_faas.config import Config
 from koren_faas.cron_triggers import CronTrigger
 from koren_faas.errors import ConfigError
+from koren_faas.http_triggers import HttpTrigger
 
 FULL = """\
 defaults:
@@ -46,6 +47,10 @@ functions:
     rate: 10/m
     cron:
       nightly: {schedule: "0 3 * * *", timezone: Asia/Seoul, payload: {keep: 30}, starting-deadline: 600}
+    delay: 30s
+    priority: high
+    http:
+      orders: {path: /v1/orders, methods: [GET, POST], async: true, token-secret: doors}
   plain:
     handler: hello.handler
     from-file: hello.py
@@ -80,6 +85,7 @@ def test_a_file_says_all_that_a_deploy_is_told(file: Path) -> None:
     assert (function.memory, function.cpu, function.tmp_size) == ("512Mi", "0.5", "1Gi")
     assert (function.timeout_s, function.incident_limit_s, function.target) == (20, 60, 2)
     assert (function.max_in_flight, function.rate) == (6, "10/m")
+    assert (function.delay_s, function.priority) == (30, "high")
     assert entry.triggers() == (
         CronTrigger(
             name="nightly",
@@ -88,6 +94,14 @@ def test_a_file_says_all_that_a_deploy_is_told(file: Path) -> None:
             timezone="Asia/Seoul",
             payload={"keep": 30},
             starting_deadline_s=600,
+        ),
+        HttpTrigger(
+            name="orders",
+            function="hello",
+            path="/v1/orders",
+            methods=("GET", "POST"),
+            is_async=True,
+            token_secret="doors",
         ),
     )
     assert (function.packages, function.egress) == (("libgl1",), ("none",))
@@ -125,7 +139,7 @@ def test_an_environment_changes_what_it_names(file: Path) -> None:
         ("functions:\n  hello", "function:\n  hello", "faas.yaml:4: function: unknown key; did you mean functions?"),
         ("timeout: 20", "timeout: 20\n    timeout: 30", "20: functions.hello.timeout: is there twice, first in"),
         ("memory: 512Mi", "memory: [", "not YAML"),
-        ("hello: {memory", "other: {memory", "faas.yaml:41: environments.trial.functions.other: there is no"),
+        ("hello: {memory", "other: {memory", "faas.yaml:45: environments.trial.functions.other: there is no"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_with_its_line_and_key(
@@ -139,9 +153,12 @@ def test_a_mistake_is_told_with_its_line_and_key(
     assert str(file) in str(caught.value)
 
 
-def test_an_environment_changes_schedules_by_name(file: Path) -> None:
-    nightly, also = Config.load(file, "trial").only("hello").triggers()
+def test_an_environment_changes_triggers_by_name(file: Path) -> None:
+    file.write_text(f"{FULL.rstrip()[:-1]}, http: {{orders: {{path: /trial}}}}}}\n")
+    nightly, also, orders = Config.load(file, "trial").only("hello").triggers()
+    assert isinstance(nightly, CronTrigger) and isinstance(also, CronTrigger) and isinstance(orders, HttpTrigger)
     assert (nightly.schedule, nightly.timezone, also.schedule) == ("@hourly", "Asia/Seoul", "*/5 * * * *")
+    assert (orders.path, orders.token_secret) == ("/trial", "doors")
 
 
 @pytest.mark.parametrize(
@@ -150,9 +167,12 @@ def test_an_environment_changes_schedules_by_name(file: Path) -> None:
         ('schedule: "0 3', 'shedule: "0 3', "cron.nightly.shedule: unknown key; did you mean schedule?"),
         ('schedule: "0 3 * * *", ', "", "faas.yaml:30: functions.hello.cron.nightly has no schedule: add it"),
         ('"0 3 * * *"', '"0 30 * * *"', "faas.yaml:30: functions.hello.cron.nightly: trigger 'nightly': schedule is"),
+        ("/v1/orders", "orders", "faas.yaml:34: functions.hello.http.orders: HTTP trigger 'orders': path is 'orders'"),
+        (", token-secret: doors", "", "faas.yaml:34: functions.hello.http.orders: HTTP trigger 'orders': give either"),
+        ("token-secret", "secret", "http.orders.secret: unknown key; did you mean token-secret?"),
     ],
 )
-def test_a_schedule_that_is_wrong_is_told_with_its_line(file: Path, before: str, after: str, told: str) -> None:
+def test_a_trigger_that_is_wrong_is_told_with_its_line(file: Path, before: str, after: str, told: str) -> None:
     assert before in FULL
     file.write_text(FULL.replace(before, after))
     with pytest.raises(ConfigError) as caught:
@@ -165,6 +185,8 @@ def test_a_schedule_that_is_wrong_is_told_with_its_line(file: Path, before: str,
     [
         ("memory: 512Mi", "memory: much", "faas.yaml:16: functions.hello.memory: Wrong format"),
         ("max-scale: 3", "max-scale: 0", "faas.yaml:21: functions.hello.max-scale:"),
+        ("delay: 30s", "delay: 8d", "faas.yaml:32: functions.hello.delay: delay is 8d; give 7d at most"),
+        ("delay: 30s", "delay: later", "faas.yaml:32: functions.hello.delay: delay is 'later'; give a whole number"),
         ("hello.handler", "handler", "functions.hello.handler:"),
         ("runtime: python3.11", "runtime: python3.7", "faas.yaml:2: functions.hello.runtime: Invalid runtime"),
         ("events/{region}", "events/busan", "faas.yaml:10: functions.hello.topic:"),

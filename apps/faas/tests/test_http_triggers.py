@@ -12,9 +12,9 @@ import pytest
 from api_server import ApiServer
 from click.testing import CliRunner, Result
 
-from koren_faas import Site, http_triggers
+from koren_faas import Site, http_triggers, triggers
 from koren_faas.cli import main
-from koren_faas.errors import FunctionError
+from koren_faas.errors import RegionError, TriggerError
 from koren_faas.http_triggers import HttpTrigger
 
 NAMESPACE = "/api/v1/namespaces/functions"
@@ -131,6 +131,39 @@ def test_a_name_that_a_trigger_of_another_kind_has_is_refused(live_site: Site, s
     assert result.exit_code == 1 and "trigger orders of kind cron" in result.stderr
 
 
+def test_a_trigger_is_paused_and_resumed_and_a_create_leaves_it_paused(live_site: Site, servers: Servers) -> None:
+    assert _create(live_site, "--anonymous", "--region", "seoul").exit_code == 0
+    commands = ["--site-dir", str(live_site.dir), "trigger"]
+    paused = CliRunner().invoke(main, [*commands, "pause", "orders"])
+    assert paused.exit_code == 0 and "seoul: trigger orders is paused" in paused.stderr
+    assert _create(live_site, "--anonymous", "--rate", "1/s", "--region", "seoul").exit_code == 0
+    assert servers["seoul"].objects[DECLARED]["data"]["paused"] == "true"
+    assert [one["status"] for one in json.loads(_faas(live_site, "list", "-o", "json").stdout)] == ["PAUSED"]
+    resumed = CliRunner().invoke(main, [*commands, "resume", "orders"])
+    assert "seoul: trigger orders is active" in resumed.stderr
+    assert "paused" not in servers["seoul"].objects[DECLARED]["data"]
+
+
+def test_before_the_first_run_of_a_site_check_mode_tells_what_would_be_made(live_site: Site, servers: Servers) -> None:
+    spec = http_triggers.described("orders", "no", token_secret="doors")
+    would = http_triggers.create(live_site, spec, ["seoul"], check=True)
+    assert [change.what for change in would.diff if "trigger-" in change.what] == [
+        f"seoul: {kind} trigger-orders" for kind in ("ConfigMap", "Role", "RoleBinding")
+    ]
+    assert servers["seoul"].asked == []
+    with pytest.raises(TriggerError, match="either a token secret, or anonymous: true"):
+        http_triggers.described("orders", "hello")
+
+
+def test_a_trigger_of_another_kind_is_not_taken_away(live_site: Site, servers: Servers) -> None:
+    assert _create(live_site, "--anonymous", "--region", "seoul").exit_code == 0
+    with pytest.raises(RegionError, match="trigger orders is of kind http, not cron; it stays"):
+        triggers.remove(live_site, "orders", triggers.CRON)
+    assert DECLARED in servers["seoul"].objects
+    assert triggers.remove(live_site, "orders", triggers.HTTP).changed_regions == ("seoul",)
+    assert not triggers.remove(live_site, "orders", triggers.HTTP).changed
+
+
 def test_a_region_that_refuses_a_trigger_says_why(live_site: Site, servers: Servers) -> None:
     servers["seoul"].trigger_problem = "trigger old has /orders already"
     result = _create(live_site, "--anonymous", "--region", "seoul")
@@ -159,5 +192,5 @@ def test_a_function_that_is_not_there_has_no_trigger(live_site: Site, servers: S
     ],
 )
 def test_a_description_that_is_wrong_says_what_it_should_be(its: Any, problem: str) -> None:
-    with pytest.raises(FunctionError, match=problem):
+    with pytest.raises(TriggerError, match=problem):
         HttpTrigger(**{"name": "orders", "function": "hello", "path": "/orders", **its})

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 
-from koren_faas import Function
+from koren_faas import Function, FunctionError
 from koren_faas.manifests import for_function, for_namespace, from_deployment, image_of
 
 FUNCTION = Function(
@@ -46,6 +47,27 @@ def test_a_function_is_read_back_from_its_deployment() -> None:
     program = Function(name="a", runtime="image")
     for one in (plain, program):
         assert from_deployment(_objects(one)["Deployment"]) == one
+
+
+def test_a_priority_is_a_class_and_none_is_the_pod_as_it_was() -> None:
+    plain = Function(name="a", handler="a.b")
+    template = _objects(plain)["Deployment"]["spec"]["template"]
+    assert "priorityClassName" not in template["spec"]
+    for priority in ("high", "low"):
+        urgent = replace(plain, priority=priority, topic="events/seoul/#", delay_s=90)
+        deployment = _objects(urgent)["Deployment"]
+        assert deployment["spec"]["template"]["spec"]["priorityClassName"] == f"koren-function-{priority}"
+        assert deployment["metadata"]["annotations"]["faas.koren.kr/delay-s"] == "90"
+        assert from_deployment(deployment) == urgent
+    delayed = replace(plain, topic="events/seoul/#", delay_s=90)
+    assert _objects(delayed)["Deployment"]["spec"]["template"] == template, "another delay restarts nothing"
+    for wrong, problem in (
+        ({"priority": "urgent"}, "priority is 'urgent'; give high, normal or low"),
+        ({"delay_s": 30}, "a delay without topic"),
+        ({"delay_s": 604801, "topic": "events/seoul/#"}, "delay is 604801s; give 7d at most"),
+    ):
+        with pytest.raises(FunctionError, match=problem):
+            Function(name="a", handler="a.b", **wrong)
 
 
 def test_the_number_of_pods_is_not_ours() -> None:

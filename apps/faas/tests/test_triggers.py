@@ -177,11 +177,52 @@ def test_a_function_s_own_trigger_is_paused_and_resumed(live_site: Site, servers
     assert "faas.koren.kr/paused" not in servers["seoul"].objects[HELLO]["metadata"]["annotations"]
 
 
-def test_a_kind_whose_callers_wait_can_t_be_paused(live_site: Site, servers: Servers) -> None:
+def test_a_delay_is_created_shown_changed_and_taken_away(live_site: Site, servers: Servers) -> None:
+    create = ("mqtt", "create", "more", "--trigger-topic", "events/{region}/#", "--function-selector", "function=hello")
+    _done(live_site, *create, "--delay", "90s")
+    assert _declared(servers["seoul"], "more")["delay-s"] == "90"
+    assert [one["delay_s"] for one in _listed(live_site, "mqtt")] == ["90", "90"]
+    assert "in place already" in _done(live_site, *create, "--delay", "90s").stderr
+    _done(live_site, *create, "--delay", "2m", "--region", "seoul")
+    assert "2m" in _done(live_site, "mqtt", "list", "--region", "seoul").stdout
+    _done(live_site, *create)
+    assert "delay-s" not in _declared(servers["seoul"], "more")
+    for wrong, problem in (("soon", "'soon'; give a whole number of s, m, h or d"), ("8d", "8d; give 7d at most")):
+        result = _faas(live_site, *create, "--delay", wrong)
+        assert result.exit_code and problem in result.stderr
+
+
+def test_a_function_s_own_trigger_has_the_delay_of_its_description(live_site: Site, servers: Servers) -> None:
+    notes = servers["seoul"].objects[HELLO]["metadata"]["annotations"]
+    notes |= {"faas.koren.kr/topic": "events/seoul/+/a", "faas.koren.kr/delay-s": "30"}
+    create = ("mqtt", "create", "hello", "--region", "seoul", "--trigger-topic", "events/{region}/+/a")
+    assert "in place already" in _done(live_site, *create, "--delay", "30s").stderr
+    refused = _faas(live_site, *create, "--delay", "1m")
+    assert refused.exit_code == 1 and "faas function update hello --delay" in refused.stderr
+    _done(live_site, "mqtt", "delete", "hello", "--region", "seoul")
+    assert "faas.koren.kr/delay-s" not in servers["seoul"].objects[HELLO]["metadata"]["annotations"]
+
+
+def test_a_function_is_described_with_all_that_starts_it(live_site: Site, servers: Servers) -> None:
+    notes = servers["seoul"].objects[HELLO]["metadata"]["annotations"]
+    notes |= {"faas.koren.kr/topic": "events/seoul/+/a", "faas.koren.kr/delay-s": "30"}
     _done(live_site, *CREATE, "--region", "seoul")
-    _declared(servers["seoul"], "nightly")["kind"] = "http"
-    result = _faas(live_site, "pause", "nightly")
-    assert result.exit_code == 1 and "can't be paused" in result.stderr
+    _done(live_site, "http", "create", "orders", "--function", "hello", "--anonymous", "--region", "seoul")
+    _done(live_site, "pause", "nightly")
+    words = ["--site-dir", str(live_site.dir), "function", "describe", "hello", "--region", "seoul"]
+    shown = CliRunner().invoke(main, words).stdout
+    found = [line.removeprefix("Trigger:").strip() for line in shown.splitlines() if line.startswith("Trigger:")]
+    assert found == [
+        "mqtt hello: events/seoul/+/a, after 30s",
+        "cron nightly: 0 3 * * * UTC (paused)",
+        "http orders: POST /orders",
+    ]
+    [one] = json.loads(CliRunner().invoke(main, [*words, "-o", "json"]).stdout)
+    assert [(its["kind"], its["name"], its["status"]) for its in one["triggers"]] == [
+        ("mqtt", "hello", "ACTIVE"),
+        ("cron", "nightly", "PAUSED"),
+        ("http", "orders", "ACTIVE"),
+    ]
 
 
 def test_a_region_that_refuses_a_trigger_says_why(live_site: Site, servers: Servers) -> None:

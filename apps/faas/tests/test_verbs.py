@@ -201,6 +201,24 @@ def test_an_update_keeps_packages_and_takes_new_ones_with_a_source_only(
     assert [one["tmp_size"] for one in shown] == ["64Mi", "1Gi"]
 
 
+def test_a_priority_needs_its_class_in_the_region_and_is_taken_back(live_site: Site, servers: Servers) -> None:
+    deployment = "/apis/apps/v1/namespaces/functions/deployments/hello"
+    priority = "/apis/scheduling.k8s.io/v1/priorityclasses/koren-function-high"
+    before = servers["seoul"].objects[deployment]["spec"]["template"]
+    change = ("function", "update", "hello", "--region", "seoul", "--priority")
+    refused = _faas(live_site, *change, "high")
+    assert refused.exit_code == 1 and "seoul: there is no PriorityClass koren-function-high" in refused.stderr
+    assert servers["seoul"].objects[deployment]["spec"]["template"] == before
+    servers["seoul"].objects[priority] = {"kind": "PriorityClass", "metadata": {"name": "koren-function-high"}}
+    assert _faas(live_site, *change, "high").exit_code == 0
+    changed = servers["seoul"].objects[deployment]["spec"]["template"]["spec"]
+    assert changed["priorityClassName"] == "koren-function-high"
+    described = _faas(live_site, "function", "describe", "hello", "--region", "seoul").stdout
+    assert ["Priority:", "high"] in [line.split() for line in described.splitlines()]
+    assert _faas(live_site, *change, "normal").exit_code == 0
+    assert servers["seoul"].objects[deployment]["spec"]["template"] == before
+
+
 # trigger mqtt
 
 
@@ -218,7 +236,7 @@ def test_a_trigger_is_created_listed_and_deleted(live_site: Site, servers: Serve
 
     listed = _faas(live_site, "trigger", "mqtt", "list")
     head = listed.stdout.splitlines()[0]
-    assert " ".join(head.split()) == "NAME NAMESPACE TOPIC FUNCTION SELECTOR STATUS REGION"
+    assert " ".join(head.split()) == "NAME NAMESPACE TOPIC FUNCTION SELECTOR DELAY STATUS REGION"
     assert _rows(listed) == [
         ["accidents", "functions", f"events/{region}/+/x", "function=hello", "ACTIVE", region]
         for region in ("busan", "seoul")

@@ -1,6 +1,7 @@
 """The clock of Redis' host is set: what waits and is in hand keeps its time."""
 
 import asyncio
+import contextlib
 import math
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ from gateway_lab import RedisServer
 from test_queue import FN, end, entry, take
 
 from koren_gateway.cluster.functions import Function, Rate
-from koren_gateway.errors import LeaseLost
+from koren_gateway.errors import LeaseLost, StoreUnavailable
 from koren_gateway.queue.budgets import Memory
 from koren_gateway.queue.queue import Nothing, Queue, Taken
 from koren_gateway.queue.rates import Rates
@@ -106,6 +107,46 @@ async def test_a_person_has_as_long_to_release_a_held_event(
     await queue.follow_clock(RAN_MS)
     assert await queue.tidy() == 0
     assert abs(await until_ms() - before - step_s * 1000) < 12_000
+
+
+@pytest.mark.parametrize("step_s", [HOURS_S, -HOURS_S, 60, -60])
+async def test_a_delay_is_as_long_whatever_the_clock_is_set_to(server: RedisServer, queue: Queue, step_s: int) -> None:
+    delayed = replace(FN, via="later", via_delay_s=4 * HOURS_S)
+    await queue.follow_clock(None)
+    await queue.enqueue([entry((FN,), subject="s", happened="updated")])
+    await queue.enqueue([entry((delayed,), subject=subject, id=subject, happened="updated") for subject in "sr"])
+    await queue.succeed(end(await take(queue)), b"1")
+
+    server.set_clock(step_s)
+    # One comes before it is known that the clock was set.
+    await queue.enqueue([entry((delayed,), subject="new", happened="updated")])
+    await queue.follow_clock(RAN_MS)
+    assert isinstance(await queue.take(FN, "pod-a", None), Nothing)
+    backlog = await queue.backlog(FN)
+    assert backlog.waiting == 3 and not backlog.active
+    # From here on time passes: of so much the gateway knows.
+    server.set_clock(step_s + 4 * HOURS_S - 15)
+    assert isinstance(await queue.take(FN, "pod-a", None), Nothing)
+    server.set_clock(step_s + 4 * HOURS_S + 15)
+    for pod in ("pod-a", "pod-b", "pod-c"):
+        await take(queue, pod)
+
+
+async def test_a_delay_outlives_a_restart_of_redis(server: RedisServer, queue: Queue) -> None:
+    delayed = replace(FN, via="later", via_delay_s=HOURS_S)
+    await queue.enqueue([entry((delayed,), subject="s")])
+    await queue.enqueue([entry((FN,), subject="s", id="behind", happened="updated")])
+    server.kill()
+    server.start()
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                assert isinstance(await queue.take(FN, "pod-a", None), Nothing)
+                break
+    assert (await queue.backlog(FN)).waiting == 1
+    server.set_clock(HOURS_S)
+    await queue.succeed(end(await take(queue)), b"1")
+    await take(queue)
 
 
 @pytest.mark.parametrize("step_s", [20, -20])

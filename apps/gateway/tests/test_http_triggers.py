@@ -242,6 +242,8 @@ async def test_what_is_no_trigger_says_what_it_is(web: Web) -> None:
     assert wrong.status_code == 405 and wrong.headers["Allow"] == "POST"
     paused = await web.ask(path="/stopped")
     assert paused.status_code == 503 and "paused" in paused.json()["error"] and paused.headers["Retry-After"]
+    listed = (await web.lab.admin("GET", "/v1/http-triggers")).json()["triggers"]
+    assert {one["name"]: one["paused"] for one in listed} == {"orders": False, "stopped": True}
     assert (await web.ask("GET", "/-/receipts/none")).status_code == 404
     hello = {"Host": "hello.seoul.example"}
     assert (await web.ask(headers=hello, content=b"x" * (512 * 1024 + 1))).status_code == 413

@@ -1,4 +1,4 @@
-"""Whatever is paused, resumed and limited in whatever order: what may start does, and nothing else."""
+"""Whatever is paused, resumed, delayed and limited in whatever order: what may start does, and nothing else."""
 
 import asyncio
 import itertools
@@ -17,7 +17,9 @@ from koren_gateway.queue.store import Store, connect
 from koren_gateway.settings import Settings
 
 PLAIN = replace(FN, opens=None, closes=None)
-TRIGGERS = ("", "a", "b")
+LATER = "later"
+"""A trigger whose delay does not end while a test runs."""
+TRIGGERS = ("", "a", "b", LATER)
 COMES = st.tuples(st.just("comes"), st.integers(0, 1), st.sampled_from(TRIGGERS))
 CHOICE = st.integers(0, 9)
 EVENTS = st.lists(COMES, min_size=4, max_size=8)
@@ -58,9 +60,14 @@ class Region:
             if works and subject not in self.in_hand and (works[0][1] in self.paused) is paused
         }
 
+    def startable(self) -> set[str]:
+        """The subjects that wait for nothing but a pod, or the limit."""
+        return {subject for subject in self.waiting(paused=False) if self.works[subject][0][1] != LATER}
+
     async def comes(self, place: int, trigger: str) -> None:
         subject = f"s{place}"
-        made = entry((replace(PLAIN, via=trigger),), subject=subject, id=f"e{next(self.numbers)}")
+        via = replace(PLAIN, via=trigger, via_delay_s=3600 if trigger == LATER else 0)
+        made = entry((via,), subject=subject, id=f"e{next(self.numbers)}")
         assert [one.outcome for one in await self.queue.enqueue([made])] == ["new"]
         self.works[subject].append((made.key, trigger))
 
@@ -76,7 +83,7 @@ class Region:
 
     async def taken(self, _: int) -> None:
         taken = await self.queue.take(self.function, f"pod-{next(self.numbers)}", None)
-        may_start = self.waiting(paused=False) if self.most is None or len(self.in_hand) < self.most else set()
+        may_start = self.startable() if self.most is None or len(self.in_hand) < self.most else set()
         if isinstance(taken, Nothing):
             assert not may_start
             return
@@ -109,19 +116,24 @@ class Region:
 
     async def check(self) -> None:
         free = len(self.works) if self.most is None else max(0, self.most - len(self.in_hand))
-        waiting = len(self.waiting(paused=False))
+        runnable, waiting = min(len(self.startable()), free), len(self.waiting(paused=False))
         backlog = await self.queue.backlog(self.function)
         assert (backlog.runnable, backlog.in_flight, backlog.waiting, backlog.paused) == (
-            min(waiting, free),
+            runnable,
             len(self.in_hand),
-            waiting - min(waiting, free),
+            waiting - runnable,
             len(self.waiting(paused=True)),
         )
 
     async def finish(self) -> None:
-        """Resumed and without limits, everything is handled."""
+        """Resumed and without limits, everything is handled but what waits for its delay."""
         await self.pauses(set())
         self.most = None
+        for subject, works in self.works.items():
+            for key, trigger in list(works):
+                if trigger == LATER:
+                    assert await self.queue.withdraw(FN.name, key)
+                    self.works[subject].remove((key, trigger))
         while any(self.works.values()):
             await self.taken(0)
             await self.done(0)

@@ -58,6 +58,6 @@ async def test_nothing_is_sent_that_the_header_does_not_name(
     await queue.take(Function(name="a"), "pod-a", 1)
     await queue.backlog(Function(name="a"))
     assert [sorted(argument) for argument in sent] == [
-        ["cold", "grace", "holder", "lease", "name", "started", "timeout"],
+        ["budgets", "cold", "grace", "holder", "lease", "name", "started", "timeout"],
         ["name"],
     ]

@@ -102,6 +102,9 @@ def test_moments_when_the_clock_is_put_forward_and_back(expression: str, start: 
         ({"topic": "events/seoul/#/x"}, "filter of events"),
         ({"topic": "events/seoul/a+"}, "whole level"),
         ({"topic": "events/#", "function": "A"}, "name of the function"),
+        ({"topic": "events/#", "delay_s": "604801"}, "delay-s is '604801'; give seconds, 604800"),
+        ({"topic": "events/#", "delay_s": "-1"}, "delay-s is '-1'"),
+        ({"topic": "events/#", "delay_s": "5m"}, "delay-s is '5m'"),
     ],
 )
 def test_a_trigger_that_is_wrong_says_what_it_should_be(its: dict[str, str], problem: str) -> None:
@@ -136,6 +139,22 @@ def test_a_function_with_several_triggers_gets_an_event_once() -> None:
     # What is paused holds nothing back that another trigger brings.
     triggers.apply(Change("changed", [trigger("again", "report-incident", topic="events/#", paused="true")]))
     assert [one.via for one in triggers.wanting(TOPIC)] == ["b-1", "report-incident"]
+
+
+def test_of_several_triggers_the_one_with_the_shortest_delay_brings_the_event() -> None:
+    triggers = known(
+        trigger("a", "b", topic="events/#", delay_s="60"),
+        trigger("c", "b", topic="events/#", delay_s="30"),
+        trigger("d", "b", topic="events/#", paused="true"),
+    )
+    assert [(one.via, one.via_delay_s) for one in triggers.wanting(TOPIC) if one.name == "b"] == [("c", 30)]
+    own = Functions()
+    own.apply(Change("listed", [deployment("b", topic="events/#", delay_s="5")]))
+    triggers = known(trigger("a", "b", topic="events/#", delay_s="60"), functions=own)
+    assert [(one.via, one.via_delay_s) for one in triggers.wanting(TOPIC)] == [("b", 5)]
+    assert own.get("b").via_delay_s == 0, "a call does not wait"  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match=r"annotation faas\.koren\.kr/delay-s is '8d'"):
+        function_of(deployment("a", delay_s="8d"))
 
 
 def test_a_new_function_gets_the_events_of_its_triggers() -> None:
@@ -471,7 +490,8 @@ async def test_a_trigger_is_paused_and_resumed_while_the_gateway_runs(
 
     async with started(lab_settings, pki, cluster) as lab:
         assert (await listed(lab))["t"] == {
-            "name": "t", "kind": "mqtt", "function": "b", "topic": TOPIC, "paused": False, "problem": None,
+            "name": "t", "kind": "mqtt", "function": "b", "topic": TOPIC, "delay_s": 0, "paused": False,
+            "problem": None,
         }  # fmt: skip
         assert (await lab.admin("GET", "/v1/triggers", token="user/nobody")).status_code == 403
         await cluster.trigger_changes.put(Change("changed", [trigger("t", "b", topic=TOPIC, paused="true")]))
@@ -499,6 +519,127 @@ async def test_a_trigger_is_paused_and_resumed_while_the_gateway_runs(
         await until(told, "the triggers are listed")
         problems = {name: one["problem"] for name, one in (await listed(lab)).items() if one["problem"]}
         assert "function none is not in this region" in problems["late"] and "filter of events" in problems["odd"]
+
+
+# Delays
+
+LATER, SOON = replace(FN, via="later", via_delay_s=60), replace(FN, via="soon", via_delay_s=1)
+
+
+async def waits(queue: Queue, at_most_s: float = 60, subjects: int = 1) -> None:
+    """The function has nothing but subjects that wait, the first of them so long."""
+    await nothing(queue)
+    backlog = await queue.backlog(FN)
+    assert backlog.waiting == subjects
+    assert backlog.next_change_s is not None and at_most_s - 10 < backlog.next_change_s <= at_most_s
+
+
+@pytest.mark.asyncio
+async def test_an_event_waits_for_the_delay_of_its_trigger_and_runs_nothing_meanwhile(queue: Queue) -> None:
+    began = time.monotonic()
+    await queue.enqueue([entry((SOON,), subject="s", sequence=1), entry((FN,), subject="other", happened="updated")])
+    await queue.enqueue([entry((FN,), subject="s", sequence=2, happened="updated")])
+    other = await take(queue)
+    assert other.event is not None and other.event.subject == "other"
+    await done(queue, other)
+    await waits(queue, at_most_s=1)
+    found = []
+    while len(found) < 2:
+        match await queue.take(FN, "pod-a", None):
+            case Nothing(next_due_s):
+                assert next_due_s is not None
+                await asyncio.sleep(next_due_s)
+            case taken:
+                assert time.monotonic() - began >= 1
+                found.append(taken.event.sequence)  # type: ignore[union-attr]
+                await done(queue, taken)  # type: ignore[arg-type]
+    assert found == [1, 2], "a later event of the subject waits behind it"
+
+
+@pytest.mark.asyncio
+async def test_an_event_behind_others_of_its_subject_waits_for_its_own_delay(queue: Queue) -> None:
+    await queue.enqueue([entry((FN,), subject="s", happened="updated")])
+    await queue.enqueue([entry((LATER,), subject="s", id="2", happened="updated")])
+    taken = await take(queue)
+    await queue.retry(end(taken), "ValueError: no", 0.0)
+    await done(queue, await take(queue))
+    await waits(queue)
+
+
+@pytest.mark.asyncio
+async def test_a_call_that_is_withdrawn_does_not_end_the_delay_behind_it(queue: Queue) -> None:
+    call = entry((FN,), subject="s", happened="updated")
+    await queue.enqueue([call, entry((LATER,), subject="s", sequence=2, happened="updated")])
+    assert await queue.withdraw(FN.name, call.key)
+    await waits(queue)
+
+
+@pytest.mark.asyncio
+async def test_a_delay_goes_on_while_its_trigger_is_paused(queue: Queue, pauses: Any) -> None:
+    await queue.enqueue([entry((LATER,), subject="before")])
+    await pauses("later")
+    await queue.enqueue([entry((LATER,), subject="meanwhile")])
+    await nothing(queue)
+    assert (await queue.backlog(FN)).paused == 2
+    await pauses()
+    await waits(queue, subjects=2)
+
+
+@pytest.mark.asyncio
+async def test_an_incident_is_open_from_when_its_delayed_event_is_handed_out(queue: Queue, store: Store) -> None:
+    await queue.enqueue([entry((SOON,))])
+    await waits(queue, at_most_s=1)
+    backlog = await queue.backlog(FN)
+    assert backlog.next_change_s is not None
+    await asyncio.sleep(backlog.next_change_s)
+    assert (await queue.backlog(FN)).active
+    await done(queue, await take(queue))
+    backlog = await queue.backlog(FN)
+    assert backlog.active and backlog.open_incidents == 1
+    assert not await store.command("EXISTS", f"koren:fn:{FN.name}:delayed")
+
+
+@pytest.mark.asyncio
+async def test_a_function_is_woken_for_a_delayed_event_and_does_not_count_as_slow(
+    lab_settings: Settings, pki: Pki, store: Store, clean_broker: object
+) -> None:
+    cluster = TestCluster(functions=[deployment("b", topic="events/#", delay_s="2")])
+    async with started(lab_settings, pki, cluster) as lab, lab.keda() as keda:
+        stream = keda.StreamIsActive(scaled("b"))
+        assert not (await stream.read()).result
+        began = time.monotonic()
+        await lab.broker.publish()
+        await lab.broker.receipt("received")
+        await lab.queued("b", waiting=1, active=False)
+        while not (await stream.read()).result:
+            pass
+        assert time.monotonic() - began >= 2
+        pod = lab.pod(function="b")
+        assert (await pod.next())["subject"] == "incident-1"
+        assert await pod.post("entered") == 204
+        assert await pod.post("response") == 204
+        for phase in ("activated", "handler_entered", "handler_done"):
+            for start in ("zero", "warm"):
+                assert not await lab.metric("phase_seconds_count", function="b", phase=phase, start=start)
+
+
+@pytest.mark.asyncio
+async def test_a_released_event_waits_from_its_release_on(queue: Queue, store: Store) -> None:
+    held = entry((LATER,), hold=True)
+    assert [one.outcome for one in await queue.enqueue([held])] == ["held"]
+    assert held.event is not None
+    assert await queue.release(held.subject, "somebody", [(held.key, [LATER], held.event)])
+    await waits(queue)
+
+
+@pytest.mark.asyncio
+async def test_what_waits_for_its_delay_becomes_a_dead_letter_with_its_function(queue: Queue, store: Store) -> None:
+    await queue.enqueue([entry((LATER,))])
+    await queue.clear_up_after([])
+    await store.command("HSET", "koren:gone", FN.name, 1)
+    assert await queue.clear_up_after([]) == [FN.name]
+    assert await store.command("ZCARD", "koren:dead") == 1
+    assert not await store.command("EXISTS", f"koren:fn:{FN.name}:delayed")
 
 
 # Limits

@@ -7,10 +7,11 @@ deploy(site, spec, ["seoul"], on_progress=print)
 call(site, "hello", site.regions["seoul"], {"who": "you"})
 """
 
-from koren_faas import cron_triggers, mqtt_sources, triggers
+from koren_faas import cron_triggers, http_triggers, mqtt_sources, triggers
 from koren_faas.calling import call
 from koren_faas.change import Difference, Result
 from koren_faas.deployment import Deployed, Listing, delete, deploy, ls, placed, update
+from koren_faas.durations import seconds_of
 from koren_faas.errors import (
     BuildError,
     CallError,
@@ -52,10 +53,12 @@ __all__ = [
     "cron_triggers",
     "delete",
     "deploy",
+    "http_triggers",
     "logs",
     "ls",
     "mqtt_sources",
     "placed",
+    "seconds_of",
     "triggers",
     "update",
 ]

@@ -15,9 +15,12 @@ from typing import Any
 
 import yaml
 
+from koren_faas import http_triggers
 from koren_faas.cron_triggers import CronTrigger
+from koren_faas.durations import seconds_of
 from koren_faas.errors import ConfigError, FunctionError, SiteError, TriggerError
 from koren_faas.function import Function
+from koren_faas.placing import Trigger
 from koren_faas.runtimes import IMAGE
 from koren_faas.site import Site
 
@@ -29,9 +32,11 @@ _ATTRIBUTES = {
     "from-file": "source",
     "from-archive": "source",
     "timeout": "timeout_s",
+    "delay": "delay_s",
     "incident-limit": "incident_limit_s",
 }
-_CRON_ATTRIBUTES = {"starting-deadline": "starting_deadline_s"}
+_TRIGGER_ATTRIBUTES = {"starting-deadline": "starting_deadline_s", "async": "is_async"}
+_TRIGGERS = ("cron", "http")
 _PATHS = ("source", "dependencies")
 _TYPES = {
     "string": "a text",
@@ -55,7 +60,7 @@ class Entry:
         name: the function's name.
         options: attributes of `Function` to values.
         regions: names of the regions that it belongs to; none means every edge.
-        cron: names of triggers of kind cron to their keys and values.
+        described: kinds of triggers to their names, and these to keys and values.
         lines: the file's name and a line of it, for each option that the file has, and for the function itself
             under the empty text.
     """
@@ -64,7 +69,7 @@ class Entry:
     options: Mapping[str, Any]
     regions: tuple[str, ...]
     lines: Mapping[str, str]
-    cron: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    described: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     def changed(self, options: Mapping[str, Any], regions: Iterable[str] = ()) -> Entry:
         """The same with other values of some options, and of the regions if there are any."""
@@ -137,26 +142,37 @@ class Entry:
             name.replace(_REGION, region) for name in options.get("secrets", ())
         )
         try:
+            if isinstance(delay := options.get("delay_s"), str):
+                options["delay_s"] = seconds_of("delay", delay)
             return Function(name=self.name, **options)
         except FunctionError as error:
             raise self._refused(error) from error
 
-    def triggers(self) -> tuple[CronTrigger, ...]:
-        """The triggers that start the function by the clock.
+    def triggers(self) -> tuple[Trigger, ...]:
+        """The triggers that are described beside the function.
 
         Raises:
             ConfigError: a value can't be accepted; the message names the line.
         """
-        made = []
-        for name, keys in self.cron.items():
-            if "schedule" not in keys:
-                raise ConfigError(f"{self._where('cron')}.{name} has no schedule: add it")
-            its = {_CRON_ATTRIBUTES.get(key, key): value for key, value in keys.items()}
-            try:
-                made.append(CronTrigger(name=name, function=self.name, **its))
-            except TriggerError as error:
-                raise ConfigError(f"{self._where('cron')}.{name}: {error}") from error
+        made: list[Trigger] = []
+        for kind, its in self.described.items():
+            for name, keys in its.items():
+                try:
+                    made.append(self._trigger(kind, name, keys))
+                except TriggerError as error:
+                    raise ConfigError(f"{self._where(kind)}.{name}: {error}") from error
         return tuple(made)
+
+    def _trigger(self, kind: str, name: str, keys: Mapping[str, Any]) -> Trigger:
+        its: dict[str, Any] = {
+            _TRIGGER_ATTRIBUTES.get(key, key.replace("-", "_")): tuple(value) if isinstance(value, list) else value
+            for key, value in keys.items()
+        }
+        if kind == "http":
+            return http_triggers.described(name, self.name, **its)
+        if "schedule" not in its:
+            raise ConfigError(f"{self._where(kind)}.{name} has no schedule: add it")
+        return CronTrigger(name=name, function=self.name, **its | {"payload": keys.get("payload")})
 
     def _refused(self, error: FunctionError) -> ConfigError:
         problem = str(error).removeprefix(f"function {self.name!r}: ")
@@ -344,15 +360,16 @@ def _entries(
                     attribute = _ATTRIBUTES.get(key, key.replace("-", "_"))
                     if attribute == "env":
                         value = {**options.get("env", {}), **value}
-                    elif attribute == "cron":
-                        before = options.get("cron", {})
+                    elif attribute in _TRIGGERS:
+                        before = options.get(attribute, {})
                         value = {**before, **{name: {**before.get(name, {}), **keys} for name, keys in value.items()}}
                     options[attribute] = value
                     at = (*place, *part, key)
                     its_lines[attribute] = f"{file}:{_line(lines, at)}"
-        regions, cron = options.pop("regions", ()), options.pop("cron", {})
+        regions = options.pop("regions", ())
+        described = {kind: options.pop(kind, {}) for kind in _TRIGGERS}
         taken = {key: _value(file, key, value) for key, value in options.items()}
-        yield name, Entry(name, taken, tuple(regions), its_lines, cron)
+        yield name, Entry(name, taken, tuple(regions), its_lines, described)
 
 
 def _value(file: Path, attribute: str, value: Any) -> Any:

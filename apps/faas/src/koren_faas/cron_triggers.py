@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,10 +12,9 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from koren_faas import deployment, triggers
+from koren_faas import triggers
 from koren_faas.change import Result
 from koren_faas.errors import TriggerError
-from koren_faas.function import Function
 from koren_faas.image import Progress
 from koren_faas.site import Site
 
@@ -81,34 +80,9 @@ def create(
         TriggerError: another trigger has the name; nothing was changed.
         RegionError: regions refused or did not answer; the message tells of each.
     """
-    names = list(regions)
-    if not (check and names):
-        # Before the first run of a site the function is not there yet, and would be.
-        names = [one.region for one in deployment.placed(site, spec.function, names)]
+    names = triggers.places(site, spec.function, regions, check=check)
     wanted = dict.fromkeys(names, spec.declared())
     return triggers.declare(site, spec.name, triggers.CRON, spec.function, wanted, check=check, on_progress=on_progress)
-
-
-def place(
-    site: Site,
-    wanted: Mapping[str, Function],
-    specs: Iterable[CronTrigger],
-    *,
-    check: bool = False,
-    on_progress: Progress = lambda line: None,
-) -> Result:
-    """Bring regions a function, as `deployment.place` does, and then the triggers that start it there.
-
-    Errors are those of `deployment.place` and `create`.
-    """
-    results = [deployment.place(site, wanted, check=check, on_progress=on_progress)]
-    results += [create(site, spec, wanted, check=check, on_progress=on_progress) for spec in specs]
-    changed = {region for result in results for region in result.changed_regions}
-    return Result(
-        tuple(difference for result in results for difference in result.diff),
-        results[0].regions,
-        tuple(region for region in results[0].regions if region in changed),
-    )
 
 
 def payload_of(text: str) -> Any:

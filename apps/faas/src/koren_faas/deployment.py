@@ -97,6 +97,7 @@ class Deployed:
             "image": self.image,
             "topic": function.topic,
             "trigger": function.trigger,
+            "delay_s": function.delay_s,
             "paused": self.paused,
             "timeout_s": function.timeout_s,
             "memory": function.memory,
@@ -108,6 +109,7 @@ class Deployed:
             "max_attempts": function.max_attempts,
             "max_in_flight": function.max_in_flight,
             "rate": function.rate,
+            "priority": function.priority,
             "secrets": list(function.secrets),
             "env": dict(function.env),
             "egress": list(function.egress),
@@ -534,6 +536,7 @@ def _place(
         changes += apply(kube, manifest, check)
     if not check:
         _demand_secrets(kube, function)
+        _demand_priority(kube, function)
     if image is not None:
         changes += _bring(site, region, registry, image, check, on_progress)
     for manifest in manifests.for_function(function, name, requirements):
@@ -664,6 +667,17 @@ def _demand_secrets(kube: Kube, function: Function) -> None:
                 f"{kube.region}: there is no Secret {secret} in namespace {manifests.NAMESPACE}:"
                 f" create it there before function {function.name!r} is deployed"
             )
+
+
+def _demand_priority(kube: Kube, function: Function) -> None:
+    """Refuse a priority that the region does not know: it would have no pod of the function."""
+    name = manifests.priority_class(function)
+    kind = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}}
+    if name is not None and kube.get(kind) is None:
+        raise RegionError(
+            f"{kube.region}: there is no PriorityClass {name} for function {function.name!r}: make it with"
+            " 'make up', or give the priority normal"
+        )
 
 
 def _bring(

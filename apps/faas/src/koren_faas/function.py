@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from koren_faas.debian import PACKAGE
+from koren_faas.durations import duration_of
 from koren_faas.egress import DEFAULT, problems_of
 from koren_faas.errors import FunctionError
 from koren_faas.runtimes import DEFAULT as DEFAULT_RUNTIME
@@ -22,6 +23,8 @@ _TAKEN_NAMES = frozenset({"default", "faas-caller"})
 _TAKEN_SECRETS = frozenset({"koren", "kubernetes.io"})
 
 _DAY_S = 86400
+DELAY_MAX_S = 7 * _DAY_S
+PRIORITIES = ("high", "normal", "low")
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SECRET = re.compile(r"[a-z0-9]([-a-z0-9]{0,54}[a-z0-9])?")
@@ -52,6 +55,7 @@ class Function:
         topic: MQTT topic filter whose events the function gets, below `events/<region>/`;
             `{region}` stands for the region's name. None: only calls start it.
         trigger: name of that trigger; None is the function's own name.
+        delay_s: seconds that each event of the topic waits before the function gets it.
         timeout_s: seconds that the handler may take for one event.
         memory: Kubernetes quantity; requested, and the limit.
         cpu: Kubernetes quantity; requested, not a limit: throttling would slow each start.
@@ -63,6 +67,7 @@ class Function:
         max_in_flight: most events that it may have in hand in one region; 0: as many as its pods.
         rate: most events that may be handed to it in one region in any second or minute, as `N/s` or
             `N/m`; empty: no limit.
+        priority: one of `PRIORITIES`: whose pods start first when a region's nodes are full.
         secrets: Kubernetes Secrets mounted as files below `/run/secrets/<secret>/`.
         env: environment variables of the handler.
         egress: what its pods may connect to, beside the gateway and DNS: `default`, `none`, or
@@ -84,6 +89,7 @@ class Function:
     packages: tuple[str, ...] = ()
     topic: str | None = None
     trigger: str | None = None
+    delay_s: int = 0
     timeout_s: int = 180
     memory: str = "256Mi"
     cpu: str = "100m"
@@ -94,6 +100,7 @@ class Function:
     max_attempts: int = 5
     max_in_flight: int = 0
     rate: str = ""
+    priority: str = "normal"
     secrets: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     egress: tuple[str, ...] = (DEFAULT,)
@@ -185,6 +192,8 @@ def _problems(f: Function) -> list[str]:
         problems.append(f"max-in-flight is {f.max_in_flight}, it can't be negative; 0 is no limit")
     if f.rate and not _RATE.fullmatch(f.rate):
         problems.append(f"rate is {f.rate!r}; give N/s or N/m, with N from 1 to 9999")
+    if f.priority not in PRIORITIES:
+        problems.append(f"priority is {f.priority!r}; give {', '.join(PRIORITIES[:-1])} or {PRIORITIES[-1]}")
     if f.min_scale < 0:
         problems.append(f"min-scale is {f.min_scale}, it can't be negative")
     if f.max_scale < f.min_scale:
@@ -196,6 +205,9 @@ def _problems(f: Function) -> list[str]:
         problems.append(f"timeout is {f.timeout_s}, it must be less than a day")
     if f.topic is not None:
         problems += _topic_problems(f.topic)
+    problems += delay_problems(f.delay_s)
+    if f.delay_s and f.topic is None:
+        problems.append("a delay without topic: it is for events of the topic; give both, or neither")
     if f.trigger is not None and not _NAME.fullmatch(f.trigger):
         problems.append(
             f"trigger {f.trigger!r}: a name is lower-case letters, digits and inner hyphens"
@@ -223,6 +235,13 @@ def _image_problems(f: Function) -> list[str]:
     if f.dependencies is not None or f.packages:
         problems.append(f"dependencies and packages of the runtime {IMAGE} are in the image itself")
     return problems
+
+
+def delay_problems(delay_s: int) -> list[str]:
+    """What is wrong with a delay of that many seconds."""
+    if 0 <= delay_s <= DELAY_MAX_S:
+        return []
+    return [f"delay is {duration_of(delay_s)}; give {duration_of(DELAY_MAX_S)} at most"]
 
 
 def _topic_problems(topic: str) -> list[str]:

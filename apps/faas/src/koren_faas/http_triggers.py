@@ -14,27 +14,26 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from koren_faas import manifests
+from koren_faas import triggers as all_triggers
 from koren_faas.change import Difference, Result, compare, join
-from koren_faas.deployment import placed as function_placed
-from koren_faas.errors import FaasError, FunctionError, NotDeployedError, RegionError
+from koren_faas.errors import FaasError, RegionError, TriggerError
 from koren_faas.gateway import NAMESPACE as GATEWAY_NAMESPACE
 from koren_faas.gateway import Gateway, await_declared, declared
 from koren_faas.image import Progress
 from koren_faas.kube import Kube
 from koren_faas.manifests import Manifest
 from koren_faas.objects import apply, remove
-from koren_faas.regions import attempt, demand_all, everywhere
+from koren_faas.regions import attempt, everywhere
 from koren_faas.site import Region, Site
 
-KIND = "http"
-LABEL = f"{manifests.API_GROUP}/trigger"
+KIND = all_triggers.HTTP
+LABEL = manifests.TRIGGER_LABEL
 METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 SERVING, PAUSED, WAITING, REFUSED = "SERVING", "PAUSED", "WAITING", "REFUSED"
 """Whether the region's gateway takes the trigger's requests, or why not."""
 TOKEN_MIN_BYTES = 20
 
 _SERVE_TIMEOUT_S = 30.0
-_CONFIGMAPS = f"/api/v1/namespaces/{manifests.NAMESPACE}/configmaps"
 _RBAC = "rbac.authorization.k8s.io"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,52}[a-z0-9])?")
 _PATH = re.compile(r"/([A-Za-z0-9._~!$&'()+,;=:@-]+(/[A-Za-z0-9._~!$&'()+,;=:@-]+)*)?(/|/\*)?")
@@ -61,7 +60,7 @@ class HttpTrigger:
         headers: request headers that the function gets besides the usual ones.
 
     Raises:
-        FunctionError: a value can't be accepted; the message names it.
+        TriggerError: a value can't be accepted; the message names it.
     """
 
     name: str
@@ -76,7 +75,7 @@ class HttpTrigger:
 
     def __post_init__(self) -> None:
         for problem in _problems(self):
-            raise FunctionError(f"HTTP trigger {self.name!r}: {problem}")
+            raise TriggerError(f"HTTP trigger {self.name!r}: {problem}")
 
     def for_region(self, region: str) -> HttpTrigger:
         """The trigger as it is in `region`."""
@@ -109,6 +108,22 @@ class Declared:
         return {**its, "region": self.region, "url": self.url, "status": self.status, "problem": self.problem}
 
 
+def described(
+    name: str, function: str, *, path: str | None = None, anonymous: bool = False, token_secret: str = "", **more: Any
+) -> HttpTrigger:
+    """The trigger that a description with the keys of an inventory or a file is of; its path is `/<name>` unless given.
+
+    Raises:
+        TriggerError: a value can't be accepted, or it does not say who may start the function.
+    """
+    if bool(token_secret) is anonymous:
+        raise TriggerError(
+            f"HTTP trigger {name!r}: give either a token secret, or anonymous: true so that anybody may start"
+            " the function"
+        )
+    return HttpTrigger(name=name, function=function, path=path or f"/{name}", token_secret=token_secret, **more)
+
+
 def create(
     site: Site,
     spec: HttpTrigger,
@@ -121,27 +136,31 @@ def create(
 
     Args:
         regions: their names; none means every region that has the function.
-        check: change nothing, only tell what would change.
+        check: change nothing, only tell what would change; named regions then need not have the function or Secret.
 
     Raises:
         NotDeployedError: a region does not have the function.
-        FunctionError: another trigger has the path, or the Secret is no Secret of tokens.
+        TriggerError: another trigger has the path, or the Secret is no Secret of tokens.
         RegionError: regions refused or did not answer; the message tells of each.
     """
-    places = site.pick([one.region for one in function_placed(site, spec.function, regions)])
+    places = site.pick(all_triggers.places(site, spec.function, regions, check=check))
 
     def one(region: Region) -> list[Difference]:
         trigger, kube = spec.for_region(region.name), Kube(region, site.kubeconfig)
         _demand_free(kube, trigger)
-        _demand_tokens(kube, trigger)
+        if not check:
+            _demand_tokens(kube, trigger)
         changes: list[Difference] = []
-        for manifest in manifests.for_namespace():
+        for manifest in (*manifests.for_namespace(), _manifest(trigger)):
             changes += apply(kube, manifest, check)
-        manifest = _manifest(trigger)
-        before, after = kube.get(manifest), kube.apply(manifest, dry_run=check)
-        changes += compare(region.name, before, after)
-        for manifest in _rights(trigger, after):
-            changes += apply(kube, manifest, check) if trigger.token_secret else remove(kube, manifest, check)
+        there = kube.get(all_triggers.object_of(trigger.name))
+        for manifest in _rights(trigger, there):
+            if not trigger.token_secret:
+                changes += remove(kube, manifest, check)
+            elif there is not None:
+                changes += apply(kube, manifest, check)
+            else:
+                changes += compare(region.name, None, manifest)
         if changes and not check:
             _await_serving(kube, trigger)
             on_progress(f"{region.name}: {trigger.function} is served at {_url(region, trigger)}")
@@ -170,41 +189,6 @@ def triggers(
     return tuple(sorted(found, key=lambda one: (one.name, one.region))), unreachable
 
 
-def delete(
-    site: Site,
-    name: str,
-    regions: Iterable[str] = (),
-    *,
-    check: bool = False,
-    on_progress: Progress = lambda line: None,
-) -> Result:
-    """Take an HTTP trigger away. Requests that were taken in are finished, its Secret stays.
-
-    Args:
-        regions: their names; none means every region that has the trigger.
-
-    Raises:
-        NotDeployedError: there is no such trigger.
-        RegionError: regions refused or did not answer; the message tells of each.
-    """
-    found, unreachable = triggers(site, regions)
-    demand_all(unreachable)
-    places = [one.region for one in found if one.name == name]
-    if not places:
-        raise NotDeployedError(f"there is no HTTP trigger {name!r}; see 'faas trigger http list'")
-
-    def one(region: Region) -> list[Difference]:
-        kube = Kube(region, site.kubeconfig)
-        changes: list[Difference] = []
-        for kind in ("ConfigMap", "RoleBinding", "Role"):
-            changes += remove(kube, _named(kind, name), check)
-        if not check:
-            on_progress(f"{region.name}: HTTP trigger {name} deleted")
-        return changes
-
-    return join(everywhere(site.pick(places), one))
-
-
 def _problems(trigger: HttpTrigger) -> list[str]:
     problems = []
     if not _NAME.fullmatch(trigger.name):
@@ -231,15 +215,15 @@ def _problems(trigger: HttpTrigger) -> list[str]:
 
 
 def _demand_free(kube: Kube, trigger: HttpTrigger) -> None:
-    for item in kube.list(_CONFIGMAPS, LABEL):
+    for item in kube.list(all_triggers.CONFIGMAPS, LABEL):
         name, data = item["metadata"]["labels"][LABEL], item.get("data") or {}
         if name == trigger.name and data.get("kind") != KIND:
-            raise FunctionError(
+            raise TriggerError(
                 f"{kube.region}: there is a trigger {name} of kind {data.get('kind')} already; choose another name"
             )
         same_place = (data.get("host", ""), data.get("path")) == (trigger.host, trigger.path)
         if data.get("kind") == KIND and name != trigger.name and same_place:
-            raise FunctionError(
+            raise TriggerError(
                 f"{kube.region}: HTTP trigger {name} has {trigger.host}{trigger.path} already: choose another"
                 f" path or host, or delete it with 'faas trigger http delete {name}'"
             )
@@ -251,32 +235,21 @@ def _demand_tokens(kube: Kube, trigger: HttpTrigger) -> None:
     place = {"name": trigger.token_secret, "namespace": manifests.NAMESPACE}
     secret = kube.get({"apiVersion": "v1", "kind": "Secret", "metadata": place})
     if secret is None:
-        raise FunctionError(
+        raise TriggerError(
             f"{kube.region}: there is no Secret {trigger.token_secret} in namespace {manifests.NAMESPACE}; make it with"
             f" 'kubectl --context {kube.context} -n {manifests.NAMESPACE} create secret generic"
             f" {trigger.token_secret} --from-file=token=FILE'"
         )
     values = (secret.get("data") or {}).values()
     if not any(len(base64.b64decode(value).strip()) >= TOKEN_MIN_BYTES for value in values):
-        raise FunctionError(
+        raise TriggerError(
             f"{kube.region}: Secret {trigger.token_secret} has no value of at least {TOKEN_MIN_BYTES} bytes; give it a"
             " long random token"
         )
 
 
 def _items(kube: Kube) -> list[dict[str, Any]]:
-    return [item for item in kube.list(_CONFIGMAPS, LABEL) if (item.get("data") or {}).get("kind") == KIND]
-
-
-def _named(kind: str, name: str) -> Manifest:
-    version = "v1" if kind == "ConfigMap" else f"{_RBAC}/v1"
-    meta = {"name": f"trigger-{name}", "namespace": manifests.NAMESPACE}
-    return {"apiVersion": version, "kind": kind, "metadata": meta}
-
-
-def _labelled(kind: str, name: str) -> Manifest:
-    named = _named(kind, name)
-    return {**named, "metadata": {**named["metadata"], "labels": {LABEL: name, **manifests.MANAGED}}}
+    return [item for item in kube.list(all_triggers.CONFIGMAPS, LABEL) if (item.get("data") or {}).get("kind") == KIND]
 
 
 def _manifest(trigger: HttpTrigger) -> Manifest:
@@ -292,16 +265,17 @@ def _manifest(trigger: HttpTrigger) -> Manifest:
         "anonymous": "" if trigger.token_secret else "true",
         "headers": " ".join(sorted(trigger.headers)),
     }
-    return {**_labelled("ConfigMap", trigger.name), "data": {key: value for key, value in data.items() if value}}
+    return all_triggers.manifest_of(trigger.name, data)
 
 
-def _rights(trigger: HttpTrigger, declared: Mapping[str, Any]) -> list[Manifest]:
+def _rights(trigger: HttpTrigger, declared: Mapping[str, Any] | None) -> list[Manifest]:
     """What lets the gateway read the trigger's Secret, and no other; it goes with the declared trigger."""
-    role, binding = _labelled("Role", trigger.name), _labelled("RoleBinding", trigger.name)
+    role, binding = (all_triggers.labelled(trigger.name, kind) for kind in ("Role", "RoleBinding"))
     name = role["metadata"]["name"]
-    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": declared["metadata"]["uid"]}
-    for one in (role, binding):
-        one["metadata"]["ownerReferences"] = [owner]
+    if declared is not None:
+        owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": declared["metadata"]["uid"]}
+        for one in (role, binding):
+            one["metadata"]["ownerReferences"] = [owner]
     rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [trigger.token_secret], "verbs": ["get"]}
     return [
         {**role, "rules": [rule]},
@@ -328,7 +302,7 @@ def _declared(region: Region, item: Mapping[str, Any], known: Mapping[str, Any])
             token_secret=data.get("token-secret", ""),
             headers=tuple(data.get("headers", "").replace(",", " ").split()),
         )
-    except FunctionError as error:
+    except TriggerError as error:
         return Declared(region.name, name, None, "", REFUSED, problem or str(error))
     if problem:
         status = REFUSED

@@ -26,6 +26,7 @@ _PLURALS = {
     "Namespace": "namespaces",
     "NetworkPolicy": "networkpolicies",
     "Pod": "pods",
+    "PriorityClass": "priorityclasses",
     "Role": "roles",
     "RoleBinding": "rolebindings",
     "ScaledObject": "scaledobjects",

@@ -39,12 +39,15 @@ _TOKEN_PATH = "/var/run/secrets/koren"
 _TOKEN_LIFE_S = 3600
 _SETTLE_S = 1
 _STOP_S = 5 + _SETTLE_S
+_DELAY = f"{API_GROUP}/delay-s"
 _MAX_IN_FLIGHT = f"{API_GROUP}/max-in-flight"
 _RATE = f"{API_GROUP}/rate"
 _TOPIC = f"{API_GROUP}/topic"
 _REQUIREMENTS = f"{API_GROUP}/dependencies"
 _PACKAGES = f"{API_GROUP}/packages"
 _EGRESS = f"{API_GROUP}/egress"
+_PRIORITY_CLASS = "koren-function-"
+"""What the names of the functions' PriorityClasses begin with; there is none of the priority `normal`."""
 
 
 def for_namespace() -> list[Manifest]:
@@ -138,6 +141,7 @@ def from_deployment(deployment: Mapping[str, Any]) -> Function:
         runtime=notes[f"{API_GROUP}/runtime"],
         topic=notes.get(_TOPIC),
         trigger=notes.get(f"{API_GROUP}/trigger"),
+        delay_s=int(notes.get(_DELAY, 0)),
         timeout_s=int(notes[f"{API_GROUP}/timeout-s"]),
         packages=tuple(notes.get(_PACKAGES, "").split()),
         memory=container["resources"]["limits"]["memory"],
@@ -149,6 +153,7 @@ def from_deployment(deployment: Mapping[str, Any]) -> Function:
         max_attempts=int(notes[f"{API_GROUP}/max-attempts"]),
         max_in_flight=int(notes.get(_MAX_IN_FLIGHT, 0)),
         rate=notes.get(_RATE, ""),
+        priority=pod.get("priorityClassName", "normal").removeprefix(_PRIORITY_CLASS),
         secrets=tuple(v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v),
         env={
             variable["name"]: _expanded(variable.get("value", ""))
@@ -160,6 +165,11 @@ def from_deployment(deployment: Mapping[str, Any]) -> Function:
         closes=notes.get(f"{API_GROUP}/closes"),
         incident_limit_s=int(notes[f"{API_GROUP}/incident-limit-s"]),
     )
+
+
+def priority_class(function: Function) -> str | None:
+    """Name of the PriorityClass of a function's pods; None for what pods have without one."""
+    return None if function.priority == "normal" else f"{_PRIORITY_CLASS}{function.priority}"
 
 
 def image_of(deployment: Mapping[str, Any]) -> str:
@@ -226,6 +236,7 @@ def _annotations(function: Function, requirements: tuple[str, ...]) -> dict[str,
         f"{API_GROUP}/runtime": function.runtime,
         _TOPIC: function.topic,
         f"{API_GROUP}/trigger": function.trigger,
+        _DELAY: str(function.delay_s) if function.delay_s else None,
         f"{API_GROUP}/timeout-s": str(function.timeout_s),
         f"{API_GROUP}/max-attempts": str(function.max_attempts),
         f"{API_GROUP}/min-scale": str(function.min_scale) if function.min_scale else None,
@@ -317,7 +328,9 @@ def _pod(function: Function, image: str) -> dict[str, Any]:
     environment += [
         {"name": key, "value": _escaped(function.env[key])} for key in sorted(function.env)
     ]
+    priority = priority_class(function)
     return {
+        **({} if priority is None else {"priorityClassName": priority}),
         "serviceAccountName": function.name,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,

@@ -15,11 +15,12 @@ from koren_faas import manifests, terminal
 from koren_faas.change import Difference
 from koren_faas.dead_letters import DeadLetter
 from koren_faas.deployment import REFUSED, Deployed, Refused
+from koren_faas.durations import duration_of
 from koren_faas.endings import Ending
 from koren_faas.held import HeldEvent
 from koren_faas.http_triggers import Declared as HttpTrigger
 from koren_faas.mqtt_sources import Declared
-from koren_faas.triggers import Trigger
+from koren_faas.triggers import ACTIVE, HTTP, MQTT, Trigger
 from koren_faas.usage import Usage
 
 _HEAD = ("NAME", "NAMESPACE", "HANDLER", "RUNTIME", "DEPENDENCIES", "STATUS", "REGION")
@@ -86,8 +87,8 @@ def refusal(one: Refused) -> str:
     )
 
 
-def description(one: Deployed, endings: Sequence[Ending] = ()) -> str:
-    """All of one deployed function, a line each, and why its pods ended last."""
+def description(one: Deployed, triggers: Sequence[Trigger] = (), endings: Sequence[Ending] = ()) -> str:
+    """All of one deployed function, a line each, with what starts it, and why its pods ended last."""
     function = one.function
     incident = ""
     if function.opens:
@@ -104,11 +105,12 @@ def description(one: Deployed, endings: Sequence[Ending] = ()) -> str:
         ("Region:", one.region),
         ("Handler:", function.handler),
         ("Runtime:", function.runtime),
-        ("Topic:", f"{function.topic or ''}{' (paused)' if one.paused else ''}"),
+        *(("Trigger:", _trigger(trigger)) for trigger in triggers),
         ("Incident:", incident),
         ("Timeout:", f"{function.timeout_s} s, at most {function.max_attempts} attempts"),
         ("Scale:", f"{function.min_scale} to {function.max_scale} pods, {load} each"),
         ("Limits:", ", ".join(filter(None, limits))),
+        ("Priority:", function.priority),
         ("Envvar:", json.dumps(dict(function.env), ensure_ascii=False)),
         ("Egress:", ", ".join(function.egress)),
         ("Secrets:", ", ".join(function.secrets)),
@@ -123,6 +125,24 @@ def description(one: Deployed, endings: Sequence[Ending] = ()) -> str:
         *(("Ended:", f"{ending.time}  {ending.pod}: {ending.why}") for ending in endings),
     ]
     return columns(rows)
+
+
+def _trigger(one: Trigger) -> str:
+    """A trigger in a line."""
+    its = one.data
+    if one.kind == MQTT:
+        delay = _delay(one)
+        what = f"{one.topic}{f', after {delay}' if delay else ''}"
+    elif one.kind == HTTP:
+        what = f"{its.get('methods', '')} {its.get('host', '')}{its.get('path', '')}"
+    else:
+        what = f"{its.get('schedule', '')} {its.get('timezone', '')}"
+    standing = "" if one.status == ACTIVE else f" ({one.status.lower()}{f': {one.problem}' if one.problem else ''})"
+    return f"{one.kind} {one.name}: {what}{standing}"
+
+
+def _delay(one: Trigger) -> str:
+    return duration_of(int(one.data.get("delay-s") or 0))
 
 
 def usage(used: Sequence[Usage], *, wide: bool = False) -> str:
@@ -141,10 +161,10 @@ def usage(used: Sequence[Usage], *, wide: bool = False) -> str:
 def triggers(found: Sequence[Trigger], *, wide: bool = False) -> str:
     """Triggers, a line each."""
     rows: list[tuple[str, ...]] = [
-        ("NAME", "NAMESPACE", "TOPIC", "FUNCTION SELECTOR", "STATUS", "REGION")
+        ("NAME", "NAMESPACE", "TOPIC", "FUNCTION SELECTOR", "DELAY", "STATUS", "REGION")
     ]
     rows += [
-        (one.name, manifests.NAMESPACE, one.topic, f"function={one.function}", one.status, one.region)
+        (one.name, manifests.NAMESPACE, one.topic, f"function={one.function}", _delay(one), one.status, one.region)
         for one in found
     ]
     return table(rows, wide=wide)

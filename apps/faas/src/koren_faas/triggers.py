@@ -17,6 +17,7 @@ from koren_faas import manifests
 from koren_faas.change import Difference, Result, compare, join
 from koren_faas.deployment import Deployed, ls, placed, update
 from koren_faas.errors import FaasError, FunctionError, NotDeployedError, RegionError, TriggerError
+from koren_faas.function import delay_problems
 from koren_faas.gateway import Gateway, await_declared, declared
 from koren_faas.image import Progress
 from koren_faas.kube import Kube
@@ -26,7 +27,7 @@ from koren_faas.objects import remove as remove_object
 from koren_faas.regions import attempt, demand_all, everywhere
 from koren_faas.site import Region, Site
 
-MQTT, CRON = "mqtt", "cron"
+MQTT, CRON, HTTP = "mqtt", "cron", "http"
 ACTIVE, PAUSED, REFUSED, UNKNOWN = "ACTIVE", "PAUSED", "REFUSED", "UNKNOWN"
 """How a trigger stands; unknown while the region's gateway does not tell."""
 
@@ -117,6 +118,7 @@ def create(
     function: str,
     regions: Iterable[str] = (),
     *,
+    delay_s: int = 0,
     check: bool = False,
     on_progress: Progress = lambda line: None,
 ) -> Result:
@@ -124,20 +126,35 @@ def create(
 
     Args:
         topic: MQTT topic filter; `{region}` in it stands for the region's name.
+        delay_s: seconds that each event waits before the function gets it.
         regions: their names; none means every region that has the function.
         check: change nothing, only tell what would change.
 
     Raises:
         NotDeployedError: a region does not have the function.
         FunctionError: the topic can't be accepted.
-        TriggerError: another trigger has the name; nothing was changed.
+        TriggerError: the delay can't be accepted, or another trigger has the name; nothing was changed.
         RegionError: regions refused or did not answer; the message tells of each.
     """
+    for problem in delay_problems(delay_s):
+        raise TriggerError(f"trigger {name!r}: {problem}")
     wanted: dict[str, Mapping[str, str]] = {}
     for one in placed(site, function, regions):
         its = replace(one.function, topic=topic, trigger=None).for_region(one.region)
-        wanted[one.region] = {"topic": its.topic or ""}
+        wanted[one.region] = {"topic": its.topic or "", "delay-s": str(delay_s) if delay_s else ""}
     return declare(site, name, MQTT, function, wanted, check=check, on_progress=on_progress)
+
+
+def places(site: Site, function: str, regions: Iterable[str], *, check: bool) -> list[str]:
+    """Names of the regions that are to have a trigger of the function: these, or each that has the function.
+
+    Raises:
+        NotDeployedError: a region does not have the function. With `check`, those that are named need not.
+    """
+    names = list(regions)
+    if check and names:
+        return names  # before the first run of a site the function is not there yet, and would be
+    return [one.region for one in placed(site, function, names)]
 
 
 def declare(
@@ -176,7 +193,7 @@ def declare(
             return []
         kube = Kube(region, site.kubeconfig)
         changes: list[Difference] = []
-        manifest = _manifest(name, {"kind": kind, "function": function, **wanted[region.name]})
+        manifest = manifest_of(name, {"kind": kind, "function": function, **wanted[region.name]})
         for needed in (*manifests.for_namespace(), manifest):
             changes += apply(kube, needed, check)
         if changes and not check:
@@ -199,7 +216,7 @@ def every(
     def one(region: Region) -> list[Trigger]:
         kube = Kube(region, site.kubeconfig)
         items = kube.list(CONFIGMAPS, TRIGGER_LABEL)
-        known = _known_to_gateway(kube) if items else {}
+        known = _known_to_gateway(kube, items)
         return [_declared(region.name, item, known) for item in items]
 
     names = list(regions)
@@ -211,6 +228,14 @@ def every(
         tuple(sorted(found, key=lambda trigger: (trigger.name, trigger.region))),
         {**listing.unreachable, **unreachable},
     )
+
+
+def of(
+    site: Site, function: str, regions: Iterable[str] = ()
+) -> tuple[tuple[Trigger, ...], Mapping[str, FaasError]]:
+    """The triggers of all kinds that start a function, as `every` gives them."""
+    found, unreachable = every(site, regions)
+    return tuple(one for one in found if one.function == function), unreachable
 
 
 def triggers(
@@ -236,8 +261,8 @@ def named(site: Site, name: str, regions: Iterable[str] = (), kind: str | None =
     demand_all(unreachable)
     mine = [one for one in found if one.name == name and kind in (None, one.kind)]
     if not mine:
-        what = {MQTT: "MQTT trigger", CRON: "cron trigger"}.get(kind or "", "trigger")
-        verb = {CRON: "cronjob"}.get(kind or "", "mqtt")
+        what = {MQTT: "MQTT trigger", CRON: "cron trigger", HTTP: "HTTP trigger"}.get(kind or "", "trigger")
+        verb = {CRON: "cronjob", HTTP: "http"}.get(kind or "", "mqtt")
         raise NotDeployedError(f"there is no {what} {name!r}; see 'faas trigger {verb} list'")
     return mine
 
@@ -248,9 +273,14 @@ def delete(
     regions: Iterable[str] = (),
     kind: str = MQTT,
     *,
+    check: bool = False,
     on_progress: Progress = lambda line: None,
 ) -> Result:
     """Take a trigger away. Events that it has brought stay in the queue, and start the function if it was paused.
+
+    Args:
+        regions: their names; none means every region that has the trigger.
+        check: change nothing, only tell what would change.
 
     Raises:
         NotDeployedError: there is no such trigger.
@@ -260,17 +290,19 @@ def delete(
     diff: list[Difference] = []
     for function in sorted({one.function for one in mine if one.own}):
         places = [one.region for one in mine if one.own and one.function == function]
-        pause(site, name, places, paused=False)
-        changes = {"topic": None, "trigger": None}
-        diff += update(site, function, changes, places, on_progress=on_progress).diff
+        if not check:
+            pause(site, name, places, paused=False)
+        changes = {"topic": None, "trigger": None, "delay_s": 0}
+        diff += update(site, function, changes, places, check=check, on_progress=on_progress).diff
     if places := [one.region for one in mine if not one.own]:
-        diff += remove(site, name, places, on_progress=on_progress).diff
+        diff += remove(site, name, kind, places, check=check, on_progress=on_progress).diff
     return Result(tuple(diff), tuple(sorted({one.region for one in mine})))
 
 
 def remove(
     site: Site,
     name: str,
+    kind: str,
     regions: Iterable[str] = (),
     *,
     check: bool = False,
@@ -284,12 +316,18 @@ def remove(
 
     Raises:
         SiteError: a region does not exist.
-        RegionError: regions refused or did not answer; the message tells of each.
+        RegionError: regions refused or did not answer, or have the name for a trigger of another kind; the message
+            tells of each.
     """
 
     def one(region: Region) -> list[Difference]:
         kube = Kube(region, site.kubeconfig)
-        changes = remove_object(kube, _named(name), check)
+        there = ((kube.get(object_of(name)) or {}).get("data") or {}).get("kind", kind)
+        if there != kind:
+            raise TriggerError(f"{region.name}: trigger {name} is of kind {there}, not {kind}; it stays")
+        changes: list[Difference] = []
+        for what in ("ConfigMap", "RoleBinding", "Role") if kind == HTTP else ("ConfigMap",):
+            changes += remove_object(kube, object_of(name, what), check)
         if changes and not check:
             on_progress(f"{region.name}: trigger {name} deleted")
         return changes
@@ -305,7 +343,7 @@ def pause(
     paused: bool,
     on_progress: Progress = lambda line: None,
 ) -> Result:
-    """Have a trigger start nothing, or start what has waited and all that comes; returns once that is so.
+    """Have a trigger of any kind start nothing, or start what has waited and all that comes; returns once that is so.
 
     Args:
         regions: their names; none means every region that has the trigger.
@@ -313,26 +351,22 @@ def pause(
 
     Raises:
         NotDeployedError: there is no such trigger.
-        TriggerError: it is of a kind whose events can't wait; nothing was changed.
         RegionError: regions refused or did not answer; the message tells of each.
     """
     mine = named(site, name, regions)
-    for trigger in mine:
-        if trigger.kind not in (MQTT, CRON):
-            raise TriggerError(
-                f"trigger {name!r} is of kind {trigger.kind}, whose callers wait for an answer: it can't be"
-                " paused, delete it instead"
-            )
 
     def one(region: Region) -> list[Difference]:
         kube = Kube(region, site.kubeconfig)
         changes: list[Difference] = []
         # A function's own trigger may have the name of one that was there before.
-        for manifest in (_mark(trigger, paused) for trigger in mine if trigger.region == region.name):
+        here = [trigger for trigger in mine if trigger.region == region.name]
+        for trigger in here:
+            manifest = _mark(trigger, paused)
             before = kube.get(manifest)
             changes += compare(region.name, before, kube.apply(manifest, manager=_PAUSER))
         if changes:
-            _await_paused(kube, name, paused)
+            for kind in sorted({trigger.kind for trigger in here}):
+                _await_paused(kube, name, kind, paused)
             on_progress(f"{region.name}: trigger {name} is {'paused' if paused else 'active'}")
         return changes
 
@@ -342,7 +376,7 @@ def pause(
 def _mark(trigger: Trigger, paused: bool) -> Manifest:
     """What says of a trigger that it is paused, or no more."""
     if not trigger.own:
-        return {**_named(trigger.name), **({"data": {"paused": "true"}} if paused else {})}
+        return {**object_of(trigger.name), **({"data": {"paused": "true"}} if paused else {})}
     meta = {"name": trigger.function, "namespace": manifests.NAMESPACE}
     mark = {"annotations": {manifests.PAUSED: "true"}} if paused else {}
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {**meta, **mark}}
@@ -357,11 +391,12 @@ def _demand_same(one: Trigger, kind: str, function: str, data: Mapping[str, str]
         raise TriggerError(
             f"{where} starts the function {one.function}: choose another name, or delete it first"
         )
-    if one.own and one.topic != data["topic"]:
-        raise TriggerError(
-            f"{where} is the function's own ({one.topic}): change its topic with 'faas function update"
-            f" {function} --topic', or choose another name for a further trigger"
-        )
+    for key, flag in (("topic", "--topic"), ("delay-s", "--delay")):
+        if one.own and one.data.get(key, "") != data.get(key, ""):
+            raise TriggerError(
+                f"{where} is the function's own ({one.topic}): change its {flag[2:]} with 'faas function update"
+                f" {function} {flag}', or choose another name for a further trigger"
+            )
 
 
 def _own_trigger(one: Deployed) -> Trigger | None:
@@ -373,17 +408,17 @@ def _own_trigger(one: Deployed) -> Trigger | None:
         kind=MQTT,
         function=function.name,
         region=one.region,
-        data={"topic": function.topic},
+        data={"topic": function.topic, **({"delay-s": str(function.delay_s)} if function.delay_s else {})},
         own=True,
         status=PAUSED if one.paused else ACTIVE,
     )
 
 
-def _declared(region: str, item: Mapping[str, Any], known: Mapping[str, Any]) -> Trigger:
+def _declared(region: str, item: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> Trigger:
     data = dict(item.get("data") or {})
     kind, function, paused = (data.pop(key, "") for key in ("kind", "function", "paused"))
     name = item["metadata"]["labels"][TRIGGER_LABEL]
-    told = known.get(name, {})
+    told = known.get(_told_in(kind), {}).get(name, {})
     status = PAUSED if paused == "true" else ACTIVE if told else UNKNOWN
     return Trigger(
         name=name,
@@ -398,9 +433,17 @@ def _declared(region: str, item: Mapping[str, Any], known: Mapping[str, Any]) ->
     )
 
 
-def _known_to_gateway(kube: Kube) -> dict[str, dict[str, Any]]:
+def _told_in(kind: str) -> str:
+    """The gateway's list that has the triggers of a kind."""
+    return "http-triggers" if kind == HTTP else "triggers"
+
+
+def _known_to_gateway(kube: Kube, items: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """What the gateway says of declared triggers: each of its lists by name. Empty when it does not answer."""
+    lists = {_told_in((item.get("data") or {}).get("kind", "")) for item in items}
+    gateway = Gateway(kube)
     try:
-        return declared(Gateway(kube), "triggers")
+        return {what: declared(gateway, what) for what in sorted(lists)}
     except RegionError:
         return {}
 
@@ -410,34 +453,44 @@ def _await_known(kube: Kube, name: str, kind: str, data: Mapping[str, str]) -> N
         if told.get("problem"):
             raise RegionError(f"{kube.region}: trigger {name} is refused: {told['problem']}")
         fields = ("topic", "schedule", "timezone")
-        return told.get("kind") == kind and all(told.get(key) == data[key] for key in fields if key in data)
+        same = all(told.get(key) == data[key] for key in fields if key in data)
+        return told.get("kind") == kind and same and int(told.get("delay_s") or 0) == int(data.get("delay-s") or 0)
 
-    _await(kube, name, known, f"trigger {name} is declared, and the gateway does not know it yet")
+    _await(kube, name, kind, known, f"trigger {name} is declared, and the gateway does not know it yet")
 
 
-def _await_paused(kube: Kube, name: str, paused: bool) -> None:
+def _await_paused(kube: Kube, name: str, kind: str, paused: bool) -> None:
     verb = "paused" if paused else "resumed"
     _await(
         kube,
         name,
+        kind,
         lambda told: told.get("paused") == paused,
         f"trigger {name} is to be {verb}, and the gateway has not done it yet",
     )
 
 
-def _await(kube: Kube, name: str, done: Callable[[Mapping[str, Any]], bool], problem: str) -> None:
+def _await(kube: Kube, name: str, kind: str, done: Callable[[Mapping[str, Any]], bool], problem: str) -> None:
     late = f"{problem}: see its log, and 'kubectl -n koren-faas get pods'"
-    await_declared(kube, "triggers", name, done, late, _KNOWN_TIMEOUT_S)
+    await_declared(kube, _told_in(kind), name, done, late, _KNOWN_TIMEOUT_S)
 
 
-def _manifest(name: str, data: Mapping[str, str]) -> Manifest:
-    meta = {**_named(name)["metadata"], "labels": {TRIGGER_LABEL: name, **manifests.MANAGED}}
-    return {**_named(name), "metadata": meta, "data": {key: value for key, value in data.items() if value}}
+def manifest_of(name: str, data: Mapping[str, str]) -> Manifest:
+    """The ConfigMap that declares a trigger; what is empty is left out."""
+    return {**labelled(name), "data": {key: value for key, value in data.items() if value}}
 
 
-def _named(name: str) -> Manifest:
+def labelled(name: str, kind: str = "ConfigMap") -> Manifest:
+    """The same with the labels that it has."""
+    named = object_of(name, kind)
+    return {**named, "metadata": {**named["metadata"], "labels": {TRIGGER_LABEL: name, **manifests.MANAGED}}}
+
+
+def object_of(name: str, kind: str = "ConfigMap") -> Manifest:
+    """What names an object of a trigger."""
+    version = "v1" if kind == "ConfigMap" else "rbac.authorization.k8s.io/v1"
     return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
+        "apiVersion": version,
+        "kind": kind,
         "metadata": {"name": f"trigger-{name}", "namespace": manifests.NAMESPACE},
     }

@@ -166,7 +166,7 @@ class Metrics:
             for name, text in {
                 "runnable_subjects": "Subjects with an event that is due.",
                 "in_flight": "Events in hand.",
-                "waiting_subjects": "Subjects whose next attempt is due later, or waits for the function's limits.",
+                "waiting_subjects": "Subjects whose next event is due later (retry, delay), or waits for the limits.",
                 "paused_subjects": "Subjects whose trigger is paused.",
                 "open_incidents": "Incidents that keep the function running.",
                 "longest_due_seconds": "How long the subject that has waited longest has been due.",

@@ -11,9 +11,26 @@ import click
 
 from koren_faas import config, show
 from koren_faas.cli.completion import complete_function, complete_region
-from koren_faas.errors import FaasError
+from koren_faas.durations import seconds_of
+from koren_faas.errors import FaasError, FunctionError
 from koren_faas.held import Decision
 
+
+def _seconds(ctx: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else seconds_of("it", value)
+    except FunctionError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+DELAY = click.option(
+    "--delay",
+    "delay_s",
+    metavar="DURATION",
+    callback=_seconds,
+    help="How long each event of the topic waits before the function gets it, such as 30s, 5m, 2h or 1d; 7d at most, "
+    "0s: no delay.",
+)
 REGION = click.option(
     "--region",
     "regions",

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 import click
 
-from koren_faas import cron_triggers, deployment, show
+from koren_faas import deployment, show, triggers
 from koren_faas.archive import KINDS
 from koren_faas.calling import call
 from koren_faas.change import Result
 from koren_faas.cli.common import (
+    DELAY,
     DRYRUN,
     ENVIRONMENT,
     FUNCTION,
@@ -35,9 +36,10 @@ from koren_faas.cli.completion import complete_region
 from koren_faas.config import NAME as CONFIG_NAME
 from koren_faas.config import Config
 from koren_faas.endings import endings
-from koren_faas.function import Function
+from koren_faas.function import PRIORITIES, Function
 from koren_faas.kube import Kube
 from koren_faas.logs import logs
+from koren_faas.placing import place
 from koren_faas.runtimes import IMAGE, RUNTIMES
 from koren_faas.site import Site
 from koren_faas.terminal import patience
@@ -97,6 +99,9 @@ def _function_options(command: F) -> F:
                      "none: no limit."),
         click.option("--max-in-flight", type=int,
                      help="Most events that the function has in hand in one region; 0: as many as its pods."),
+        click.option("--priority", type=click.Choice(PRIORITIES),
+                     help="Whose pods start first when the nodes of a region are full; those of a higher "
+                     "priority may take the place of others."),
         click.option("--max-scale", type=int, help="Maximum number of pods in one region."),
         click.option("--min-scale", type=int, help="Minimum number of pods in one region."),
         click.option("--timeout", "timeout_s", type=int, metavar="SECONDS",
@@ -114,6 +119,7 @@ def _function_options(command: F) -> F:
                      callback=lambda ctx, option, values: values or None,
                      help="Kubernetes Secret, mounted as files below /run/secrets/SECRET; "
                      "may be given more than once."),
+        DELAY,
         click.option("--topic", help="MQTT topic filter whose events the function gets; "
                      "{region} stands for the region's name."),
         click.option("-d", "--dependencies", type=file,
@@ -196,7 +202,7 @@ def deploy(
         site = Site.load(site_dir)
         wanted = entry.wanted(site)
         say("Deploying function...")
-        result = cron_triggers.place(site, wanted, entry.triggers(), check=dryrun, on_progress=say)
+        result = place(site, wanted, entry.triggers(), check=dryrun, on_progress=say)
         _tell(name, result, dryrun)
         return
     if environment is not None:
@@ -213,7 +219,12 @@ def deploy(
     _tell(name, result, dryrun)
 
 
-@function.command(epilog=example("faas function update hello --memory 512Mi --region seoul"))
+@function.command(
+    epilog=example(
+        "faas function update hello --memory 512Mi --region seoul",
+        "faas function update hello --priority high --delay 30s",
+    )
+)
 @FUNCTION
 @_function_options
 @click.pass_obj
@@ -295,23 +306,28 @@ function.add_command(show_usage, "stats")
 @OUTPUT
 @click.pass_obj
 def describe(site_dir: Path, name: str, regions: tuple[str, ...], out: str | None) -> None:
-    """Show a function in detail, in each region that has it."""
+    """Show a function in detail, with all that starts it, in each region that has it."""
     site = Site.load(site_dir)
     with patience("the regions"):
         found = deployment.described(site, name, regions)
+        started_by, unreachable = triggers.of(site, name, regions)
     _tell_unjudged(found)
+    warn(unreachable)
     ends = {
         one.region: endings(Kube(site.regions[one.region], site.kubeconfig), name)
         for one in found.functions
     }
+    its = {one.region: [trigger for trigger in started_by if trigger.region == one.region] for one in found.functions}
     if out:
         functions = [
-            one.as_dict() | {"ended": [ending.as_dict() for ending in ends[one.region]]}
+            one.as_dict()
+            | {"triggers": [trigger.as_dict() for trigger in its[one.region]]}
+            | {"ended": [ending.as_dict() for ending in ends[one.region]]}
             for one in found.functions
         ]
         click.echo(show.plain([*functions, *(one.as_dict() for one in found.refused)], out))
         return
-    parts = [show.description(one, ends[one.region]) for one in found.functions]
+    parts = [show.description(one, its[one.region], ends[one.region]) for one in found.functions]
     click.echo("\n\n".join([*parts, *(show.refusal(one) for one in found.refused)]))
 
 
@@ -339,9 +355,9 @@ def call_function(
                 f"{name} is in {', '.join(places)}: name one of them with --region."
             )
         region = places[0]
-    (place,) = site.pick([region])
+    (there,) = site.pick([region])
     with patience(f"{name} in {region}"):
-        result = call(site, name, place, _data(data), wait=not no_wait)
+        result = call(site, name, there, _data(data), wait=not no_wait)
     if not isinstance(result, str):
         result = json.dumps(result, ensure_ascii=False)
     click.echo(result)

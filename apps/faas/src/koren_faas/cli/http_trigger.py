@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from koren_faas import http_triggers, manifests, show
+from koren_faas import http_triggers, manifests, show, triggers
 from koren_faas.cli.common import DRYRUN, LIST_OUTPUT, REGION, Group, dicts, example, say, tell_list, warn
 from koren_faas.cli.completion import complete_function
 from koren_faas.site import Site
@@ -108,7 +108,7 @@ http.add_command(list_triggers, "ls")
 @click.pass_obj
 def delete(site_dir: Path, name: str, regions: tuple[str, ...], dryrun: bool) -> None:
     """Delete an HTTP trigger. Requests that were taken in are finished; its Secret stays."""
-    result = http_triggers.delete(Site.load(site_dir), name, regions, check=dryrun, on_progress=say)
+    result = triggers.delete(Site.load(site_dir), name, regions, triggers.HTTP, check=dryrun, on_progress=say)
     if dryrun:
         click.echo(show.diff(result.diff))
     else:

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import click
 
-from koren_faas import cron_triggers, show
+from koren_faas import show
 from koren_faas.change import Result
 from koren_faas.cli.common import CONFIG, DIFFERS, ENVIRONMENT, FUNCTIONS, REGION, example, say
 from koren_faas.config import Config
-from koren_faas.cron_triggers import CronTrigger
 from koren_faas.errors import FaasError
 from koren_faas.function import Function
+from koren_faas.placing import Trigger, place
 from koren_faas.runtimes import IMAGE
 from koren_faas.site import Site
 from koren_faas.source import read, unpacked
 from koren_faas.terminal import patience
 
-Wanted = dict[str, tuple[dict[str, Function], tuple[CronTrigger, ...]]]
+Wanted = dict[str, tuple[dict[str, Function], tuple[Trigger, ...]]]
 """Function's name to what is wanted in each region, by the region's name, and its triggers beside."""
 
 
@@ -117,9 +117,9 @@ def _each(site: Site, wanted: Wanted, *, check: bool) -> Iterator[tuple[str, Res
         try:
             if check:
                 with patience("the regions"):
-                    result = cron_triggers.place(site, places, triggers, check=True)
+                    result = place(site, places, triggers, check=True)
             else:
-                result = cron_triggers.place(site, places, triggers, on_progress=say)
+                result = place(site, places, triggers, on_progress=say)
             yield name, result
         except FaasError as error:
             failed[name] = error

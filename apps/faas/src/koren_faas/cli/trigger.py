@@ -10,6 +10,7 @@ import click
 
 from koren_faas import cron_triggers, manifests, show, triggers
 from koren_faas.cli.common import (
+    DELAY,
     DRYRUN,
     FUNCTION,
     LIST_OUTPUT,
@@ -38,8 +39,9 @@ def trigger() -> None:
 @REGION
 @click.pass_obj
 def pause(site_dir: Path, name: str, regions: tuple[str, ...]) -> None:
-    """Have a trigger start nothing. Its events wait, in order and on disk, until it is resumed.
+    """Have a trigger of any kind start nothing. Its events wait, in order and on disk, until it is resumed.
 
+    Requests of an HTTP trigger do not wait: clients get the status 503, with the advice to try again.
     Without --region, in all regions that have it.
     """
     _pause(site_dir, name, regions, paused=True)
@@ -67,7 +69,11 @@ def mqtt() -> None:
 
 
 @mqtt.command(
-    epilog=example("faas trigger mqtt create hello --trigger-topic 'events/{region}/+/accident'")
+    epilog=example(
+        "faas trigger mqtt create hello --trigger-topic 'events/{region}/+/accident'",
+        "faas trigger mqtt create check --function-selector function=hello --trigger-topic 'events/{region}/+/speed' "
+        "--delay 5m",
+    )
 )
 @FUNCTION
 @click.option(
@@ -83,14 +89,19 @@ def mqtt() -> None:
     metavar="function=NAME",
     help="The function to start; default: the one with the trigger's name.",
 )
+@DELAY
 @REGION
 @click.pass_obj
 def create(
-    site_dir: Path, name: str, topic: str, selector: str | None, regions: tuple[str, ...]
+    site_dir: Path, name: str, topic: str, selector: str | None, delay_s: int | None, regions: tuple[str, ...]
 ) -> None:
-    """Create an MQTT trigger. Without --region, in all regions that have the function."""
+    """Create an MQTT trigger. Without --region, in all regions that have the function.
+
+    An existing trigger of the name gets the new values. Another delay is for events that come from then on.
+    """
     function = triggers.selected(selector) if selector else name
-    result = triggers.create(Site.load(site_dir), name, topic, function, regions, on_progress=say)
+    site = Site.load(site_dir)
+    result = triggers.create(site, name, topic, function, regions, delay_s=delay_s or 0, on_progress=say)
     if result.changed:
         say(f"MQTT trigger {name} created in namespace {manifests.NAMESPACE} successfully!")
     else:

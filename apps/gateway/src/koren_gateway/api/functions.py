@@ -136,9 +136,12 @@ class FunctionApi:
         await self._allow(request, "list", "triggers")
         if not self._http_triggers.in_step:
             raise Refused(503, "the triggers of this region are not known yet; try again")
-        known = [{"name": one.name, "problem": None} for one in self._http_triggers.all()]
+        known = [
+            {"name": one.name, "paused": one.paused, "problem": None} for one in self._http_triggers.all()
+        ]
         refused = [
-            {"name": one.name, "problem": one.problem} for one in self._http_triggers.refused()
+            {"name": one.name, "paused": False, "problem": one.problem}
+            for one in self._http_triggers.refused()
         ]
         return web.json_response({"region": self._region, "triggers": known + refused})
 

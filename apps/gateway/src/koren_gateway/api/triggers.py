@@ -29,7 +29,13 @@ class TriggerList:
         """The triggers by name: those of Deployments and of ConfigMaps, then those that are refused, with the reason.
         Raises StoreUnavailable."""
         own: list[Trigger] = [
-            MqttTrigger(name=function.trigger, function=function.name, topic=function.topic, paused=function.paused)
+            MqttTrigger(
+                name=function.trigger,
+                function=function.name,
+                topic=function.topic,
+                paused=function.paused,
+                delay_s=function.delay_s,
+            )
             for function in self._functions.all()
             if function.topic is not None
         ]
@@ -54,7 +60,7 @@ class TriggerList:
         shown = {"name": trigger.name, "function": trigger.function, "paused": paused, "problem": problem}
         match trigger:
             case MqttTrigger():
-                return {**shown, "kind": MQTT, "topic": trigger.topic}
+                return {**shown, "kind": MQTT, "topic": trigger.topic, "delay_s": trigger.delay_s}
             case CronTrigger():
                 following = next(trigger.schedule.after(datetime.now(UTC)), None)
                 return {

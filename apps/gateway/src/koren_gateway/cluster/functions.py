@@ -14,6 +14,8 @@ FUNCTION_LABEL = "faas.koren.kr/function"
 
 _PREFIX = "faas.koren.kr/"
 _TOPICS_KEPT = 4096
+DELAY_MAX_S = 7 * 24 * 3600
+
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _RATE = re.compile(r"([1-9][0-9]{0,3})/([sm])", re.ASCII)
 _WINDOWS_S = {"s": 1, "m": 60}
@@ -41,8 +43,12 @@ class Function:
     """Name of the trigger that `topic` is."""
     paused: bool = False
     """Whether that trigger is paused."""
+    delay_s: int = 0
+    """How long an event that comes by that trigger waits."""
     via: str = ""
     """The trigger that brings it an event; none for one that it is called with."""
+    via_delay_s: int = 0
+    """How long an event waits that `via` brings."""
     max_in_flight: int | None = None
     """How many events it may have in hand in the region."""
     rate: Rate | None = None
@@ -87,6 +93,7 @@ def function_of(deployment: Mapping[str, Any]) -> Function:
         topic=annotations.get(_PREFIX + "topic") or None,
         trigger=annotations.get(_PREFIX + "trigger") or name,
         paused=annotations.get(_PREFIX + "paused") == "true",
+        delay_s=delay_of(f"annotation {_PREFIX}delay-s", annotations.get(_PREFIX + "delay-s", "")),
         max_in_flight=max(1, int(number("max-in-flight", 1))) if _PREFIX + "max-in-flight" in annotations else None,
         rate=rate_of(f"annotation {_PREFIX}rate", annotations.get(_PREFIX + "rate", "")),
         timeout_s=number("timeout-s", 180.0),
@@ -107,6 +114,15 @@ def rate_of(what: str, text: str) -> Rate | None:
     if found is None:
         raise ValueError(f"{what} is {text[:40]!r}; give N/s or N/m, with N from 1 to 9999")
     return Rate(int(found[1]), _WINDOWS_S[found[2]])
+
+
+def delay_of(what: str, text: str) -> int:
+    """The delay in seconds that a text says; 0 for an empty one. Raises ValueError, which names `what`."""
+    if not text:
+        return 0
+    if not text.isascii() or not text.isdigit() or len(text) > 6 or int(text) > DELAY_MAX_S:
+        raise ValueError(f"{what} is {text[:40]!r}; give seconds, {DELAY_MAX_S} (7 days) at most")
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from paho.mqtt.client import topic_matches_sub
 
 from koren_events.cloudevent import json_value
 from koren_events.errors import InvalidEvent
-from koren_gateway.cluster.functions import Function, Functions, is_name
+from koren_gateway.cluster.functions import Function, Functions, delay_of, is_name
 from koren_gateway.cluster.schedules import Schedule
 from koren_gateway.cluster.sources import EVENTS
 from koren_gateway.cluster.watched import Known, Watched, data_of, label_of
@@ -44,6 +44,8 @@ class MqttTrigger(Trigger):
     """The events of an MQTT topic filter."""
 
     topic: str
+    delay_s: int = 0
+    """How long each event waits before it may be handed out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,8 @@ def trigger_of(declared: Mapping[str, Any]) -> Trigger | None:
     if kind == MQTT:
         topic = data.get("topic", "")
         _check_topic(topic)
-        return MqttTrigger(name=name, function=function, paused=paused, topic=topic)
+        delay_s = delay_of("delay-s", data.get("delay-s", ""))
+        return MqttTrigger(name=name, function=function, paused=paused, topic=topic, delay_s=delay_s)
     payload = data.get("payload", "")
     if payload:
         if len(payload.encode()) > PAYLOAD_MAX_BYTES:
@@ -156,7 +159,7 @@ class Triggers(Watched[Trigger, RefusedTrigger]):
 
     def wanting(self, topic: str) -> tuple[Function, ...]:
         """The functions that get events of `topic`, by name. Each is there once, with the trigger that brings it
-        the event: of several that match one that is not paused."""
+        the event: of several that match one that is not paused, and of these the one with the shortest delay."""
         if self._functions.version != self._version:
             self._by_topic = {}
             self._version = self._functions.version
@@ -170,18 +173,19 @@ class Triggers(Watched[Trigger, RefusedTrigger]):
 
     def _matched(self, topic: str) -> tuple[Function, ...]:
         matches = [
-            (function.paused, function.trigger, function.name) for function in self._functions.wanting(topic)
+            (function.paused, function.delay_s, function.trigger, function.name)
+            for function in self._functions.wanting(topic)
         ] + [
-            (trigger.paused, trigger.name, trigger.function)
+            (trigger.paused, trigger.delay_s, trigger.name, trigger.function)
             for trigger in self._triggers
             if isinstance(trigger, MqttTrigger) and topic_matches_sub(trigger.topic, topic)
         ]
         # What comes first of a function is not paused, if any of its triggers is not.
-        via: dict[str, str] = {}
-        for _, trigger_name, name in sorted(matches):
-            via.setdefault(name, trigger_name)
+        via: dict[str, tuple[str, int]] = {}
+        for _, delay_s, trigger_name, name in sorted(matches):
+            via.setdefault(name, (trigger_name, delay_s))
         return tuple(
-            replace(function, via=via[name])
+            replace(function, via=via[name][0], via_delay_s=via[name][1])
             for name in sorted(via)
             if (function := self._functions.get(name)) is not None
         )

@@ -115,7 +115,7 @@ class Attempts:
             self._metrics.starts.labels(function.name).inc()
         if self._spans is not None:
             self._note_wait(self._spans, function.name, taken)
-        if taken.delivery == 1 and not taken.released_by:
+        if taken.delivery == 1 and not taken.released_by and not taken.delayed:
             progress = Progress(1, taken.event, taken.phases)
             self._observe(function.name, taken.key, progress, "activated", "pod_started")
 
@@ -131,9 +131,9 @@ class Attempts:
         self._observe(function.name, key, progress, "handler_entered")
 
     def _observe(self, function: str, key: str, progress: Progress, *names: str) -> None:
-        # Not of retries, calls, redriven and held events: their times tell something else.
+        # Not of retries, calls, and redriven, held and delayed events: their times tell something else.
         event = progress.event
-        if event is None or event.time_ms is None or progress.attempt != 1 or progress.was_held:
+        if event is None or event.time_ms is None or progress.attempt != 1 or progress.waited:
             return
         if key == event_key(event.source, event.id):
             for name in names:
@@ -146,8 +146,8 @@ class Attempts:
         attempt = _attempt(taken.trace, function, taken.key, taken.delivery, taken.event)
         if attempt is None:
             return
-        # A retry waits from when it was due; a redriven event was received long ago.
-        is_first = taken.delivery == 1 and taken.key == event_key(
+        # A retry and a delayed event wait from when they were due; a redriven event was received long ago.
+        is_first = taken.delivery == 1 and not taken.delayed and taken.key == event_key(
             attempt.event.source, attempt.event.id
         )
         spans.waited(

@@ -105,6 +105,8 @@ class Taken:
     phases: Phases
     released_by: str
     """Who released it, if it was held."""
+    delayed: bool
+    """Whether its trigger has a delay."""
     more: int
     """Subjects that may be taken still."""
     due_ms: int
@@ -119,7 +121,8 @@ class Progress:
     attempt: int
     event: CloudEvent | None
     phases: Phases
-    was_held: bool = False
+    waited: bool = False
+    """Whether it was held, or its trigger has a delay."""
     trace: Trace | None = None
     taken_ms: int = 0
     """When the delivery that has ended was handed out."""
@@ -176,7 +179,7 @@ class Backlog:
     """Due, and within the function's limits."""
     in_flight: int
     waiting: int
-    """Due later: a retry, or what the function's limits let not run now."""
+    """Due later: a retry, an event whose trigger has a delay, or what the function's limits let not run now."""
     paused: int
     """Whose trigger is paused."""
     open_incidents: int
@@ -277,6 +280,7 @@ class Queue:
             event=event_of(answer["meta"]),
             phases=dict(answer["phases"]) if answer["phases"] else {},
             released_by=answer["released"].decode(errors="replace"),
+            delayed=bool(answer["delayed"]),
             more=answer["more"],
             due_ms=answer["due"],
             trace=Trace.parse(answer["trace"]),
@@ -512,6 +516,7 @@ def _wishes(event: CloudEvent | None, functions: Sequence[Function]) -> list[dic
             "opens": int(_is(event, function.opens)),
             "closes": int(_is(event, function.closes)),
             "limit": round(function.incident_limit_s * 1000),
+            "delay": function.via_delay_s * 1000,
         }
         for function in functions
     ]
@@ -539,7 +544,7 @@ def _progress(answer: bytes | None, key: str, delivery: int) -> Progress:
         attempt=told["attempt"],
         event=event_of(told.get("meta")),
         phases=dict(told.get("phases") or {}),
-        was_held=bool(told.get("released")),
+        waited=bool(told.get("released") or told.get("delayed")),
         trace=Trace.parse(told.get("trace")),
         taken_ms=told.get("taken", 0),
         cold=bool(told.get("cold")),

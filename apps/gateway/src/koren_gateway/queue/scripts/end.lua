@@ -8,7 +8,7 @@
 --    done (ms when the handler was done; may be missing), budgets, outcome_kept (ms), seen_for (ms),
 --    receipts_kept
 -- Returns nil when this delivery has no lease (any more), else {attempt, meta, trace, phases, taken (ms), cold,
---    holder, released};
+--    holder, released, delayed (ms)};
 --    attempt is how often the handler was entered (or would not be): 0 of a delivery that was lost before.
 
 local name, key = P.name, P.key
@@ -38,7 +38,7 @@ else
   advance(name, has.subject, key)
 end
 return cmsgpack.pack({ attempt = attempt, meta = its.meta, trace = its.trace or '', taken = number(has.taken),
-  cold = number(has.cold), holder = has.holder, released = has.released or '', phases = {
+  cold = number(has.cold), holder = has.holder, released = has.released or '', delayed = number(has.delay), phases = {
   received = tonumber(its.received), activated = tonumber(its.activated),
   pod_started = tonumber(its.pod_started), handler_entered = tonumber(its.handler_entered),
   handler_done = P.done } })

@@ -9,7 +9,7 @@
 --    answer (ms that the answer is kept for who asks; 0: it is not), trigger (whose answer that is),
 --    letter (dead letter that it takes the place of, or ''), reason ('' unless it is to be a dead letter itself), sequence ('' if none),
 --    hold (1: it waits for a person), topic,
---    functions: a list of name, trigger, opens, closes, limit (ms)
+--    functions: a list of name, trigger, opens, closes, limit (ms), delay (ms)
 -- Returns for each {outcome, ms}: 'new', 'held', 'dismissed', 'dead-lettered' (held events are full),
 --    'full' (a call, or one with an answer, whose function's queue is full; or too many answers are still
 --    to come), 'gone' (its dead letter is),

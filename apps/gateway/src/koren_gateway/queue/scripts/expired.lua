@@ -14,8 +14,7 @@ for _, subject in ipairs(call('ZRANGEBYSCORE', leased, '-inf', now)) do
   else
     call('ZREM', leased, subject)
     if key then
-      -- Whatever it is, `take` sorts it out.
-      call('ZADD', of(P.name, 'ready'), now, subject)
+      make_due(P.name, subject, now) -- whatever it is, `take` sorts it out
     end
     count_dropped('broken', 1)
   end

@@ -3,7 +3,7 @@
 --
 -- P: name, key, delivery, lease (ms), grace (ms), entered (ms; missing for a heartbeat), receipts_kept
 -- Returns nil when this delivery has no lease (any more), else {attempt, and for the first 'entered'
---    meta, phases, released}.
+--    meta, phases, released, delayed (ms)}.
 
 local has = leased_invocation(P.name, P.key, P.delivery, false)
 if not has then
@@ -24,7 +24,7 @@ if P.entered and not has.handler_entered then
   local its = its_event(has)
   its.handler_entered = P.entered
   report('started', P.name, answer.attempt, its.meta, its)
-  answer.meta, answer.released = its.meta, has.released or ''
+  answer.meta, answer.released, answer.delayed = its.meta, has.released or '', number(has.delay)
   answer.phases = { received = tonumber(its.received), activated = tonumber(its.activated),
     pod_started = tonumber(its.pod_started), handler_entered = P.entered }
 end

@@ -57,7 +57,7 @@ for _, name in ipairs(call('SMEMBERS', 'koren:functions')) do
     if #subjects > 0 then
       buried[#buried + 1] = name
     else
-      call('DEL', of(name, 'ready'), of(name, 'leased'), of(name, 'parked'), of(name, 'paused'),
+      call('DEL', of(name, 'ready'), of(name, 'leased'), of(name, 'parked'), of(name, 'paused'), of(name, 'delayed'),
         of(name, 'starts'), of(name, 'incidents'), of(name, 'activated'), of(name, 'init-error'), of(name, 'log'))
       charge('queue', name, -charged('queue:' .. name))
       call('HDEL', 'koren:bytes', 'log:' .. name)

@@ -13,9 +13,13 @@
 --   koren:fn:<fn>:ready               sorted set of subjects with work and no lease, by due ms
 --   koren:fn:<fn>:leased              sorted set of subjects with work in hand, by lease's end in ms
 --   koren:fn:<fn>:parked              sorted set of subjects whose first event came by a paused trigger, by due ms
+--   koren:fn:<fn>:delayed             sorted set of keys of invocations that wait for their trigger's delay, by ms of
+--                                     its end
 --   koren:fn:<fn>:paused              set of the function's triggers that are paused
 --   koren:fn:<fn>:starts              sorted set of deliveries of a function with a rate, by ms; expires
---   koren:fn:<fn>:invocation:<key>    hash: subject, event, trigger ('' of a call), once (1: one attempt,
+--   koren:fn:<fn>:invocation:<key>    hash: subject, event, trigger ('' of a call), delay (ms, if its trigger has
+--                                     one), opens (ms, until it is handed out: limit of the incident that it opens
+--                                     then), once (1: one attempt,
 --                                     somebody waits; 2: nobody waits any more), call
 --                                     (1: its result is for the caller alone), answer (1: there is a
 --                                     koren:answer of its key), closes, sequence, bytes,
@@ -282,7 +286,7 @@ local function bury(id, name, letter, event, body, size)
   trim_letters('koren:dead', 'dead', P.budgets.dead)
 end
 
-local INVOCATION = { 'subject', 'event', 'once', 'call', 'answer', 'closes', 'sequence', 'bytes', 'released',
+local INVOCATION = { 'subject', 'event', 'delay', 'once', 'call', 'answer', 'closes', 'sequence', 'bytes', 'released',
   'delivery', 'attempts', 'holder', 'deadline', 'taken', 'cold', 'activated', 'pod_started', 'handler_entered' }
 
 -- The invocation, if this delivery has its lease (and, if asked for, only when that ran out).
@@ -367,6 +371,7 @@ end
 -- Forgets an invocation and what belongs to it alone.
 local function forget_invocation(name, key, has)
   call('DEL', of(name, 'invocation:' .. key))
+  call('ZREM', of(name, 'delayed'), key)
   if has.answer then
     give_up_answer(key)
   end
@@ -389,8 +394,15 @@ local function is_paused(name, subject)
   return trigger and call('SISMEMBER', of(name, 'paused'), trigger) == 1
 end
 
--- Has a subject with work and no lease wait until it is due, and until its trigger is resumed.
+-- From when on the first event of a subject may be handed out, by its trigger's delay.
+local function not_before(name, subject)
+  local key = call('LINDEX', of(name, 'queue:' .. subject), 0)
+  return number(key and call('ZSCORE', of(name, 'delayed'), key))
+end
+
+-- Has a subject with work and no lease wait until it is due, its delay is over, and its trigger is resumed.
 local function make_due(name, subject, due)
+  due = math.max(due, not_before(name, subject))
   call('ZADD', of(name, is_paused(name, subject) and 'parked' or 'ready'), due, subject)
 end
 
@@ -449,6 +461,7 @@ local function finish(name, key, has, its, attempt, verdict)
     mark(of(name, 'closed:' .. short(has.subject)), has.sequence or '')
   end
   call('DEL', of(name, 'invocation:' .. key))
+  call('ZREM', of(name, 'delayed'), key)
   if has.holder then
     call('HDEL', 'koren:holders', has.holder)
   end
@@ -484,9 +497,24 @@ local function meet(name)
   end
 end
 
+-- Opens a subject's incident, which keeps the function running for `limit` ms at most.
+local function open_incident(name, subject, sequence, limit)
+  -- An opening that comes after its own incident's end (a repeat that was held up) is work, but
+  -- opens nothing.
+  local closed = call('GET', of(name, 'closed:' .. short(subject)))
+  if closed and number(sequence) <= number(closed) then
+    return
+  end
+  if call('ZCARD', of(name, 'incidents')) < P.budgets.incidents_function then
+    call('ZADD', of(name, 'incidents'), 'NX', now + limit, short(subject))
+  else
+    count_dropped('incidents', 1) -- its events are handled; nothing keeps the function running
+  end
+end
+
 -- Puts an event into a function's queue. `work`: key, subject, event, size (bytes of body and
--- attributes), sequence, once, call, answer, released; `wish`: name, trigger, opens, closes, limit. False when the
--- function's queue is full, or the invocation is there already.
+-- attributes), sequence, once, call, answer, released; `wish`: name, trigger, opens, closes, limit, delay. False when
+-- the function's queue is full, or the invocation is there already.
 local function put(work, wish)
   local name, subject = wish.name, work.subject
   local invocation = of(name, 'invocation:' .. work.key)
@@ -509,22 +537,18 @@ local function put(work, wish)
   if work.answer == 1 then
     call('HSET', invocation, 'answer', 1)
   end
+  if wish.delay > 0 then
+    call('HSET', invocation, 'delay', wish.delay)
+    call('ZADD', of(name, 'delayed'), now + wish.delay, work.key)
+  end
   charge('queue', name, bytes)
   if call('RPUSH', of(name, 'queue:' .. subject), work.key) == 1 then
     make_due(name, subject, now)
   end
-  if wish.opens == 1 then
-    -- An opening that comes after its own incident's end (a repeat that was held up) is work, but
-    -- opens nothing.
-    local closed = call('GET', of(name, 'closed:' .. short(subject)))
-    if closed and number(work.sequence) <= number(closed) then
-      return true
-    end
-    if call('ZCARD', of(name, 'incidents')) < P.budgets.incidents_function then
-      call('ZADD', of(name, 'incidents'), 'NX', now + wish.limit, short(subject))
-    else
-      count_dropped('incidents', 1) -- its events are handled; nothing keeps the function running
-    end
+  if wish.opens == 1 and wish.delay > 0 then
+    call('HSET', invocation, 'opens', wish.limit) -- what only waits keeps nothing running
+  elseif wish.opens == 1 then
+    open_incident(name, subject, work.sequence, wish.limit)
   end
   return true
 end

@@ -7,7 +7,7 @@
 
 local broken = {}
 local wrong = P.keys
-for _, part in ipairs({ 'ready', 'leased', 'parked', 'incidents', 'starts' }) do
+for _, part in ipairs({ 'ready', 'leased', 'parked', 'delayed', 'incidents', 'starts' }) do
   local kind = call('TYPE', of(P.name, part)).ok
   if kind ~= 'none' and kind ~= 'zset' then
     wrong[#wrong + 1] = of(P.name, part)

@@ -2,7 +2,7 @@
 -- Releases the held events of a subject: each is queued as if it had just come.
 --
 -- P: subject, by, budgets, seen_for (ms), receipts_kept, events (which must be all that are held)
--- Each of events: key, functions (a list of name, trigger, opens, closes, limit)
+-- Each of events: key, functions (a list of name, trigger, opens, closes, limit, delay)
 -- Returns 1, or 0 when the subject's held events are not these any more.
 
 local holding = 'koren:holding:' .. P.subject

@@ -37,10 +37,32 @@ local function moved(key)
   return found
 end
 
+-- Events whose trigger has a delay are known to be of the time before or after by when they came: one may be due long
+-- after the clock's new time, and its whole delay is to pass.
+local function move_delayed(name)
+  local found = call('ZRANGE', of(name, 'delayed'), 0, -1, 'WITHSCORES')
+  for place = 1, #found, 2 do
+    local key, due = found[place], number(found[place + 1])
+    local has = fields(of(name, 'invocation:' .. key), { 'subject', 'delay' })
+    local came = due - number(has.delay)
+    local before = step > 0 and came < noted + STEP or step < 0 and (came > now or came <= now - STEP)
+    if before then
+      due = due + step
+      call('ZADD', of(name, 'delayed'), due, key)
+    end
+    if has.subject and call('LINDEX', of(name, 'queue:' .. has.subject), 0) == key then
+      for _, part in ipairs({ 'ready', 'parked' }) do
+        call('ZADD', of(name, part), 'XX', 'GT', due, has.subject)
+      end
+    end
+  end
+end
+
 for _, name in ipairs(call('SMEMBERS', 'koren:functions')) do
   for _, part in ipairs({ 'ready', 'parked', 'starts', 'incidents' }) do
     moved(of(name, part))
   end
+  move_delayed(name)
   local in_hand = moved(of(name, 'leased'))
   for place = 1, #in_hand, 2 do
     local key = call('LINDEX', of(name, 'queue:' .. in_hand[place]), 0)

@@ -2,12 +2,12 @@
 -- Leases the first due event of a function to a holder (a pod). What is missing behind a subject is
 -- passed over.
 --
--- P: name, holder, lease (ms), timeout (ms), grace (ms: a lease ends at most so long after the
+-- P: name, holder, budgets, lease (ms), timeout (ms), grace (ms: a lease ends at most so long after the
 --    deadline), started (ms when the pod's process started; may be missing), cold (1: the pod has had no event),
 --    most (in hand at a time; may be missing), rate (handed out in any window; may be missing), window (ms)
 -- Returns {state}: 'kept' with kept ('<fn>\n<key>\n<delivery>', the lease that the holder has still),
 --    'none' with due (ms until the next is due, or -1), 'taken' with key, delivery, deadline (ms),
---    body, meta, trace, phases, released, due (ms since when it was), more (subjects that may be taken still).
+--    body, meta, trace, phases, released, delayed (ms), due (ms since when it was), more (subjects that may be taken still).
 
 local name = P.name
 local ready = of(name, 'ready')
@@ -21,6 +21,11 @@ local function lease(subject, key, has, event, due, free)
   local received = tonumber(event.received)
   phases.received = received
   call('HSET', invocation, 'holder', P.holder, 'deadline', deadline, 'taken', now, 'cold', P.cold)
+  call('ZREM', of(name, 'delayed'), key)
+  if has.opens then
+    call('HDEL', invocation, 'opens')
+    open_incident(name, subject, has.sequence, number(has.opens))
+  end
   for phase, ms in pairs({
     activated = number(call('GET', of(name, 'activated'))),
     pod_started = P.started or 0,
@@ -40,7 +45,7 @@ local function lease(subject, key, has, event, due, free)
   call('HSET', 'koren:holders', P.holder, name .. '\n' .. key .. '\n' .. delivery)
   return cmsgpack.pack({
     state = 'taken', key = key, delivery = delivery, deadline = deadline, body = event.body,
-    meta = event.meta, trace = event.trace or '', phases = phases, released = has.released or '', due = due,
+    meta = event.meta, trace = event.trace or '', phases = phases, released = has.released or '', delayed = number(has.delay), due = due,
     more = math.min(call('ZCOUNT', ready, '-inf', now), free - 1),
   })
 end
@@ -76,10 +81,11 @@ while true do
   local subject = first[1]
   call('ZREM', ready, subject)
   local key = call('LINDEX', of(name, 'queue:' .. subject), 0)
-  if key and is_paused(name, subject) then
-    call('ZADD', of(name, 'parked'), due, subject)
+  if key and (is_paused(name, subject) or not_before(name, subject) > now) then
+    make_due(name, subject, due)
   elseif key then
-    local has = fields(of(name, 'invocation:' .. key), { 'subject', 'event', 'released', 'bytes', 'holder', 'answer' })
+    local has = fields(of(name, 'invocation:' .. key),
+      { 'subject', 'event', 'released', 'bytes', 'holder', 'answer', 'delay', 'opens', 'sequence' })
     local event = fields('koren:event:' .. (has.event or key), { 'body', 'meta', 'received', 'trace' })
     if has.subject and event.body and event.meta then
       return lease(subject, key, has, event, due, free)
