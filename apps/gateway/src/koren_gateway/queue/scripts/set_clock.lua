@@ -52,4 +52,10 @@ for _, name in ipairs(call('SMEMBERS', 'koren:functions')) do
 end
 moved('koren:held')
 moved('koren:answers')
+-- When something was handled is told by how long ago that is, so all of it moves, and keeps its order.
+from, to = '-inf', '+inf'
+moved('koren:history')
+for _, name in ipairs(call('SMEMBERS', 'koren:functions')) do
+  moved(of(name, 'history'))
+end
 return step

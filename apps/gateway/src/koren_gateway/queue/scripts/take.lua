@@ -7,7 +7,7 @@
 --    most (in hand at a time; may be missing), rate (handed out in any window; may be missing), window (ms)
 -- Returns {state}: 'kept' with kept ('<fn>\n<key>\n<delivery>', the lease that the holder has still),
 --    'none' with due (ms until the next is due, or -1), 'taken' with key, delivery, deadline (ms),
---    body, meta, trace, phases, released, due (ms since when it was), more (subjects that may be taken still).
+--    body, meta, trace, phases, released, replayed, due (ms since when it was), more (subjects that may be taken still).
 
 local name = P.name
 local ready = of(name, 'ready')
@@ -40,7 +40,7 @@ local function lease(subject, key, has, event, due, free)
   call('HSET', 'koren:holders', P.holder, name .. '\n' .. key .. '\n' .. delivery)
   return cmsgpack.pack({
     state = 'taken', key = key, delivery = delivery, deadline = deadline, body = event.body,
-    meta = event.meta, trace = event.trace or '', phases = phases, released = has.released or '', due = due,
+    meta = event.meta, trace = event.trace or '', phases = phases, released = has.released or '', replayed = has.replayed or '', due = due,
     more = math.min(call('ZCOUNT', ready, '-inf', now), free - 1),
   })
 end
@@ -79,7 +79,7 @@ while true do
   if key and is_paused(name, subject) then
     call('ZADD', of(name, 'parked'), due, subject)
   elseif key then
-    local has = fields(of(name, 'invocation:' .. key), { 'subject', 'event', 'released', 'bytes', 'holder', 'answer' })
+    local has = fields(of(name, 'invocation:' .. key), { 'subject', 'event', 'released', 'replayed', 'bytes', 'holder', 'answer' })
     local event = fields('koren:event:' .. (has.event or key), { 'body', 'meta', 'received', 'trace' })
     if has.subject and event.body and event.meta then
       return lease(subject, key, has, event, due, free)
