@@ -292,6 +292,12 @@ local function forget_history(name, time, most)
   end
 end
 
+-- The time so many ms ago. A clock that was just set forward makes nothing old before set_clock has seen it.
+local function ago(keep)
+  local noted = number(call('GET', 'koren:clock'))
+  return (noted > 0 and math.min(now, noted + 60000) or now) - keep
+end
+
 -- Keeps an event that a function has handled for so many ms. What its invocation had of the event, its
 -- reference, is the history's then.
 local function remember(name, key, has, size, keep)
@@ -307,7 +313,7 @@ local function remember(name, key, has, size, keep)
   call('ZADD', 'koren:history', at, id)
   call('ZADD', index, at, id)
   charge('history', name, bytes)
-  forget_history(name, now - keep, 3) -- as fast as it grows
+  forget_history(name, ago(keep), 3) -- as fast as it grows
   trim_kept('history', name, P.budgets.history_function, 'history')
   trim_history()
 end

@@ -15,7 +15,7 @@ count_dropped('dead-letters-by-age', #old)
 trim_kept('dead', '', P.budgets.dead, 'dead-letters')
 
 for name, keep in pairs(P.history) do
-  forget_history(name, keep > 0 and now - keep or '+inf', 1000)
+  forget_history(name, keep > 0 and ago(keep) or '+inf', 1000)
 end
 trim_history()
 
