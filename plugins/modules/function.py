@@ -115,6 +115,13 @@ options:
       - Without it there is no limit.
     type: str
     default: ""
+  history:
+    description:
+      - How long a region keeps each event that the function has handled, for C(faas function replay), as C(24h). The
+        unit is C(s), C(m), C(h) or C(d), and it is V(7d) at most.
+      - Without it nothing is kept, and what was kept is deleted.
+    type: str
+    default: ""
   secrets:
     description:
       - Names of Secrets in the namespace C(functions), mounted as files below
@@ -217,6 +224,7 @@ AS_THEY_ARE = (
     "max_attempts",
     "max_in_flight",
     "rate",
+    "history",
     "opens",
     "closes",
     "incident_limit_s",
@@ -264,6 +272,7 @@ def main() -> None:
             "max_attempts": {"type": "int", "default": 5},
             "max_in_flight": {"type": "int", "default": 0},
             "rate": {"type": "str", "default": ""},
+            "history": {"type": "str", "default": ""},
             "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "env": {"type": "dict", "default": {}},
             "egress": {"type": "list", "elements": "str", "default": ["default"]},

@@ -44,6 +44,7 @@ functions:
     regions: [seoul, busan]
     max-in-flight: 6
     rate: 10/m
+    history: 24h
     cron:
       nightly: {schedule: "0 3 * * *", timezone: Asia/Seoul, payload: {keep: 30}, starting-deadline: 600}
   plain:
@@ -79,7 +80,7 @@ def test_a_file_says_all_that_a_deploy_is_told(file: Path) -> None:
     assert function.env == {"LEVEL": "info", "GREETING": "hello seoul", "COUNT": "3"}
     assert (function.memory, function.cpu, function.tmp_size) == ("512Mi", "0.5", "1Gi")
     assert (function.timeout_s, function.incident_limit_s, function.target) == (20, 60, 2)
-    assert (function.max_in_flight, function.rate) == (6, "10/m")
+    assert (function.max_in_flight, function.rate, function.history) == (6, "10/m", "24h")
     assert entry.triggers() == (
         CronTrigger(
             name="nightly",

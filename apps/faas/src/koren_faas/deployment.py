@@ -108,6 +108,7 @@ class Deployed:
             "max_attempts": function.max_attempts,
             "max_in_flight": function.max_in_flight,
             "rate": function.rate,
+            "history": function.history,
             "secrets": list(function.secrets),
             "env": dict(function.env),
             "egress": list(function.egress),

@@ -22,6 +22,8 @@ _TAKEN_NAMES = frozenset({"default", "faas-caller"})
 _TAKEN_SECRETS = frozenset({"koren", "kubernetes.io"})
 
 _DAY_S = 86400
+_HISTORY_MAX_S = 7 * _DAY_S
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": _DAY_S}
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SECRET = re.compile(r"[a-z0-9]([-a-z0-9]{0,54}[a-z0-9])?")
@@ -29,6 +31,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _SIZE = re.compile(r"0*[1-9][0-9]*(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?")
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 _RATE = re.compile(r"[1-9][0-9]{0,3}/[sm]", re.ASCII)
+_DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])", re.ASCII)
 _REFERENCE = re.compile(r"[a-z0-9][\w.:/@-]*", re.ASCII)
 _RESERVED_ENV = re.compile(r"MOD_NAME|FUNC_.*|KOREN_.*")
 
@@ -63,6 +66,7 @@ class Function:
         max_in_flight: most events that it may have in hand in one region; 0: as many as its pods.
         rate: most events that may be handed to it in one region in any second or minute, as `N/s` or
             `N/m`; empty: no limit.
+        history: how long a region keeps each event that it has handled, for a replay, as `24h`; empty: not at all.
         secrets: Kubernetes Secrets mounted as files below `/run/secrets/<secret>/`.
         env: environment variables of the handler.
         egress: what its pods may connect to, beside the gateway and DNS: `default`, `none`, or
@@ -94,6 +98,7 @@ class Function:
     max_attempts: int = 5
     max_in_flight: int = 0
     rate: str = ""
+    history: str = ""
     secrets: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     egress: tuple[str, ...] = (DEFAULT,)
@@ -185,6 +190,8 @@ def _problems(f: Function) -> list[str]:
         problems.append(f"max-in-flight is {f.max_in_flight}, it can't be negative; 0 is no limit")
     if f.rate and not _RATE.fullmatch(f.rate):
         problems.append(f"rate is {f.rate!r}; give N/s or N/m, with N from 1 to 9999")
+    if f.history and not _is_history(f.history):
+        problems.append(f"history is {f.history!r}; give Ns, Nm, Nh or Nd, at most 7d, e.g. 24h")
     if f.min_scale < 0:
         problems.append(f"min-scale is {f.min_scale}, it can't be negative")
     if f.max_scale < f.min_scale:
@@ -212,6 +219,11 @@ def _problems(f: Function) -> list[str]:
         elif _RESERVED_ENV.fullmatch(variable):
             problems.append(f"environment variable {variable} is set by the platform")
     return problems
+
+
+def _is_history(text: str) -> bool:
+    found = _DURATION.fullmatch(text)
+    return found is not None and int(found[1]) * _UNITS_S[found[2]] <= _HISTORY_MAX_S
 
 
 def _image_problems(f: Function) -> list[str]:

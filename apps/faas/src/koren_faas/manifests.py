@@ -41,6 +41,7 @@ _SETTLE_S = 1
 _STOP_S = 5 + _SETTLE_S
 _MAX_IN_FLIGHT = f"{API_GROUP}/max-in-flight"
 _RATE = f"{API_GROUP}/rate"
+_HISTORY = f"{API_GROUP}/history"
 _TOPIC = f"{API_GROUP}/topic"
 _REQUIREMENTS = f"{API_GROUP}/dependencies"
 _PACKAGES = f"{API_GROUP}/packages"
@@ -87,6 +88,11 @@ def for_namespace() -> list[Manifest]:
                     "apiGroups": [API_GROUP],
                     "resources": ["deadletters"],
                     "verbs": ["list", "get", "redrive", "delete"],
+                },
+                {
+                    "apiGroups": [API_GROUP],
+                    "resources": ["handledevents"],
+                    "verbs": ["list", "replay"],
                 },
                 {
                     "apiGroups": [API_GROUP],
@@ -149,6 +155,7 @@ def from_deployment(deployment: Mapping[str, Any]) -> Function:
         max_attempts=int(notes[f"{API_GROUP}/max-attempts"]),
         max_in_flight=int(notes.get(_MAX_IN_FLIGHT, 0)),
         rate=notes.get(_RATE, ""),
+        history=notes.get(_HISTORY, ""),
         secrets=tuple(v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v),
         env={
             variable["name"]: _expanded(variable.get("value", ""))
@@ -233,6 +240,7 @@ def _annotations(function: Function, requirements: tuple[str, ...]) -> dict[str,
         f"{API_GROUP}/target": str(function.target) if function.target != 1 else None,
         _MAX_IN_FLIGHT: str(function.max_in_flight) if function.max_in_flight else None,
         _RATE: function.rate or None,
+        _HISTORY: function.history or None,
         f"{API_GROUP}/opens": function.opens,
         f"{API_GROUP}/closes": function.closes,
         f"{API_GROUP}/incident-limit-s": str(function.incident_limit_s),
