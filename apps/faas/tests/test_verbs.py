@@ -427,8 +427,8 @@ def _handled(id: str, time: str) -> dict[str, Any]:
 @pytest.fixture
 def handled(servers: Servers) -> Servers:
     """Two events that hello handled in seoul, one in busan."""
-    servers["seoul"].handled = [_handled("e-1", "2026-11-25T01:00:00.000Z"), _handled("e-2", "2026-11-25T02:00:00.000Z")]
-    servers["busan"].handled = [_handled("e-3", "2026-11-25T01:30:00.000Z")]
+    servers["seoul"].handled = [_handled("e-1", "2026-11-25T01:00:00Z"), _handled("e-2", "2026-11-25T02:00:00Z")]
+    servers["busan"].handled = [_handled("e-3", "2026-11-25T01:30:00Z")]
     return servers
 
 

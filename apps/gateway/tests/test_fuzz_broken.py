@@ -51,7 +51,8 @@ class Region:
         self.store = Store(self.redis)
         memory = Memory(self.store, 100_000)
         self.functions = Functions()
-        self.functions.apply(Change("listed", [deployment(name, topic="events/#", max_attempts="2", history="1h") for name in NAMES]))
+        its = {"topic": "events/#", "max_attempts": "2", "history": "1h"}
+        self.functions.apply(Change("listed", [deployment(name, **its) for name in NAMES]))
         self.queue = Queue(self.store, made, memory)
         self.attempts = Attempts(made, self.queue, self.functions, Metrics())
         self.dead = DeadLetters(self.store, self.queue, self.functions, "seoul")

@@ -15,7 +15,7 @@ from koren_gateway.queue.store import Store, number
 HISTORY = "koren:history"
 EVER_MS = 253_402_300_799_999
 """A time after all others."""
-REPLAYED_MAX = 10_000
+REPLAYED_MAX = 5000
 """How many events one replay may queue: Redis does nothing else meanwhile."""
 
 _REQUEST_KNOWN_MS = 24 * 3600 * 1000
