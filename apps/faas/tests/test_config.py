@@ -44,7 +44,6 @@ functions:
     regions: [seoul, busan]
     max-in-flight: 6
     rate: 10/m
-    history: 24h
     cron:
       nightly: {schedule: "0 3 * * *", timezone: Asia/Seoul, payload: {keep: 30}, starting-deadline: 600}
   plain:
@@ -56,7 +55,7 @@ environments:
       regions: [seoul]
       env: {LEVEL: debug}
     functions:
-      hello: {memory: 1Gi, cron: {nightly: {schedule: "@hourly"}, also: {schedule: "*/5 * * * *"}}}
+      hello: {memory: 1Gi, history: 24h, cron: {nightly: {schedule: "@hourly"}, also: {schedule: "*/5 * * * *"}}}
 """
 
 
@@ -80,7 +79,7 @@ def test_a_file_says_all_that_a_deploy_is_told(file: Path) -> None:
     assert function.env == {"LEVEL": "info", "GREETING": "hello seoul", "COUNT": "3"}
     assert (function.memory, function.cpu, function.tmp_size) == ("512Mi", "0.5", "1Gi")
     assert (function.timeout_s, function.incident_limit_s, function.target) == (20, 60, 2)
-    assert (function.max_in_flight, function.rate, function.history) == (6, "10/m", "24h")
+    assert (function.max_in_flight, function.rate) == (6, "10/m")
     assert entry.triggers() == (
         CronTrigger(
             name="nightly",
@@ -110,7 +109,7 @@ def test_an_environment_changes_what_it_names(file: Path) -> None:
     found = Config.load(file, "trial")
     assert [entry.regions for entry in found.pick()] == [("seoul",), ("seoul",)]
     hello = found.only("hello").function("seoul")
-    assert (hello.memory, hello.timeout_s) == ("1Gi", 20)
+    assert (hello.memory, hello.timeout_s, hello.history) == ("1Gi", 20, "24h")
     assert hello.env == {"LEVEL": "debug", "GREETING": "hello seoul", "COUNT": "3"}
 
 
