@@ -130,6 +130,13 @@ options:
     type: str
     choices: [high, normal, low]
     default: normal
+  history:
+    description:
+      - How long a region keeps each event that the function has handled, for C(faas function replay), as C(24h). The
+        unit is C(s), C(m), C(h) or C(d), and it is V(7d) at most.
+      - Without it nothing is kept, and what was kept is deleted.
+    type: str
+    default: ""
   secrets:
     description:
       - Names of Secrets in the namespace C(functions), mounted as files below
@@ -233,6 +240,7 @@ AS_THEY_ARE = (
     "max_in_flight",
     "rate",
     "priority",
+    "history",
     "opens",
     "closes",
     "incident_limit_s",
@@ -283,6 +291,7 @@ def main() -> None:
             "max_in_flight": {"type": "int", "default": 0},
             "rate": {"type": "str", "default": ""},
             "priority": {"type": "str", "choices": ["high", "normal", "low"], "default": "normal"},
+            "history": {"type": "str", "default": ""},
             "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "env": {"type": "dict", "default": {}},
             "egress": {"type": "list", "elements": "str", "default": ["default"]},

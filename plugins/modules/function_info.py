@@ -78,6 +78,7 @@ functions:
     max_in_flight: {description: Most events that it has in hand in the region; 0 is as many as its pods., type: int}
     rate: {description: "Most events that it gets in any second or minute; empty: no limit.", type: str}
     priority: {description: "V(high), V(normal) or V(low).", type: str}
+    history: {description: "How long events that it has handled are kept for a replay; empty: not at all.", type: str}
     secrets: {description: Names of mounted Secrets., type: list, elements: str}
     env: {description: Environment variables., type: dict}
     egress: {description: "What its pods may connect to, beside the gateway and DNS.", type: list, elements: str}

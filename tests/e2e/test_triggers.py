@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any
 
 import pytest
@@ -193,6 +196,45 @@ def test_a_paused_trigger_starts_nothing_and_loses_nothing(
     until("all are handled", lambda: all(succeeded(listening, event) for event in events), 120)
     ended = [one.time for event in events for one in succeeded(listening, event)]
     assert len(ended) == len(events) and ended == sorted(ended), "in order, each once"
+
+
+def handled() -> list[str] | None:
+    """Ids of what Seoul keeps of the function's history; none while it keeps no history."""
+    with suppress(CalledProcessError):
+        return faas("function", "history", FUNCTION, *REGION, "-o", "name").split()
+    return None
+
+
+@pytest.mark.long
+def test_what_was_handled_is_replayed_in_order_and_kept_once(
+    topics: tuple[str, str], publisher: Publisher, listening: Heard
+) -> None:
+    faas("function", "update", FUNCTION, *REGION, "--history", "1h")
+    until("the region keeps a history", lambda: handled() is not None, 60)
+    first = drill("seoul", type=DONE)
+    events = [first, *(replace(first, id=f"{first.id}-{number}", sequence=number) for number in (2, 3))]
+    for event in events:
+        publisher.publish(event)
+    until("all are handled", lambda: all(succeeded(listening, event) for event in events), 120)
+    ids = [event.id for event in events]
+    assert handled() == ids
+
+    replay = ("function", "replay", FUNCTION, *REGION, "--since", "10m", "--subject", str(first.subject))
+    faas(*replay, "--dry-run")
+    faas(*replay, "--request-id", first.id)
+    until("all are handled again", lambda: all(len(succeeded(listening, event)) > 1 for event in events), 120)
+    faas(*replay, "--request-id", first.id)
+    last = drill("seoul", type=DONE)
+    publisher.publish(last)
+    until("the last is handled", lambda: succeeded(listening, last), 120)
+    again = [succeeded(listening, event) for event in events]
+    assert [len(its) for its in again] == [2, 2, 2], "the dry run and the repeat queued nothing"
+    ended = [its[1].time for its in again]
+    assert ended == sorted(ended)
+    assert handled() == [*ids, last.id]
+
+    faas("function", "update", FUNCTION, *REGION, "--history", "none")
+    until("the region keeps none", lambda: handled() is None, 60)
 
 
 @pytest.mark.long

@@ -167,4 +167,4 @@ def test_a_regions_rights_are_to_read_and_to_ask_for_the_tokens_of_two_roles(ren
     viewer = {verb for rule in roles["console-viewer", "functions"] for verb in rule["verbs"]}
     assert viewer == {"list", "get", "logs"}
     operator = {verb for rule in roles["console-operator", "functions"] for verb in rule["verbs"]}
-    assert operator - viewer == {"invoke", "redrive", "delete", "release", "dismiss"}
+    assert operator - viewer == {"invoke", "redrive", "delete", "release", "dismiss", "replay"}

@@ -31,6 +31,9 @@ class ApiServer:
         objects: path to object.
         letters: dead letters of the gateway behind it, by id.
         held: held events of that gateway, by id.
+        handled: what the functions of that gateway have handled, as it tells it; None when none keeps a history.
+        replays: bodies of the replays that it was asked for.
+        replay_lost: whether its answer to a replay that is no dry run gets lost.
         kept: what that gateway keeps of pods' output; None is one that has no such API.
         refused: Deployments that it refuses; None when it does not answer.
         source_problem: why that gateway refuses every source; None when it listens to all.
@@ -48,6 +51,9 @@ class ApiServer:
         self.objects: dict[str, dict[str, Any]] = {}
         self.letters: dict[str, dict[str, Any]] = {}
         self.held: dict[str, dict[str, Any]] = {}
+        self.handled: list[dict[str, Any]] | None = []
+        self.replays: list[dict[str, Any]] = []
+        self.replay_lost = False
         self.kept: list[dict[str, Any]] | None = []
         self.refused: list[dict[str, Any]] | None = []
         self.source_problem: str | None = None
@@ -114,7 +120,10 @@ class ApiServer:
         if path.startswith(GATEWAY):
             if token != _TOKEN:
                 return 401, {"error": "no valid token"}
-            return self._gateway(method, unquote(path.removeprefix(GATEWAY)), query)
+            path = unquote(path.removeprefix(GATEWAY))
+            if path.endswith(("/history", "/replay")):
+                return self._history(method, query, body)
+            return self._gateway(method, path, query)
         if path.endswith("/serviceaccounts/faas-caller/token"):
             if self.deployed_to or path.removesuffix("/token") in self.objects:
                 return 201, {"status": {"token": _TOKEN}}
@@ -184,6 +193,19 @@ class ApiServer:
             elif path.startswith(_DEPLOYMENTS) and "faas.koren.kr/topic" in notes:
                 name = notes.get("faas.koren.kr/trigger", declared["metadata"]["name"])
                 yield {"name": name, "problem": None, "paused": notes.get(_PAUSED) == "true"}
+
+    def _history(self, method: str, query: dict[str, str], body: Any) -> Answer:
+        if self.handled is None:
+            return 409, {"error": "hello keeps no history; faas function update hello --history 24h"}
+        if method == "GET":
+            shown = [one for one in self.handled if query.get("since", "") <= one["time"] <= query.get("until", "z")]
+            return 200, _page(shown, "events", query)
+        repeat = any(not one["dry_run"] and one["request"] == body["request"] for one in self.replays)
+        self.replays.append(body)
+        if self.replay_lost and not body["dry_run"]:
+            return 502, {"error": "the answer was lost"}
+        shown = [one for one in self.handled if body["since"] <= one["time"] <= body["until"]]
+        return 202, {"events": len(shown), "repeat": repeat}
 
     def _gateway(self, method: str, path: str, query: dict[str, str]) -> Answer:
         if path == "/functions":

@@ -437,6 +437,78 @@ def test_a_region_that_is_away_is_told_and_the_others_are_shown(
     assert _faas(live_site, "dlq", "redrive", "hello.1").exit_code == 0
 
 
+def _handled(id: str, time: str) -> dict[str, Any]:
+    event = {"id": id, "source": "cctv", "type": "kr.koren.seen", "subject": "incident-1", "time": time}
+    return {"time": time, "attempts": 1, "bytes": 1800, "event": event}
+
+
+@pytest.fixture
+def handled(servers: Servers) -> Servers:
+    """Two events that hello handled in seoul, one in busan."""
+    servers["seoul"].handled = [_handled("e-1", "2026-11-25T01:00:00Z"), _handled("e-2", "2026-11-25T02:00:00Z")]
+    servers["busan"].handled = [_handled("e-3", "2026-11-25T01:30:00Z")]
+    return servers
+
+
+def test_what_was_handled_is_listed(live_site: Site, handled: Servers) -> None:
+    listed = _faas(live_site, "function", "history", "hello")
+    assert listed.exit_code == 0, listed.output
+    assert [(row[1], row[-1]) for row in _rows(listed)] == [("e-3", "busan"), ("e-1", "seoul"), ("e-2", "seoul")]
+    span = ("--since", "2026-11-25T01:15Z", "--until", "2026-11-25T01:45Z")
+    assert _faas(live_site, "function", "history", "hello", *span, "-o", "name").stdout == "e-3\n"
+    [first, _] = json.loads(
+        _faas(live_site, "function", "history", "hello", "--region", "seoul", "-o", "json").stdout
+    )
+    assert (first["region"], first["event"]["source"], first["bytes"]) == ("seoul", "cctv", 1800)
+    handled["busan"].handled = None
+    some = _faas(live_site, "function", "history", "hello")
+    assert some.exit_code == 1 and "e-1" in some.stdout
+    assert "busan" in some.stderr and "--history 24h" in some.stderr
+
+
+def test_a_replay_says_what_it_queued_in_each_region(live_site: Site, handled: Servers) -> None:
+    since = ("--since", "2026-11-25T01:15Z")
+    dry = _faas(live_site, "function", "replay", "hello", *since, "--dry-run")
+    assert "seoul: 1 event would be queued" in dry.stderr
+    assert all(asked["dry_run"] for asked in handled["seoul"].replays)
+    done = _faas(live_site, "function", "replay", "hello", *since, "--subject", "incident-1", "--region", "seoul")
+    assert (done.exit_code, done.stderr) == (0, "seoul: 1 event queued\n")
+    asked = handled["seoul"].replays[-1]
+    assert (asked["since"], asked["subject"], asked["dry_run"]) == ("2026-11-25T01:15:00.000Z", "incident-1", False)
+    assert [one["dry_run"] for one in handled["busan"].replays] == [True]
+
+
+def test_a_replay_whose_answer_was_lost_may_be_repeated(live_site: Site, handled: Servers) -> None:
+    words = ("function", "replay", "hello", "--since", "2026-11-25T01:15Z", "--region", "seoul")
+    handled["seoul"].replay_lost = True
+    lost = _faas(live_site, *words)
+    request = handled["seoul"].replays[-1]["request"]
+    assert lost.exit_code == 1 and f"--request-id {request} queues nothing twice" in lost.stderr
+    handled["seoul"].replay_lost = False
+    assert "seoul: 1 event queued before" in _faas(live_site, *words, "--request-id", request).stderr
+
+
+def test_nothing_is_replayed_where_a_region_refuses_or_the_span_is_wrong(live_site: Site, handled: Servers) -> None:
+    handled["busan"].handled = None
+    refused = _faas(live_site, "function", "replay", "hello", "--since", "2026-11-25T01:00Z")
+    assert refused.exit_code == 1 and "keeps no history" in refused.stderr
+    assert [asked["dry_run"] for asked in handled["seoul"].replays] == [True]
+    words = ("function", "replay", "hello")
+    assert _faas(live_site, *words).exit_code == 2
+    assert "--until" in _faas(live_site, *words, "--since", "1h", "--until", "2h").stderr
+    assert "is no time" in _faas(live_site, *words, "--since", "yesterday").stderr
+    assert _faas(live_site, *words, "--since", "2026-11-25T01:00Z", "--region", "central").exit_code == 1
+
+
+def test_a_history_is_set_and_taken_away(live_site: Site, servers: Servers) -> None:
+    for given, noted in (("24h", "24h"), ("none", None)):
+        changed = _faas(live_site, "function", "update", "hello", "--history", given, "--region", "seoul")
+        assert changed.exit_code == 0, changed.output
+        assert _annotations(servers["seoul"]).get("faas.koren.kr/history") == noted
+    wrong = _faas(live_site, "function", "update", "hello", "--history", "8d")
+    assert wrong.exit_code == 1 and "at most 7d" in wrong.stderr
+
+
 def test_dead_letters_come_by_page(live_site: Site, servers: Servers) -> None:
     servers["seoul"].letters = {
         f"hello.{n}": _letter(f"hello.{n}", "hello", "no answer") | {"bytes": 900}

@@ -27,6 +27,7 @@ from koren_gateway.queue.attempts import Attempts, Failure
 from koren_gateway.queue.budgets import Memory
 from koren_gateway.queue.dead_letters import DeadLetters
 from koren_gateway.queue.held import HeldEvents
+from koren_gateway.queue.history import EVER_MS, History
 from koren_gateway.queue.init_errors import InitErrors
 from koren_gateway.queue.logs import Logs
 from koren_gateway.queue.queue import End, Entry, Kept, Nothing, Queue, Taken, event_key
@@ -50,10 +51,12 @@ class Region:
         self.store = Store(self.redis)
         memory = Memory(self.store, 100_000)
         self.functions = Functions()
-        self.functions.apply(Change("listed", [deployment(name, topic="events/#", max_attempts="2") for name in NAMES]))
+        its = {"topic": "events/#", "max_attempts": "2", "history": "1h"}
+        self.functions.apply(Change("listed", [deployment(name, **its) for name in NAMES]))
         self.queue = Queue(self.store, made, memory)
         self.attempts = Attempts(made, self.queue, self.functions, Metrics())
         self.dead = DeadLetters(self.store, self.queue, self.functions, "seoul")
+        self.history = History(self.store, self.queue, memory)
         self.held = HeldEvents(self.store, self.queue, Triggers(self.functions))
         self.state = State(self.store, memory)
         self.logs = Logs(self.store, memory)
@@ -113,7 +116,14 @@ class Region:
             one.to_dict()
             await self.try_to(self.held.get(one.id))
             await self.try_to(dice.choice([self.held.release, self.held.dismiss])(one.id, "kim"))
-        await self.try_to(queue.tidy())
+        span: dict[str, Any] = {"from_ms": 0, "to_ms": EVER_MS}
+        for function in self.functions.all():
+            page = await self.try_to(self.history.page(function.name, **span, limit=10))
+            for handled in page[0] if page else ():
+                handled.to_dict()
+            request = f"r-{next(self.numbers)}"
+            await self.try_to(self.history.replay(function, **span, subject=None, request=request, by="kim"))
+        await self.try_to(queue.tidy(self.functions.all()))
         await self.try_to(queue.clear_up_after(dice.choice([NAMES, NAMES, ("a",)])))
         for _, fields in await self.try_to(self.store.command("XRANGE", "koren:receipts", "-", "+")) or ():
             # The outbox drops such a receipt and says so.

@@ -35,6 +35,7 @@ from koren_gateway.queue.attempts import Attempts, Failure
 from koren_gateway.queue.budgets import Budgets, Memory
 from koren_gateway.queue.dead_letters import DeadLetters
 from koren_gateway.queue.held import HeldEvents
+from koren_gateway.queue.history import EVER_MS, History, NoRoom
 from koren_gateway.queue.queue import End, Entry, Kept, Nothing, Queue, Taken, event_key, size_of
 from koren_gateway.queue.state import State, StateFull
 from koren_gateway.queue.store import Store, connect
@@ -44,6 +45,9 @@ MAX_DELIVERIES = 5
 BUDGETS = Budgets(
     dead=12_000,
     dead_function=7_000,
+    history=6_000,
+    history_function=4_500,
+    shared=24_000,
     state=2_000,
     state_function=1_200,
     held=6_500,
@@ -61,11 +65,12 @@ DEPLOYMENTS = {
         "a",
         topic="events/#",
         max_attempts="2",
+        history="1h",
         opens="kr.koren.traffic.accident.detected",
         closes="kr.koren.traffic.accident.cleared",
     ),
     "b": deployment("b", topic="events/+/+/accident", max_attempts="1"),
-    "c": deployment("c", topic="events/+/+/speed", max_attempts="4"),
+    "c": deployment("c", topic="events/+/+/speed", max_attempts="4", history="7d"),
 }
 NAMES = st.sampled_from(sorted(DEPLOYMENTS))
 PODS = st.sampled_from(["pod-1", "pod-2", "pod-3", "pod-4"])
@@ -88,6 +93,8 @@ class Work:
     event: str
     size: int
     once: bool
+    call: bool = False
+    replayed: bool = False
     attempts: int = 0
     delivery: int = 0
     entered: bool = False
@@ -106,7 +113,22 @@ class Letter:
     event: str | None
     subject: str | None
     size: int
+    replayed: bool = False
     time: int = 0
+
+    @property
+    def bytes(self) -> int:
+        return self.size + 800
+
+
+@dataclass
+class Past:
+    """What a function has handled."""
+
+    function: str
+    event: str
+    subject: str
+    size: int
 
     @property
     def bytes(self) -> int:
@@ -134,6 +156,8 @@ class Waiting:
 class Model:
     queues: dict[str, dict[str, list[Work]]] = field(default_factory=lambda: {name: {} for name in DEPLOYMENTS})
     letters: dict[str, Letter] = field(default_factory=dict)
+    history: dict[str, Past] = field(default_factory=dict)
+    """By id, oldest first."""
     held: dict[str, Waiting] = field(default_factory=dict)
     holding: dict[str, list[str]] = field(default_factory=dict)
     verdicts: dict[str, str] = field(default_factory=dict)
@@ -184,7 +208,7 @@ class Model:
                 continue
             full = True
             if not work.once:
-                self.bury(f"{name}.{work.key}", Letter(name, work.event, work.subject, work.size))
+                self.bury(f"{name}.{work.key}", Letter(name, work.event, work.subject, work.size, work.replayed))
                 self.receipts["dead-lettered"] += 1
         return full
 
@@ -198,11 +222,28 @@ class Model:
         if not works:
             del self.queues[work.function][work.subject]
 
-    def finish(self, work: Work, state: str) -> None:
+    def finish(self, work: Work, state: str, *, remembers: bool = False) -> None:
         self.receipts[state] += 1
         self.remove(work)
+        id = f"{work.function}.{work.key}"
         if state == "dead-lettered" and not work.once:
-            self.bury(f"{work.function}.{work.key}", Letter(work.function, work.event, work.subject, work.size))
+            self.bury(id, Letter(work.function, work.event, work.subject, work.size, work.replayed))
+        elif remembers and not work.call and not work.replayed:
+            self.history.pop(id, None)
+            self.history[id] = Past(work.function, work.event, work.subject, work.size)
+            self.trim_history(BUDGETS.history_function, work.function)
+            self.trim_history()
+
+    def trim_history(self, limit: int | None = None, function: str | None = None) -> None:
+        """The oldest go, as far as the budgets say."""
+        if limit is None:
+            kept = [*self.letters.values(), *self.held.values(), *self.works()]
+            others = sum(one.bytes for one in kept) + sum(self.state.values())
+            limit = max(0, min(BUDGETS.history, BUDGETS.shared - others))
+        ids = [id for id, past in self.history.items() if function in (None, past.function)]
+        while sum(self.history[id].bytes for id in ids) > limit:
+            del self.history[ids.pop(0)]
+            self.dropped["history"] += 1
 
     def fail(
         self, work: Work, max_attempts: int, *, lost: bool, reject: bool = False, after_s: float | None = None
@@ -242,6 +283,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.functions = Functions()
         self.queue = Queue(self.store, made, self.memory)
         self.attempts = Attempts(made, self.queue, self.functions, Metrics())
+        self.history = History(self.store, self.queue, self.memory)
         self.dead = DeadLetters(self.store, self.queue, self.functions, "seoul")
         self.held = HeldEvents(self.store, self.queue, Triggers(self.functions))
         self.state = State(self.store, self.memory)
@@ -390,7 +432,7 @@ class QueueMachine(RuleBasedStateMachine):
                 return "dismissed"
             model.holding.setdefault(entry.subject, []).append(entry.key)
             return "held"
-        work = Work("", entry.key, entry.subject, entry.key, size, entry.once)
+        work = Work("", entry.key, entry.subject, entry.key, size, entry.once, entry.call)
         if model.spread(work, names) and entry.once:
             return "full"
         return "new"
@@ -440,8 +482,9 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(choice=CHOICES, large=st.booleans())
     def succeed(self, choice: int, large: bool) -> None:
         work = self.model.chosen(choice)
+        self.next_step()
         self.do(self.attempts.succeed(self.end(work), b'"%s"' % (b"x" * (20_000 if large else 1))))
-        self.model.finish(work, "succeeded")
+        self.model.finish(work, "succeeded", remembers=self.function(work.function).history_s > 0)
 
     @in_hand
     @rule(choice=CHOICES, reject=st.booleans(), after_s=st.sampled_from([None, None, 0, 50]))
@@ -560,8 +603,35 @@ class QueueMachine(RuleBasedStateMachine):
         del model.letters[id]
         assert letter.subject is not None and letter.event is not None
         subject = letter.subject if letter.subject.startswith("s/") else f"e/{key}"
-        model.spread(Work("", key, subject, letter.event, letter.size, False), [letter.function])
+        work = Work("", key, subject, letter.event, letter.size, False, replayed=letter.replayed)
+        model.spread(work, [letter.function])
         self._trimmed()
+
+    @precondition(lambda self: self.model.history)
+    @rule(name=NAMES, subject=st.sampled_from([None, "s"]), dry_run=st.booleans())
+    def replay(self, name: str, subject: str | None, dry_run: bool) -> None:
+        function = self.functions.get(name)
+        if function is None:
+            return
+        model, request = self.model, f"replay-{next(self.numbers)}"
+        its = [past for past in model.history.values() if past.function == name]
+        its = [past for past in its if subject is None or past.subject == f"s/{subject}"]
+        needed = sum(past.size + 1000 for past in its)
+        queued = sum(work.bytes for work in model.works(name)) + needed
+        free = BUDGETS.queue - sum(work.bytes for work in model.works()) - needed
+        asked: dict[str, Any] = {"from_ms": 0, "to_ms": EVER_MS, "subject": subject, "request": request, "by": "kim"}
+        if its and (queued > BUDGETS.queue_function or queued > 4 * free):
+            with pytest.raises(NoRoom):
+                self.do(self.history.replay(function, **asked, dry_run=dry_run))
+            return
+        assert self.do(self.history.replay(function, **asked, dry_run=dry_run)).events == len(its)
+        if dry_run:
+            return
+        assert self.do(self.history.replay(function, **asked)).is_repeat
+        for place, past in enumerate(its, 1):
+            key = f"{request}-{place}"
+            of = past.subject if past.subject.startswith("s/") else f"e/{key}"
+            assert model.put(name, Work(name, key, of, past.event, past.size, False, replayed=True))
 
     @precondition(lambda self: self.model.letters)
     @rule(choice=CHOICES)
@@ -607,18 +677,23 @@ class QueueMachine(RuleBasedStateMachine):
 
     # Time, and what goes.
 
-    @precondition(lambda self: self.model.held or self.model.letters)
-    @rule(choice=CHOICES, what=st.sampled_from(["held", "dismissed", "dead"]))
+    @precondition(lambda self: self.model.held or self.model.letters or self.model.history)
+    @rule(choice=CHOICES, what=st.sampled_from(["held", "dismissed", "dead", "history", "unwanted"]))
     def tidy(self, choice: int, what: str) -> None:
         model = self.model
-        kept = model.held if what != "dead" else model.letters
-        ids = [id for id, one in kept.items() if what == "dead" or one.state == what]
-        late = 0
+        kept: dict[str, Any] = {"dead": model.letters, "history": model.history, "unwanted": {}}.get(what, model.held)
+        ids = [id for id, one in kept.items() if what in ("dead", "history") or one.state == what]
+        late, functions = 0, self.functions.all()
         self.next_step()
         if ids:
             id = ids[choice % len(ids)]
             self.command("ZADD", f"koren:{what}", "XX", 1, id)
-            if what == "dead":
+            if what == "history":
+                self.command("ZADD", f"koren:fn:{model.history[id].function}:history", "XX", 1, id)
+                model.history = {id: model.history.pop(id), **model.history}
+                if model.history[id].function in {function.name for function in functions}:
+                    del model.history[id]
+            elif what == "dead":
                 del model.letters[id]
                 model.dropped["dead-letters-by-age"] += 1
             elif what == "dismissed":
@@ -626,7 +701,12 @@ class QueueMachine(RuleBasedStateMachine):
             else:
                 late = len(model.holding[model.held[id].subject])
                 model.dismiss(model.held[id].subject)
-        assert self.do(self.queue.tidy()) == late
+        if what == "unwanted":
+            functions = [replace(function, history_s=0) for function in functions]
+            names = {function.name for function in functions}
+            model.history = {id: past for id, past in model.history.items() if past.function not in names}
+        model.trim_history()
+        assert self.do(self.queue.tidy(functions)) == late
 
     @precondition(lambda self: len(self.functions.all()) == len(DEPLOYMENTS))
     @rule(name=NAMES)
@@ -662,6 +742,8 @@ class QueueMachine(RuleBasedStateMachine):
                         if work.key.encode() not in left:
                             model.finish(work, "dead-lettered")
             self._trimmed()
+            done = ripe - set(buried)
+            model.history = {id: past for id, past in model.history.items() if past.function not in done}
             if not any(any(model.works(name)) for name in ripe):
                 break
         if long_gone:
@@ -730,6 +812,7 @@ class QueueMachine(RuleBasedStateMachine):
         model = self.model
         refs: Counter[str] = Counter(work.event for work in model.works())
         refs.update(letter.event for letter in model.letters.values() if letter.event)
+        refs.update(past.event for past in model.history.values())
         bytes: Counter[str] = Counter()
         holders, expected = {}, {}
         for name, queue in model.queues.items():
@@ -746,7 +829,8 @@ class QueueMachine(RuleBasedStateMachine):
                     work = works[0]
                     holders[work.holder] = f"{name}\n{work.key}\n{work.delivery}"
             letters = {id for id, letter in model.letters.items() if letter.function == name}
-            for part, members in (("ready", ready), ("leased", leased), ("dead", letters)):
+            past = {id for id, past in model.history.items() if past.function == name}
+            for part, members in (("ready", ready), ("leased", leased), ("dead", letters), ("history", past)):
                 if members:
                     expected[f"fn:{name}:{part}"] = members
             states = {key for function, key in model.state if function == name}
@@ -764,6 +848,10 @@ class QueueMachine(RuleBasedStateMachine):
             bytes["dead"] += letter.bytes
             if letter.function:
                 bytes[f"dead:{letter.function}"] += letter.bytes
+        for id, past_one in model.history.items():
+            expected[f"history:{id}"] = (past_one.event, past_one.bytes)
+            bytes["history"] += past_one.bytes
+            bytes[f"history:{past_one.function}"] += past_one.bytes
         for key, one in model.held.items():
             expected[f"held:{key}"] = one.state
             bytes["held"] += one.bytes
@@ -774,6 +862,8 @@ class QueueMachine(RuleBasedStateMachine):
         expected |= {f"event:{event}": count for event, count in refs.items()}
         if model.letters:
             expected["dead"] = set(model.letters)
+        if model.history:
+            expected["history"] = list(model.history)
         if holders:
             expected["holders"] = holders
         if bytes:
@@ -791,7 +881,7 @@ class QueueMachine(RuleBasedStateMachine):
         for key in names:
             name = key.removeprefix("koren:")
             part = name.split(":")[2] if name.startswith("fn:") else name.partition(":")[0]
-            if part in {"closed", "incidents", "activated", *STAYS} - {"dropped"}:
+            if part in {"closed", "incidents", "activated", "replay", *STAYS} - {"dropped"}:
                 continue
             keys.append((key, name, part))
             match part:
@@ -799,7 +889,7 @@ class QueueMachine(RuleBasedStateMachine):
                     asked.append(("LRANGE", key, 0, -1))
                 case "ready" | "leased" | "states":
                     asked.append(("ZRANGE", key, 0, -1))
-                case "dead" | "held" | "dismissed" if name == part or name.startswith("fn:"):
+                case "dead" | "history" | "held" | "dismissed" if name == part or name.startswith("fn:"):
                     asked.append(("ZRANGE", key, 0, -1))
                 case "invocation":
                     asked.append(("HMGET", key, "attempts", "delivery", "holder", "bytes"))
@@ -807,6 +897,8 @@ class QueueMachine(RuleBasedStateMachine):
                     asked.append(("HMGET", key, "refs", "body", "meta", "received"))
                 case "dead":
                     asked.append(("HMGET", key, "function", "event", "bytes", "reason"))
+                case "history":
+                    asked.append(("HMGET", key, "event", "bytes"))
                 case "held":
                     asked.append(("HGET", key, "state"))
                 case "holders" | "bytes" | "dropped" | "state-bytes":
@@ -830,6 +922,10 @@ class QueueMachine(RuleBasedStateMachine):
                 case "dead" if isinstance(answer, list) and len(answer) == 4 and name.startswith("dead:"):
                     function, event, size, _ = answer
                     found[name] = (function.decode(), event.decode() if event else None, int(size))
+                case "history" if name == part:
+                    found[name] = [item.decode() for item in answer]
+                case "history" if name.startswith("history:"):
+                    found[name] = (answer[0].decode(), int(answer[1]))
                 case "held" if isinstance(answer, bytes):
                     found[name] = answer.decode()
                 case "holders" | "bytes" | "dropped" | "state-bytes":
@@ -871,6 +967,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.held.clear()
         self.do(self.dead.purge())
         self.model.letters.clear()
+        self.do(self.queue.tidy([Function(name=name) for name in DEPLOYMENTS]))
+        self.model.history.clear()
         self.redis_holds_what_the_model_says()
         receipts = self.command("XRANGE", "koren:receipts", "-", "+")
         states = Counter(fields[b"state"].decode() for _, fields in receipts)

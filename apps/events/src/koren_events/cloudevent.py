@@ -24,6 +24,7 @@ _ATTRIBUTE_MAX = 1024
 _MAX_SEQUENCE = 2**53 - 1  # what every JSON reader keeps exact
 _MAX_DEPTH = 200  # far from what any reader's stack carries, wherever it reads
 _BOM = b"\xef\xbb\xbf"
+_BY_GATEWAYS = {"releasedby": "releases", "replayedby": "replays"}
 # Unicode's categories Cc, Cs, Zl and Zp.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -45,8 +46,8 @@ class CloudEvent:
     """Whether the event starts nothing until a person releases it."""
     traceparent: str | None = field(default=None, compare=False)
     """Its trace, if it says one; not kept among the attributes."""
-    is_released: bool = field(default=False, compare=False)
-    """Whether it says who released it, which a gateway alone may write; not kept among the attributes."""
+    claims: str = field(default="", compare=False)
+    """An attribute of it that a gateway alone may write; not kept among the attributes."""
 
     def to_meta(self) -> str:
         """The attributes as JSON, the form in which they are kept beside the message."""
@@ -104,10 +105,11 @@ def parse(message: bytes) -> tuple[CloudEvent, bytes]:
     return _event(values), message
 
 
-def check_unreleased(event: CloudEvent) -> None:
-    """Refuses an event from outside that claims that a person released it. Raises InvalidEvent."""
-    if event.is_released:
-        raise InvalidEvent("releasedby is written by the gateway when a person releases an event; leave it out")
+def check_unclaimed(event: CloudEvent) -> None:
+    """Refuses an event from outside that claims that a person released or replayed it. Raises InvalidEvent."""
+    if event.claims:
+        done = _BY_GATEWAYS[event.claims]
+        raise InvalidEvent(f"{event.claims} is written by the gateway when a person {done} an event; leave it out")
 
 
 def read(message: bytes) -> dict[str, Any]:
@@ -247,7 +249,7 @@ def _event(values: Mapping[str, Any]) -> CloudEvent:
         sequence=_sequence(values),
         hold=_hold(values),
         traceparent=_traceparent(values),
-        is_released=values.get("releasedby") is not None,
+        claims=next((name for name in _BY_GATEWAYS if values.get(name) is not None), ""),
     )
 
 

@@ -110,6 +110,7 @@ class Deployed:
             "max_in_flight": function.max_in_flight,
             "rate": function.rate,
             "priority": function.priority,
+            "history": function.history,
             "secrets": list(function.secrets),
             "env": dict(function.env),
             "egress": list(function.egress),

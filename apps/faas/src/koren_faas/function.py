@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from koren_faas.debian import PACKAGE
-from koren_faas.durations import duration_of
+from koren_faas.durations import duration_of, seconds_of
 from koren_faas.egress import DEFAULT, problems_of
 from koren_faas.errors import FunctionError
 from koren_faas.runtimes import DEFAULT as DEFAULT_RUNTIME
@@ -25,6 +26,7 @@ _TAKEN_SECRETS = frozenset({"koren", "kubernetes.io"})
 _DAY_S = 86400
 DELAY_MAX_S = 7 * _DAY_S
 PRIORITIES = ("high", "normal", "low")
+_HISTORY_MAX_S = 7 * _DAY_S
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SECRET = re.compile(r"[a-z0-9]([-a-z0-9]{0,54}[a-z0-9])?")
@@ -68,6 +70,7 @@ class Function:
         rate: most events that may be handed to it in one region in any second or minute, as `N/s` or
             `N/m`; empty: no limit.
         priority: one of `PRIORITIES`: whose pods start first when a region's nodes are full.
+        history: how long a region keeps each event that it has handled, for a replay, as `24h`; empty: not at all.
         secrets: Kubernetes Secrets mounted as files below `/run/secrets/<secret>/`.
         env: environment variables of the handler.
         egress: what its pods may connect to, beside the gateway and DNS: `default`, `none`, or
@@ -101,6 +104,7 @@ class Function:
     max_in_flight: int = 0
     rate: str = ""
     priority: str = "normal"
+    history: str = ""
     secrets: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     egress: tuple[str, ...] = (DEFAULT,)
@@ -194,6 +198,8 @@ def _problems(f: Function) -> list[str]:
         problems.append(f"rate is {f.rate!r}; give N/s or N/m, with N from 1 to 9999")
     if f.priority not in PRIORITIES:
         problems.append(f"priority is {f.priority!r}; give {', '.join(PRIORITIES[:-1])} or {PRIORITIES[-1]}")
+    if f.history and not _is_history(f.history):
+        problems.append(f"history is {f.history!r}; give Ns, Nm, Nh or Nd, at most 7d, e.g. 24h")
     if f.min_scale < 0:
         problems.append(f"min-scale is {f.min_scale}, it can't be negative")
     if f.max_scale < f.min_scale:
@@ -224,6 +230,12 @@ def _problems(f: Function) -> list[str]:
         elif _RESERVED_ENV.fullmatch(variable):
             problems.append(f"environment variable {variable} is set by the platform")
     return problems
+
+
+def _is_history(text: str) -> bool:
+    with contextlib.suppress(FunctionError):
+        return not text.startswith("0") and seconds_of("history", text) <= _HISTORY_MAX_S
+    return False
 
 
 def _image_problems(f: Function) -> list[str]:

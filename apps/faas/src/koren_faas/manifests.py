@@ -42,6 +42,7 @@ _STOP_S = 5 + _SETTLE_S
 _DELAY = f"{API_GROUP}/delay-s"
 _MAX_IN_FLIGHT = f"{API_GROUP}/max-in-flight"
 _RATE = f"{API_GROUP}/rate"
+_HISTORY = f"{API_GROUP}/history"
 _TOPIC = f"{API_GROUP}/topic"
 _REQUIREMENTS = f"{API_GROUP}/dependencies"
 _PACKAGES = f"{API_GROUP}/packages"
@@ -90,6 +91,11 @@ def for_namespace() -> list[Manifest]:
                     "apiGroups": [API_GROUP],
                     "resources": ["deadletters"],
                     "verbs": ["list", "get", "redrive", "delete"],
+                },
+                {
+                    "apiGroups": [API_GROUP],
+                    "resources": ["handledevents"],
+                    "verbs": ["list", "replay"],
                 },
                 {
                     "apiGroups": [API_GROUP],
@@ -154,6 +160,7 @@ def from_deployment(deployment: Mapping[str, Any]) -> Function:
         max_in_flight=int(notes.get(_MAX_IN_FLIGHT, 0)),
         rate=notes.get(_RATE, ""),
         priority=pod.get("priorityClassName", "normal").removeprefix(_PRIORITY_CLASS),
+        history=notes.get(_HISTORY, ""),
         secrets=tuple(v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v),
         env={
             variable["name"]: _expanded(variable.get("value", ""))
@@ -244,6 +251,7 @@ def _annotations(function: Function, requirements: tuple[str, ...]) -> dict[str,
         f"{API_GROUP}/target": str(function.target) if function.target != 1 else None,
         _MAX_IN_FLIGHT: str(function.max_in_flight) if function.max_in_flight else None,
         _RATE: function.rate or None,
+        _HISTORY: function.history or None,
         f"{API_GROUP}/opens": function.opens,
         f"{API_GROUP}/closes": function.closes,
         f"{API_GROUP}/incident-limit-s": str(function.incident_limit_s),

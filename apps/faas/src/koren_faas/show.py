@@ -18,6 +18,7 @@ from koren_faas.deployment import REFUSED, Deployed, Refused
 from koren_faas.durations import duration_of
 from koren_faas.endings import Ending
 from koren_faas.held import HeldEvent
+from koren_faas.history import HandledEvent
 from koren_faas.http_triggers import Declared as HttpTrigger
 from koren_faas.mqtt_sources import Declared
 from koren_faas.triggers import ACTIVE, HTTP, MQTT, Trigger
@@ -111,6 +112,7 @@ def description(one: Deployed, triggers: Sequence[Trigger] = (), endings: Sequen
         ("Scale:", f"{function.min_scale} to {function.max_scale} pods, {load} each"),
         ("Limits:", ", ".join(filter(None, limits))),
         ("Priority:", function.priority),
+        *((("History:", function.history),) if function.history else ()),
         ("Envvar:", json.dumps(dict(function.env), ensure_ascii=False)),
         ("Egress:", ", ".join(function.egress)),
         ("Secrets:", ", ".join(function.secrets)),
@@ -280,6 +282,16 @@ def dead_letter(letter: Mapping[str, Any]) -> str:
         parts.append(letter["reason"].strip())
     parts.append(_message(letter))
     return "\n\n".join(parts)
+
+
+def handled_events(events: Sequence[HandledEvent], *, wide: bool = False) -> str:
+    """Events that a function has handled, a line each."""
+    head = ("TIME", "ID", "EVENT TYPE", "SUBJECT", "ATTEMPTS", "REGION")
+    rows: list[tuple[str, ...]] = [head + (("SOURCE", "BYTES") if wide else ())]
+    for one in events:
+        row = (one.time, one.id, one.event["type"], one.event["subject"] or "", str(one.attempts), one.region)
+        rows.append(row + ((one.event["source"], str(one.bytes)) if wide else ()))
+    return table(rows, wide=wide)
 
 
 def held_events(events: Sequence[HeldEvent], *, wide: bool = False) -> str:

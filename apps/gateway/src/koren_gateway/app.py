@@ -35,6 +35,7 @@ from koren_gateway.queue.attempts import Attempts
 from koren_gateway.queue.budgets import Memory
 from koren_gateway.queue.dead_letters import DeadLetters
 from koren_gateway.queue.held import HeldEvents
+from koren_gateway.queue.history import History
 from koren_gateway.queue.init_errors import InitErrors
 from koren_gateway.queue.leases import Leases
 from koren_gateway.queue.logs import Logs
@@ -67,7 +68,7 @@ class Gateway:
         self._stopping = asyncio.Event()
         self._redis = connect(settings)
         store = Store(self._redis)
-        self._memory = memory = Memory(store, settings.batch_bytes)
+        self._memory = memory = Memory(store, settings.batch_bytes, settings.history_percent)
         queue = Queue(store, settings, memory)
         self._metrics = metrics = Metrics()
         self._spans = spans = _spans_of(settings, metrics)
@@ -118,6 +119,7 @@ class Gateway:
             http_triggers=http_triggers,
             triggers=TriggerList(functions, triggers, pauses, cron),
             dead_letters=dead_letters,
+            history=History(store, queue, memory),
             held=held,
             logs=logs,
             reviewer=reviewer,

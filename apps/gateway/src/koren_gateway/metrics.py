@@ -141,7 +141,7 @@ class Metrics:
         )
         self._used = Gauge(
             f"{_PREFIX}used_bytes",
-            "What an account of the budgets holds: dead, held, queue, state, answers, log; of the region "
+            "What an account of the budgets holds: dead, history, held, queue, state, answers, log; of the region "
             "where no function is named.",
             ["account", "function"],
             registry=self.registry,

@@ -6,6 +6,8 @@ from typing import Any
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+HISTORY_PERCENT = 10
+
 
 class Settings(BaseSettings):
     """One field a variable of the environment, `KOREN_GATEWAY_<FIELD>`."""
@@ -50,6 +52,8 @@ class Settings(BaseSettings):
     """How long an event is known, so that its repeat is dropped."""
     dead_letter_days: int = 14
     """How long dead letters are kept, and the state of a function that is no more."""
+    history_percent: int = Field(default=HISTORY_PERCENT, ge=1, le=50)
+    """The share of Redis' memory that what functions have handled may take, for those that keep a history."""
     hold_s: float = 3600.0
     """Held events that nobody released by then are dismissed."""
     dismissed_days: int = 7

@@ -5,23 +5,28 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Callable, Collection
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from koren_faas import deployment, show, triggers
+from koren_faas import history as handled
 from koren_faas.archive import KINDS
 from koren_faas.calling import call
 from koren_faas.change import Result
 from koren_faas.cli.common import (
+    ALL,
     DELAY,
     DRYRUN,
     ENVIRONMENT,
     FUNCTION,
     FUNCTIONS,
+    LIMIT,
     LIST_OUTPUT,
     OUTPUT,
     REGION,
@@ -30,6 +35,7 @@ from koren_faas.cli.common import (
     example,
     say,
     tell_list,
+    tell_more,
     warn,
 )
 from koren_faas.cli.completion import complete_region
@@ -41,6 +47,7 @@ from koren_faas.kube import Kube
 from koren_faas.logs import logs
 from koren_faas.placing import place
 from koren_faas.runtimes import IMAGE, RUNTIMES
+from koren_faas.search import moment
 from koren_faas.site import Site
 from koren_faas.terminal import patience
 from koren_faas.usage import usage
@@ -77,7 +84,7 @@ def _words(
     return tuple(word for value in values for word in re.split(r"[\s,]+", value) if word)
 
 
-def _rate(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
+def _or_none(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
     return "" if value == "none" else value
 
 
@@ -94,9 +101,12 @@ def _function_options(command: F) -> F:
         click.option("--opens", metavar="TYPE", help="Event type that opens an incident: "
                      "the function stays up until it closes."),
         click.option("--max-attempts", type=int, help="Attempts before an event becomes a dead letter."),
-        click.option("--rate", metavar="N/s|N/m", callback=_rate,
+        click.option("--rate", metavar="N/s|N/m", callback=_or_none,
                      help="Most events that the function gets in one region in any second or minute; "
                      "none: no limit."),
+        click.option("--history", metavar="DURATION", callback=_or_none,
+                     help="How long a region keeps each event that the function has handled, for "
+                     "'faas function replay', such as 24h; at most 7d; none: not at all."),
         click.option("--max-in-flight", type=int,
                      help="Most events that the function has in hand in one region; 0: as many as its pods."),
         click.option("--priority", type=click.Choice(PRIORITIES),
@@ -370,6 +380,95 @@ def _data(text: str | None) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _span(since: str | None, until: str | None, now: datetime) -> tuple[datetime | None, datetime | None]:
+    begin, end = (moment(text, now) if text else None for text in (since, until))
+    if begin is not None and begin >= (end or now):
+        raise click.BadParameter("it must be before --until, and before now", param_hint="--since")
+    return begin, end
+
+
+_UNTIL = click.option("--until", metavar="T", help="Until when: a span before now, or a time.  [default: now]")
+
+
+@function.command(epilog=example("faas function history hello --since 2h", "faas function history hello -o json"))
+@FUNCTION
+@click.option("--since", metavar="T", help="From when on: 30m, 2d, or a time.  [default: all]")
+@_UNTIL
+@LIMIT
+@ALL
+@REGION
+@LIST_OUTPUT
+@click.pass_obj
+def history(
+    site_dir: Path,
+    name: str,
+    since: str | None,
+    until: str | None,
+    limit: int,
+    everything: bool,
+    regions: tuple[str, ...],
+    out: str | None,
+) -> None:
+    """List events that a function has handled, as far as its --history keeps them. Calls are not among them."""
+    begin, end = _span(since, until, datetime.now(UTC))
+    with patience("the regions"):
+        found = handled.history(
+            Site.load(site_dir), name, regions, since=begin, until=end, limit=None if everything else limit
+        )
+    tell_list(dicts(found.events), out, lambda wide: show.handled_events(found.events, wide=wide), name="id")
+    tell_more(found.more, limit)
+    warn(found.unreachable)
+
+
+@function.command(
+    epilog=example(
+        "faas function replay hello --since 2h --dry-run",
+        "faas function replay hello --since 2026-05-01T13:00Z --until 2026-05-01T14:00Z --region seoul",
+    )
+)
+@FUNCTION
+@click.option("--since", required=True, metavar="T", help="Events handled from then on: 30m, 2d, or a time.")
+@_UNTIL
+@click.option("--subject", help="Only events with this subject.")
+@click.option("--dry-run", "--dryrun", is_flag=True, help="Queue nothing; print how many events would be queued.")
+@click.option("--request-id", metavar="ID", help="Id of a replay whose answer was lost: what that has queued is not "
+              "queued again.")
+@REGION
+@click.pass_obj
+def replay(
+    site_dir: Path,
+    name: str,
+    since: str,
+    until: str | None,
+    subject: str | None,
+    dry_run: bool,
+    request_id: str | None,
+    regions: tuple[str, ...],
+) -> None:
+    """Have a function handle again what it handled in a span of time. Without --region, in all regions.
+
+    Only this function gets the events, in their order, with the attribute replayedby.
+    """
+    now = datetime.now(UTC)
+    begin, end = _span(since, until, now)
+    assert begin is not None
+    with patience("the regions"):
+        done = handled.replay(
+            Site.load(site_dir),
+            name,
+            regions,
+            since=begin,
+            until=end or now,
+            request=request_id or str(uuid.uuid4()),
+            subject=subject,
+            dry_run=dry_run,
+        )
+    for one in done:
+        events = f"{one.events} event{'' if one.events == 1 else 's'}"
+        told = "queued before" if one.is_repeat else "would be queued" if dry_run else "queued"
+        say(f"{one.region}: {events} {told}")
 
 
 @function.command(epilog=example("faas function delete hello --region seoul"))

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import time
 import unicodedata
 import uuid
@@ -12,9 +13,9 @@ import structlog
 from aiohttp import web
 
 from koren_events import CONTENT_TYPE, MAX_EVENT_BYTES
-from koren_events.cloudevent import CloudEvent, check_unreleased, parse
+from koren_events.cloudevent import CloudEvent, check_unclaimed, parse
 from koren_events.errors import InvalidEvent
-from koren_events.times import format_time, utc_now
+from koren_events.times import format_time, parse_time, utc_now
 from koren_gateway.api import http
 from koren_gateway.api.calls import Calls, NoAnswer, NotStarting, QueueFull, data_of
 from koren_gateway.api.http import Refused, errors_as_json
@@ -26,10 +27,14 @@ from koren_gateway.cluster.reviews import Reviewer
 from koren_gateway.intake.subscriptions import Subscriptions
 from koren_gateway.queue.dead_letters import DeadLetters, NotRedrivable
 from koren_gateway.queue.held import HeldEvent, HeldEvents, NotHeld
+from koren_gateway.queue.history import EVER_MS, History, NoRoom, TooMuch
 from koren_gateway.queue.logs import Logs
 from koren_gateway.queue.queue import Entry, Outcome, Queue
 from koren_gateway.tracing import CALL_TYPE, Spans, trace_id, trace_of
 
+_REPLAY = {"request": str, "since": str, "until": str, "subject": str, "dry_run": bool}
+_KINDS = {str: "a text", bool: "true or false"}
+_REQUEST = re.compile(r"[0-9A-Za-z-]{1,64}")
 _NAME_MAX = 128
 _BEHALF_MAX = 12 * _NAME_MAX
 _log = structlog.get_logger()
@@ -50,6 +55,7 @@ class FunctionApi:
         http_triggers: HttpTriggers,
         triggers: TriggerList,
         dead_letters: DeadLetters,
+        history: History,
         held: HeldEvents,
         logs: Logs,
         reviewer: Reviewer,
@@ -65,6 +71,7 @@ class FunctionApi:
         self._http_triggers = http_triggers
         self._triggers = triggers
         self._dead_letters = dead_letters
+        self._history = history
         self._held = held
         self._logs = logs
         self._reviewer = reviewer
@@ -83,6 +90,8 @@ class FunctionApi:
                 http.get("/v1/triggers", self._list_triggers),
                 http.post("/v1/functions/{name}/invoke", self._invoke),
                 http.get("/v1/functions/{name}/log", self._log),
+                http.get("/v1/functions/{name}/history", self._list_history),
+                http.post("/v1/functions/{name}/replay", self._replay),
                 http.get("/v1/dead-letters", self._list_dead),
                 http.delete("/v1/dead-letters", self._purge_dead),
                 http.get("/v1/dead-letters/{id}", self._get_dead),
@@ -111,6 +120,7 @@ class FunctionApi:
                     "max_attempts": function.max_attempts,
                     "max_in_flight": function.max_in_flight,
                     "rate": None if function.rate is None else str(function.rate),
+                    "history_s": function.history_s,
                     "active": backlog.active,
                     "runnable": backlog.runnable,
                     "in_flight": backlog.in_flight,
@@ -159,11 +169,7 @@ class FunctionApi:
     async def _invoke(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         await self._allow(request, "invoke", "functions", name)
-        function = self._functions.get(name)
-        if function is None:
-            raise Refused(
-                404, f"there is no function {name} in {self._region}; deploy it, or mind the region"
-            )
+        function = self._known(name)
         wait = request.query.get("wait", "true") != "false"
         event, message = self._event_of(
             name, request.content_type, request.charset, await request.read()
@@ -195,6 +201,14 @@ class FunctionApi:
         failure = json.loads(outcome.body)
         raise Refused(502, f"{name} failed: {failure['type']}: {failure['message']}", **failure)
 
+    def _known(self, name: str) -> Function:
+        function = self._functions.get(name)
+        if function is None:
+            raise Refused(
+                404, f"there is no function {name[:80]} in {self._region}; deploy it, or mind the region"
+            )
+        return function
+
     async def _outcome(self, function: Function, entry: Entry, event: CloudEvent) -> Outcome:
         try:
             return await self._calls.outcome(function, entry, event)
@@ -223,7 +237,7 @@ class FunctionApi:
         if content_type == CONTENT_TYPE:
             try:
                 event, message = parse(body)
-                check_unreleased(event)
+                check_unclaimed(event)
                 return event, message
             except InvalidEvent as error:
                 raise Refused(400, str(error)) from None
@@ -294,6 +308,65 @@ class FunctionApi:
         deleted = await self._dead_letters.purge(_function(request))
         _log.info("dead letters purged", count=deleted, by=self._acting(request, caller))
         return web.json_response({"deleted": deleted})
+
+    async def _list_history(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        await self._allow(request, "list", "handledevents", name)
+        function = self._with_history(name)
+        from_ms, to_ms = _span(request.query.get("since"), request.query.get("until"))
+        try:
+            events, following = await self._history.page(
+                name, from_ms=from_ms, to_ms=to_ms, limit=_limit(request), after=request.query.get("after")
+            )
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
+        return web.json_response(
+            {
+                "region": self._region,
+                "function": name,
+                "history_s": function.history_s,
+                "events": [event.to_dict() for event in events],
+                "next": following,
+            }
+        )
+
+    async def _replay(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        caller = await self._allow(request, "replay", "handledevents", name)
+        function = self._with_history(name)
+        wanted = _replay_of(await request.read())
+        from_ms, to_ms = _span(wanted["since"], wanted.get("until"))
+        dry_run, by = wanted.get("dry_run", False), self._acting(request, caller)
+        try:
+            replayed = await self._history.replay(
+                function,
+                from_ms=from_ms,
+                to_ms=to_ms,
+                subject=wanted.get("subject"),
+                request=wanted["request"],
+                by=by,
+                dry_run=dry_run,
+            )
+        except TooMuch as error:
+            raise Refused(400, str(error)) from None
+        except NoRoom as error:
+            raise Refused(507, str(error)) from None
+        told = {"function": name, "request": wanted["request"], "events": replayed.events}
+        if not dry_run:
+            span = {"since": wanted["since"], "until": wanted.get("until"), "of_subject": wanted.get("subject")}
+            _log.info("events replayed", by=by, repeat=replayed.is_repeat, **told, **span)
+        answer = {"region": self._region, **told, "repeat": replayed.is_repeat}
+        return web.json_response(answer, status=200 if dry_run else 202)
+
+    def _with_history(self, name: str) -> Function:
+        function = self._known(name)
+        if not function.history_s:
+            raise Refused(
+                409,
+                f"{name} keeps no history in {self._region}; have it keep what it handles from now on: "
+                f"faas function update {name} --history 24h",
+            )
+        return function
 
     async def _list_held(self, request: web.Request) -> web.Response:
         await self._allow(request, "list", "heldevents")
@@ -381,6 +454,39 @@ def _function(request: web.Request) -> str | None:
     if name is not None and not is_name(name):
         raise Refused(400, f"function is {name[:80]!r}; give a function's name, e.g. hello")
     return name
+
+
+def _span(since: str | None, until: str | None) -> tuple[int, int]:
+    moments = []
+    for name, text, without in (("since", since, 0), ("until", until, EVER_MS)):
+        try:
+            moments.append(without if text is None else round(parse_time(text).timestamp() * 1000))
+        except ValueError as error:
+            raise Refused(400, f"{name}: {error}") from None
+    if moments[0] > moments[1]:
+        raise Refused(400, f"since is {since}, which is after until, {until}; give the earlier time as since")
+    return max(0, moments[0]), max(0, moments[1])
+
+
+def _replay_of(body: bytes) -> dict[str, Any]:
+    """What is to be replayed, each value of its type. Raises Refused."""
+    try:
+        wanted = json.loads(body.decode())
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, f"the body is not JSON: {str(error)[:200]}") from None
+    if not isinstance(wanted, dict):
+        raise Refused(400, "the body is not a JSON object")
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    if unknown := sorted(wanted.keys() - _REPLAY.keys()):
+        raise Refused(400, f"{unknown[0][:40]!r} is no key of a replay; known are {', '.join(_REPLAY)}")
+    for name, kind in _REPLAY.items():
+        if name in wanted and not isinstance(wanted[name], kind):
+            raise Refused(400, f"{name} is {str(wanted[name])[:40]!r}; give {_KINDS[kind]}")
+    if "since" not in wanted:
+        raise Refused(400, "since is missing; give the time from which on events are replayed")
+    if not _REQUEST.fullmatch(wanted.get("request", "")):
+        raise Refused(400, "request is missing or no id; give 1 to 64 letters, digits and hyphens, e.g. a UUID")
+    return wanted
 
 
 def _limit(request: web.Request) -> int:

@@ -159,6 +159,7 @@ class RuntimeApi:
         )
         more = {
             "releasedby": taken.released_by,
+            "replayedby": taken.replayed_by,
             "traceparent": self._attempts.traceparent(function, taken),
         }
         return web.Response(

@@ -19,6 +19,9 @@ DELAY_MAX_S = 7 * 24 * 3600
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _RATE = re.compile(r"([1-9][0-9]{0,3})/([sm])", re.ASCII)
 _WINDOWS_S = {"s": 1, "m": 60}
+_DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])", re.ASCII)
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_HISTORY_MAX_S = 7 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Function:
     max_in_flight: int | None = None
     """How many events it may have in hand in the region."""
     rate: Rate | None = None
+    history_s: int = 0
+    """How long events that it has handled are kept for a replay; 0: not at all."""
     timeout_s: float = 180.0
     max_attempts: int = 5
     opens: str | None = None
@@ -96,6 +101,7 @@ def function_of(deployment: Mapping[str, Any]) -> Function:
         delay_s=delay_of(f"annotation {_PREFIX}delay-s", annotations.get(_PREFIX + "delay-s", "")),
         max_in_flight=max(1, int(number("max-in-flight", 1))) if _PREFIX + "max-in-flight" in annotations else None,
         rate=rate_of(f"annotation {_PREFIX}rate", annotations.get(_PREFIX + "rate", "")),
+        history_s=history_of(annotations.get(_PREFIX + "history", "")),
         timeout_s=number("timeout-s", 180.0),
         max_attempts=max(1, int(number("max-attempts", 5))),
         opens=annotations.get(_PREFIX + "opens") or None,
@@ -123,6 +129,17 @@ def delay_of(what: str, text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 6 or int(text) > DELAY_MAX_S:
         raise ValueError(f"{what} is {text[:40]!r}; give seconds, {DELAY_MAX_S} (7 days) at most")
     return int(text)
+
+
+def history_of(text: str) -> int:
+    """The seconds that a duration such as 24h says; 0 for an empty one. Raises ValueError with a remedy."""
+    if not text:
+        return 0
+    found = _DURATION.fullmatch(text)
+    seconds = int(found[1]) * _UNITS_S[found[2]] if found else 0
+    if not 0 < seconds <= _HISTORY_MAX_S:
+        raise ValueError(f"annotation {_PREFIX}history is {text[:40]!r}; give Ns, Nm, Nh or Nd, at most 7d")
+    return seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from koren_events import MAX_EVENT_BYTES
-from koren_events.cloudevent import CloudEvent, check_unreleased, parse
+from koren_events.cloudevent import CloudEvent, check_unclaimed, parse
 from koren_events.errors import InvalidEvent
 from koren_gateway.cluster.functions import Function
 from koren_gateway.cluster.sources import EVENTS, Source
@@ -36,7 +36,7 @@ def judge(
         if len(message) > MAX_EVENT_BYTES:
             raise InvalidEvent(f"{len(message)} bytes, more than {MAX_EVENT_BYTES}")
         event, message = _event_of(arrival, source, region, id)
-        check_unreleased(event)
+        check_unclaimed(event)
         reason = _wrong_with(topic, event, region)
         functions = () if reason else wanting(topic)
     except InvalidEvent as error:

@@ -61,7 +61,9 @@ class Attempts:
 
     async def succeed(self, end: End, result: bytes) -> None:
         """The handler returned `result` (JSON). Raises LeaseLost."""
-        progress = await self._queue.succeed(replace(end, counts=True), result)
+        function = self._functions.get(end.function)
+        history_s = 0 if function is None else function.history_s
+        progress = await self._queue.succeed(replace(end, counts=True, history_s=history_s), result)
         self._count(end, progress, "succeeded")
 
     async def fail(

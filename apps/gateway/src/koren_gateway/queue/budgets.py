@@ -7,6 +7,7 @@ import structlog
 
 from koren_gateway.errors import GatewayError
 from koren_gateway.queue.store import Store
+from koren_gateway.settings import HISTORY_PERCENT
 
 UNLIMITED_BYTES = 512 * 2**20
 """What counts as Redis' memory when it has no limit of its own."""
@@ -31,6 +32,11 @@ class Budgets:
     """Dead letters of the region; beyond it the oldest go."""
     dead_function: int
     """Dead letters of one function."""
+    history: int
+    """What functions have handled and keep for a replay; beyond it the oldest go."""
+    history_function: int
+    shared: int
+    """Dead letters, state, held events, answers, queues and history together; beyond it the oldest history goes."""
     state: int
     """State of all functions; beyond it writes are refused."""
     state_function: int
@@ -62,14 +68,18 @@ class Budgets:
 _NAMES = tuple(field.name for field in fields(Budgets))
 
 
-def budgets_of(memory_bytes: int, batch_bytes: int) -> Budgets:
+def budgets_of(memory_bytes: int, batch_bytes: int, history_percent: int = HISTORY_PERCENT) -> Budgets:
     """The budgets in a Redis of so much memory (0: without a limit).
 
     Dead letters, state, held events, answers, what is remembered of events and subjects, and queues share 94 % of it;
-    the rest is for receipts, logs, open incidents and Redis itself.
+    the rest is for receipts, logs, open incidents and Redis itself. History has no share of its own: it takes what the
+    others leave of theirs, at most `history_percent` of the memory.
     """
     memory = memory_bytes or UNLIMITED_BYTES
     return Budgets(
+        history=memory * history_percent // 100,
+        history_function=memory * history_percent * 6 // 1000,
+        shared=memory * 76 // 100,
         dead=memory * 25 // 100,
         dead_function=memory * 15 // 100,
         state=memory * 15 // 100,
@@ -89,13 +99,14 @@ def budgets_of(memory_bytes: int, batch_bytes: int) -> Budgets:
 class Memory:
     """The budgets as Redis' limit is now."""
 
-    def __init__(self, store: Store, batch_bytes: int) -> None:
+    def __init__(self, store: Store, batch_bytes: int, history_percent: int = HISTORY_PERCENT) -> None:
         self._store = store
         self._batch_bytes = batch_bytes
+        self._history_percent = history_percent
         self._limit_bytes = 0
         self.used_bytes = 0
         self.aof_ok: dict[str, bool] = {}
-        self.budgets = budgets_of(0, batch_bytes)
+        self.budgets = budgets_of(0, batch_bytes, history_percent)
 
     @property
     def limit_bytes(self) -> int:
@@ -114,7 +125,7 @@ class Memory:
         limit_bytes = int(info["maxmemory"])
         if limit_bytes != self._limit_bytes:
             self._limit_bytes = limit_bytes
-            self.budgets = budgets_of(limit_bytes, self._batch_bytes)
+            self.budgets = budgets_of(limit_bytes, self._batch_bytes, self._history_percent)
             _log.info("budgets", redis_memory_bytes=limit_bytes, **self.budgets.to_dict())
 
     async def follow(self) -> None:

@@ -74,9 +74,10 @@ class DeadLetters:
     async def page(self, function: str | None, *, limit: int, after: str | None = None) -> Page:
         """At most `limit`, oldest first, those of one function if given; `after` is what the page
         before said is next. Raises ValueError when it is not that."""
-        ids, cursor = await page_of(self._store, _index(function), limit, after)
-        if not ids:
+        members, cursor = await page_of(self._store, _index(function), limit, after)
+        if not members:
             return Page([], None)
+        ids = [id for id, _ in members]
         found = await self._store.commands(
             *(("HMGET", f"{DEAD}:{id}", *_ALL_BUT_BODY) for id in ids)
         )
@@ -148,28 +149,29 @@ class DeadLetters:
 
 
 async def page_of(
-    store: Store, index: str, limit: int, after: str | None
-) -> tuple[list[str], str | None]:
-    """Up to `limit` members of a sorted set by score, and the cursor of the page that follows.
+    store: Store, index: str, limit: int, after: str | None, *, first: int | str = "-inf", last: int | str = "+inf"
+) -> tuple[list[tuple[str, int]], str | None]:
+    """Up to `limit` members of a sorted set with their scores, by score from `first` to `last`, and the cursor of the
+    page that follows.
 
     The cursor is a score and how many of that score were shown: what is added or removed meanwhile
     shifts no other member out of sight. Raises ValueError when `after` is no cursor.
     """
     if after is not None and not _CURSOR.fullmatch(after):
         raise ValueError(f"after={after[:40]!r} is not what an earlier page gave as next")
-    score, _, skip = (after or "-inf_0").partition("_")
+    score, _, skip = (after or f"{first}_0").partition("_")
     pairs = await store.command(
-        "ZRANGEBYSCORE", index, score, "+inf", "WITHSCORES", "LIMIT", int(skip), limit + 1
+        "ZRANGEBYSCORE", index, score, last, "WITHSCORES", "LIMIT", int(skip), limit + 1
     )
     members = [(id.decode(errors="replace"), number(ms)) for id, ms in _pairs(pairs)]
     if len(members) <= limit:
-        return [id for id, _ in members], None
+        return members, None
     shown = members[:limit]
-    last = shown[-1][1]
-    same = sum(1 for _, ms in shown if ms == last)
-    if str(last) == score:
+    latest = shown[-1][1]
+    same = sum(1 for _, ms in shown if ms == latest)
+    if str(latest) == score:
         same += int(skip)
-    return [id for id, _ in shown], f"{last}_{same}"
+    return shown, f"{latest}_{same}"
 
 
 def shown(event: CloudEvent | None) -> dict[str, Any] | None:

@@ -70,16 +70,16 @@ class HeldEvents:
             raise ValueError(f"after={where[:40]!r} is not what an earlier page gave as next")
         found: list[HeldEvent] = []
         if where == "held":
-            ids, following = await page_of(self._store, HELD, limit, cursor or None)
-            found += await self._of(ids)
+            members, following = await page_of(self._store, HELD, limit, cursor or None)
+            found += await self._of([id for id, _ in members])
             if following is not None:
                 return found, f"held:{following}"
             cursor = ""
         if len(found) < limit:
-            ids, following = await page_of(
+            members, following = await page_of(
                 self._store, DISMISSED, limit - len(found), cursor or None
             )
-            found += await self._of(ids)
+            found += await self._of([id for id, _ in members])
             return found, None if following is None else f"dismissed:{following}"
         return found, "dismissed:"
 

@@ -107,6 +107,8 @@ class Taken:
     """Who released it, if it was held."""
     delayed: bool
     """Whether its trigger has a delay."""
+    replayed_by: str
+    """Who replayed it, if it is a copy of an event that was handled before."""
     more: int
     """Subjects that may be taken still."""
     due_ms: int
@@ -224,6 +226,8 @@ class End:
     """Only if the lease ran out."""
     done_ms: int | None = None
     """When the handler was done, if it was."""
+    history_s: int = 0
+    """How long the event is kept for a replay if it succeeded; 0: not at all."""
 
 
 class Queue:
@@ -281,6 +285,7 @@ class Queue:
             phases=dict(answer["phases"]) if answer["phases"] else {},
             released_by=answer["released"].decode(errors="replace"),
             delayed=bool(answer["delayed"]),
+            replayed_by=answer["replayed"].decode(errors="replace"),
             more=answer["more"],
             due_ms=answer["due"],
             trace=Trace.parse(answer["trace"]),
@@ -404,9 +409,16 @@ class Queue:
         """Dismisses the held events of a subject; how many there were."""
         return int(await self._run("dismiss", subject=subject, by=by))
 
-    async def tidy(self) -> int:
-        """Forgets what is too old or beyond its budget; how many held events nobody released."""
-        return int(await self._run("tidy", dead_for=self._dead_ms))
+    async def tidy(self, functions: Sequence[Function] = ()) -> int:
+        """Forgets what is too old or beyond its budget, and what those functions do not keep of their history; how
+        many held events nobody released."""
+        history = {function.name: function.history_s * 1000 for function in functions}
+        return int(await self._run("tidy", dead_for=self._dead_ms, history=history))
+
+    async def replay(self, function: str, *, from_ms: int, to_ms: int, **how: Any) -> dict[str, Any]:
+        """Queues copies of what the function handled in that span, all or none; what the script `replay` tells."""
+        told = await self._run("replay", name=function, **{"from": from_ms, "to": to_ms}, **how)
+        return dict(unpacked(told))
 
     async def clear_up_after(self, known: Sequence[str]) -> list[str]:
         """Makes dead letters of what waits for functions that are not among the `known` any more,
@@ -425,6 +437,7 @@ class Queue:
             only_expired=end.only_expired,
             counts=end.counts,
             done=end.done_ms,
+            history=end.history_s * 1000,
             **verdict,
         )
         return _progress(answer, end.key, end.delivery)
@@ -496,7 +509,7 @@ def _packed(entry: Entry) -> dict[str, Any]:
         "body": entry.message,
         "size": _size(entry, meta),
         "once": int(entry.once),
-        "call": int(entry.call),
+        "call": 2 if entry.call and entry.trigger else int(entry.call),
         "answer": entry.answer_kept_ms,
         "trigger": entry.trigger,
         "letter": entry.from_letter,

@@ -32,7 +32,7 @@ class Tidying:
 
     async def tidy_once(self) -> bool:
         """Tidies a little; whether there is more to do."""
-        late = await self._queue.tidy()
+        late = await self._queue.tidy(self._functions.all())
         if late:
             _log.warning("held events dismissed, for nobody released them in time", events=late)
         # A Deployment that is not right is no deleted function.

@@ -5,7 +5,8 @@
 -- P: name, key, delivery, only_expired (true: only when the lease ran out), counts (true: it is an
 --    attempt though the handler was not entered), state ('succeeded', 'dead-lettered', 'failed'), told
 --    (result or error for the receipt), answered (the same for who waits), delay (ms, of 'failed'),
---    done (ms when the handler was done; may be missing), budgets, outcome_kept (ms), seen_for (ms),
+--    done (ms when the handler was done; may be missing), history (ms that the event of one that succeeded is kept;
+--    may be missing), budgets, outcome_kept (ms), seen_for (ms),
 --    receipts_kept
 -- Returns nil when this delivery has no lease (any more), else {attempt, meta, trace, phases, taken (ms), cold,
 --    holder, released, delayed (ms)};

@@ -82,11 +82,12 @@ local function take_in(event)
     sequence = event.sequence, once = event.once, call = event.call, released = '',
     answer = event.answer > 0 and 1 or 0 }
   if event.letter ~= '' then
-    local letter = fields('koren:dead:' .. event.letter, { 'event', 'body', 'meta', 'received', 'bytes' })
+    local letter = fields('koren:dead:' .. event.letter, { 'event', 'body', 'meta', 'received', 'bytes', 'replayed' })
     if not letter.meta then
       return { 'gone', 0 }
     end
     work.size = math.max(0, number(letter.bytes) - LETTER_BYTES)
+    work.replayed = letter.replayed
     if not letter.event then
       drop_letter(event.letter)
       spread(work, letter, event.functions)

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
 -- Clears up after functions that are no more: after a grace their events are dead letters that say why,
+-- what they have handled is forgotten,
 -- and a while later their state goes, too. At most some hundreds of events at a time.
 --
 -- P: known (a list of the functions that there are), grace (ms), state_for (ms), budgets,
@@ -57,6 +58,7 @@ for _, name in ipairs(call('SMEMBERS', 'koren:functions')) do
     if #subjects > 0 then
       buried[#buried + 1] = name
     else
+      forget_history(name, '+inf', 1000)
       call('DEL', of(name, 'ready'), of(name, 'leased'), of(name, 'parked'), of(name, 'paused'), of(name, 'delayed'),
         of(name, 'starts'), of(name, 'incidents'), of(name, 'activated'), of(name, 'init-error'), of(name, 'log'))
       charge('queue', name, -charged('queue:' .. name))

@@ -4,8 +4,8 @@
 -- What is kept, by key (<fn>: a function's name); what is of another type is set aside as
 -- koren:broken:<ms>:<key> when it is met:
 --   koren:seen                        sorted set: 16 bytes of an event's key, by ms when it last came
---   koren:event:<event>               hash of an event with work or dead letters left: body, meta (JSON
---                                     of its attributes), received (ms), refs (invocations and letters),
+--   koren:event:<event>               hash of an event with work, dead letters or history left: body, meta
+--                                     (JSON of its attributes), received (ms), refs (invocations, letters, history),
 --                                     trace (traceparent and topic, a line each) if it has one
 --   koren:functions                   set of the functions that have something here
 --   koren:gone                        hash: function -> ms since when its Deployment is missed
@@ -21,9 +21,11 @@
 --                                     one), opens (ms, until it is handed out: limit of the incident that it opens
 --                                     then), once (1: one attempt,
 --                                     somebody waits; 2: nobody waits any more), call
---                                     (1: its result is for the caller alone), answer (1: there is a
+--                                     (1: its result is for the caller alone; 2: for a client of an HTTP
+--                                     trigger), answer (1: there is a
 --                                     koren:answer of its key), closes, sequence, bytes,
---                                     released (by whom, if it was held), delivery (fences), attempts
+--                                     released (by whom, if it was held), replayed (by whom, if it is a copy
+--                                     of what was handled before), delivery (fences), attempts
 --                                     (handlers entered), and while leased: holder, deadline,
 --                                     taken (ms), cold (1: its pod's first event), activated,
 --                                     pod_started, handler_entered
@@ -36,13 +38,17 @@
 --   koren:fn:<fn>:state-bytes         hash: state's key -> bytes
 --   koren:fn:<fn>:log                 stream: pod, text, bytes
 --   koren:fn:<fn>:dead                sorted set of its dead letters' ids, by ms
+--   koren:fn:<fn>:history             sorted set of the ids of what it has handled, by ms, each in a ms of its own
+--   koren:fn:<fn>:replay:<request>    string, how many events that request has queued; expires
 --   koren:cron                        hash: trigger of kind cron -> ms of its last moment, expression and time
 --                                     zone, a line each
 --   koren:holders                     hash: holder (a pod) -> '<fn>\n<key>\n<delivery>', its one lease
 --   koren:receipts                    stream of receipts not yet published
 --   koren:dead                        sorted set of all dead letters' ids, by ms when each became one
 --   koren:dead:<id>                   hash: function ('' when none took it), reason, meta, event or
---                                     body, attempts, received (ms), time (ms), bytes
+--                                     body, attempts, received (ms), time (ms), bytes, replayed
+--   koren:history                     sorted set of the ids of all that functions have handled, by ms
+--   koren:history:<id>                hash: function, event, subject, sequence, attempts, bytes
 --   koren:held                        sorted set of held events, by ms when each is dismissed
 --   koren:dismissed                   sorted set of dismissed ones, by ms when each is forgotten
 --   koren:held:<event>                hash: state, subject, topic, meta, body, received, sequence, by,
@@ -57,8 +63,8 @@
 --   koren:answers                     sorted set of their keys, by ms when each is forgotten ('+inf': not ended)
 --   koren:asked:<16 bytes>            string: key of the answer to the event with this key
 --   koren:http-rate:<trigger>         string, µs from when on its next request is on time; expires
---   koren:bytes                       hash: account -> bytes; accounts: dead, held, queue, state, answers, and
---                                     <account>:<fn>
+--   koren:bytes                       hash: account -> bytes; accounts: dead, history, held, queue, state,
+--                                     answers, and <account>:<fn>
 --   koren:dropped                     hash: what -> how many were dropped for want of room or by age
 --   koren:clock                       string, ms of the host's clock some seconds ago at most
 --   koren:mqtt-recent                 list: number, hash and id of messages of sources, the last thousand
@@ -72,6 +78,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 -- What each takes in Redis beside its event's size (measured).
 local LETTER_BYTES = 800
+local PAST_BYTES = 800
 local INVOCATION_BYTES = 1000
 local ANSWER_BYTES = 800
 local RESULT_BYTES = 512 -- a larger result is left out while many receipts wait
@@ -231,36 +238,88 @@ local function unref(event, count)
   end
 end
 
-local function drop_letter(id)
-  local has = fields('koren:dead:' .. id, { 'function', 'event', 'bytes' })
-  call('DEL', 'koren:dead:' .. id)
-  local there = call('ZREM', 'koren:dead', id)
-  -- The name also begins the id, for when nothing else is left of the letter.
+-- Drops what is kept of an event after its end; `kind` is 'dead' for a dead letter, or 'history'.
+local function drop_kept(kind, id)
+  local key, index = 'koren:' .. kind .. ':' .. id, 'koren:' .. kind
+  local has = fields(key, { 'function', 'event', 'bytes' })
+  call('DEL', key)
+  local there = call('ZREM', index, id)
+  -- The name also begins the id, for when nothing else is left.
   local name = has['function'] or string.match(id, '^([^.]+)%.') or ''
   if name ~= '' then
-    call('ZREM', of(name, 'dead'), id)
+    call('ZREM', of(name, kind), id)
   end
-  charge('dead', name, -number(has.bytes))
+  charge(kind, name, -number(has.bytes))
   if has.event then
     unref(has.event)
   end
   return there
 end
 
--- Drops the oldest dead letters until `index` (all, or one function's) keeps its limit.
-local function trim_letters(index, account, limit)
-  local dropped = 0
+-- Drops the oldest of a kind until all, or those of one function (else ''), keep the limit.
+local function trim_kept(kind, name, limit, what)
+  local index, account, dropped = 'koren:' .. kind, kind, 0
+  if name ~= '' then
+    index, account = of(name, kind), kind .. ':' .. name
+  end
   while charged(account) > limit do
     local oldest = call('ZRANGE', index, 0, 0)[1]
     if not oldest then
       call('HDEL', 'koren:bytes', account)
       break
     end
-    drop_letter(oldest)
+    drop_kept(kind, oldest)
     call('ZREM', index, oldest)
     dropped = dropped + 1
   end
-  count_dropped('dead-letters', dropped)
+  count_dropped(what, dropped)
+end
+
+local function drop_letter(id)
+  return drop_kept('dead', id)
+end
+
+-- Drops the oldest history of all functions until it keeps its limit, and leaves what the others need.
+local function trim_history()
+  local others = 0
+  for _, account in ipairs({ 'dead', 'state', 'held', 'answers', 'queue' }) do
+    others = others + charged(account)
+  end
+  trim_kept('history', '', math.max(0, math.min(P.budgets.history, P.budgets.shared - others)), 'history')
+end
+
+-- Forgets what a function handled up to a time, some of it.
+local function forget_history(name, time, most)
+  for _, id in ipairs(call('ZRANGEBYSCORE', of(name, 'history'), '-inf', time, 'LIMIT', 0, most)) do
+    drop_kept('history', id)
+    call('ZREM', of(name, 'history'), id)
+  end
+end
+
+-- The time so many ms ago. A clock that was just set forward makes nothing old before set_clock has seen it.
+local function ago(keep)
+  local noted = number(call('GET', 'koren:clock'))
+  return (noted > 0 and math.min(now, noted + 60000) or now) - keep
+end
+
+-- Keeps an event that a function has handled for so many ms. What its invocation had of the event, its
+-- reference, is the history's then.
+local function remember(name, key, has, size, keep)
+  local id, index = name .. '.' .. key, of(name, 'history')
+  if call('EXISTS', 'koren:history:' .. id) == 1 then
+    drop_kept('history', id)
+  end
+  -- What a function handles within a ms stays in order, too.
+  local at = math.max(now, number(call('ZRANGE', index, -1, -1, 'WITHSCORES')[2]) + 1)
+  local bytes = size + PAST_BYTES
+  call('HSET', 'koren:history:' .. id, 'function', name, 'event', has.event, 'subject', has.subject,
+    'sequence', has.sequence or '', 'attempts', has.attempts, 'bytes', bytes)
+  call('ZADD', 'koren:history', at, id)
+  call('ZADD', index, at, id)
+  charge('history', name, bytes)
+  forget_history(name, ago(keep), 3) -- as fast as it grows
+  trim_kept('history', name, P.budgets.history_function, 'history')
+  trim_history()
 end
 
 -- Makes a dead letter. `body` is nil when it keeps the event that `event` names, of which it has a
@@ -277,17 +336,20 @@ local function bury(id, name, letter, event, body, size)
   else
     call('HSET', 'koren:dead:' .. id, 'body', body)
   end
+  if letter.replayed then
+    call('HSET', 'koren:dead:' .. id, 'replayed', letter.replayed)
+  end
   call('ZADD', 'koren:dead', now, id)
   charge('dead', name, bytes)
   if name ~= '' then
     call('ZADD', of(name, 'dead'), now, id)
-    trim_letters(of(name, 'dead'), 'dead:' .. name, P.budgets.dead_function)
+    trim_kept('dead', name, P.budgets.dead_function, 'dead-letters')
   end
-  trim_letters('koren:dead', 'dead', P.budgets.dead)
+  trim_kept('dead', '', P.budgets.dead, 'dead-letters')
 end
 
 local INVOCATION = { 'subject', 'event', 'delay', 'once', 'call', 'answer', 'closes', 'sequence', 'bytes', 'released',
-  'delivery', 'attempts', 'holder', 'deadline', 'taken', 'cold', 'activated', 'pod_started', 'handler_entered' }
+  'replayed', 'delivery', 'attempts', 'holder', 'deadline', 'taken', 'cold', 'activated', 'pod_started', 'handler_entered' }
 
 -- The invocation, if this delivery has its lease (and, if asked for, only when that ran out).
 local function leased_invocation(name, key, delivery, only_expired)
@@ -436,7 +498,8 @@ local function advance(name, subject, key)
   end
 end
 
--- Ends an invocation for good. `its` are its event's fields, `verdict` has state, told, answered.
+-- Ends an invocation for good. `its` are its event's fields, `verdict` has state, told, answered, and of one that
+-- succeeded history (ms that its event is kept).
 local function finish(name, key, has, its, attempt, verdict)
   local field = verdict.state == 'succeeded' and 'result' or 'error'
   local keeps = false
@@ -452,7 +515,7 @@ local function finish(name, key, has, its, attempt, verdict)
     keep_answer(key, verdict.state, verdict.answered)
   end
   local told = verdict.told
-  if has.call == '1' and verdict.state == 'succeeded' then
+  if number(has.call) > 0 and verdict.state == 'succeeded' then
     told = '' -- whoever reads receipts need not be who called
   end
   report(verdict.state, name, attempt, its.meta, its, { [field] = told })
@@ -469,8 +532,12 @@ local function finish(name, key, has, its, attempt, verdict)
   charge('queue', name, -bytes)
   if keeps then
     bury(name .. '.' .. key, name,
-      { reason = verdict.told, meta = its.meta, attempts = attempt, received = its.received or '' },
+      { reason = verdict.told, meta = its.meta, attempts = attempt, received = its.received or '',
+        replayed = has.replayed },
       has.event, nil, math.max(0, bytes - INVOCATION_BYTES))
+  elseif verdict.state == 'succeeded' and number(verdict.history) > 0 and has.call ~= '1' and not has.replayed then
+    has.attempts = attempt
+    remember(name, key, has, math.max(0, bytes - INVOCATION_BYTES), verdict.history)
   else
     unref(has.event)
   end
@@ -484,6 +551,17 @@ local function has_room(name, bytes)
   local its = charged('queue:' .. name) + bytes
   local free = P.budgets.queue - charged('queue') - bytes
   return its <= P.budgets.queue_function and its <= QUEUE_OF_FREE * free
+end
+
+-- The same, after what broken data have left of an empty queue's account is cleared.
+local function makes_room(name, bytes)
+  if has_room(name, bytes) then
+    return true
+  end
+  if call('EXISTS', of(name, 'ready'), of(name, 'leased'), of(name, 'parked')) == 0 then
+    charge('queue', name, -charged('queue:' .. name))
+  end
+  return has_room(name, bytes)
 end
 
 local met = {}
@@ -513,8 +591,8 @@ local function open_incident(name, subject, sequence, limit)
 end
 
 -- Puts an event into a function's queue. `work`: key, subject, event, size (bytes of body and
--- attributes), sequence, once, call, answer, released; `wish`: name, trigger, opens, closes, limit, delay. False when
--- the function's queue is full, or the invocation is there already.
+-- attributes), sequence, once, call, answer, released, replayed (may be missing); `wish`: name, trigger, opens, closes, limit,
+-- delay. False when the function's queue is full, or the invocation is there already.
 local function put(work, wish)
   local name, subject = wish.name, work.subject
   local invocation = of(name, 'invocation:' .. work.key)
@@ -522,13 +600,8 @@ local function put(work, wish)
     return false, 'twice'
   end
   local bytes = work.size + INVOCATION_BYTES
-  if not has_room(name, bytes) then
-    if call('EXISTS', of(name, 'ready'), of(name, 'leased'), of(name, 'parked')) == 0 then
-      charge('queue', name, -charged('queue:' .. name)) -- of broken data: there is nothing
-    end
-    if not has_room(name, bytes) then
-      return false, 'full'
-    end
+  if not makes_room(name, bytes) then
+    return false, 'full'
   end
   meet(name)
   call('HSET', invocation, 'subject', subject, 'event', work.event, 'trigger', wish.trigger, 'once', work.once,
@@ -536,6 +609,9 @@ local function put(work, wish)
     'released', work.released, 'delivery', 0, 'attempts', 0)
   if work.answer == 1 then
     call('HSET', invocation, 'answer', 1)
+  end
+  if work.replayed then
+    call('HSET', invocation, 'replayed', work.replayed, 'closes', 0)
   end
   if wish.delay > 0 then
     call('HSET', invocation, 'delay', wish.delay)
@@ -545,10 +621,12 @@ local function put(work, wish)
   if call('RPUSH', of(name, 'queue:' .. subject), work.key) == 1 then
     make_due(name, subject, now)
   end
-  if wish.opens == 1 and wish.delay > 0 then
-    call('HSET', invocation, 'opens', wish.limit) -- what only waits keeps nothing running
-  elseif wish.opens == 1 then
-    open_incident(name, subject, work.sequence, wish.limit)
+  if wish.opens == 1 and not work.replayed then
+    if wish.delay > 0 then
+      call('HSET', invocation, 'opens', wish.limit) -- what only waits keeps nothing running
+    else
+      open_incident(name, subject, work.sequence, wish.limit)
+    end
   end
   return true
 end
@@ -585,7 +663,7 @@ local function spread(work, event, wishes)
           .. '; mend or scale the functions that are behind, then redrive'
         meet(wish.name)
         bury(wish.name .. '.' .. work.key, wish.name,
-          { reason = reason, meta = its.meta, attempts = 0, received = its.received },
+          { reason = reason, meta = its.meta, attempts = 0, received = its.received, replayed = work.replayed },
           work.event, nil, work.size)
         report('dead-lettered', wish.name, 0, its.meta, its, { error = reason })
       end

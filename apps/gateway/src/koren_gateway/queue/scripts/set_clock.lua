@@ -58,6 +58,22 @@ local function move_delayed(name)
   end
 end
 
+-- What was handled keeps its age and its order.
+local function move_history(name)
+  local index, last, after = of(name, 'history'), '+inf', nil
+  if step > 0 then
+    last = now - STEP
+    after = call('ZRANGEBYSCORE', index, '(' .. last, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+  end
+  local limit = tonumber(after) or math.huge
+  local found = call('ZRANGEBYSCORE', index, '-inf', last, 'WITHSCORES')
+  for place = #found - 1, 1, -2 do
+    limit = math.min(found[place + 1] + step, limit - 1)
+    call('ZADD', index, limit, found[place])
+    call('ZADD', 'koren:history', limit, found[place])
+  end
+end
+
 for _, name in ipairs(call('SMEMBERS', 'koren:functions')) do
   for _, part in ipairs({ 'ready', 'parked', 'starts', 'incidents' }) do
     moved(of(name, part))
@@ -70,6 +86,7 @@ for _, name in ipairs(call('SMEMBERS', 'koren:functions')) do
       call('HINCRBY', of(name, 'invocation:' .. key), 'deadline', step)
     end
   end
+  move_history(name)
   ring('f:' .. name)
 end
 moved('koren:held')

@@ -7,7 +7,8 @@
 --    most (in hand at a time; may be missing), rate (handed out in any window; may be missing), window (ms)
 -- Returns {state}: 'kept' with kept ('<fn>\n<key>\n<delivery>', the lease that the holder has still),
 --    'none' with due (ms until the next is due, or -1), 'taken' with key, delivery, deadline (ms),
---    body, meta, trace, phases, released, delayed (ms), due (ms since when it was), more (subjects that may be taken still).
+--    body, meta, trace, phases, released, replayed, delayed (ms), due (ms since when it was), more (subjects that may be
+--    taken still).
 
 local name = P.name
 local ready = of(name, 'ready')
@@ -45,7 +46,8 @@ local function lease(subject, key, has, event, due, free)
   call('HSET', 'koren:holders', P.holder, name .. '\n' .. key .. '\n' .. delivery)
   return cmsgpack.pack({
     state = 'taken', key = key, delivery = delivery, deadline = deadline, body = event.body,
-    meta = event.meta, trace = event.trace or '', phases = phases, released = has.released or '', delayed = number(has.delay), due = due,
+    meta = event.meta, trace = event.trace or '', phases = phases, released = has.released or '',
+    replayed = has.replayed or '', delayed = number(has.delay), due = due,
     more = math.min(call('ZCOUNT', ready, '-inf', now), free - 1),
   })
 end
@@ -85,7 +87,7 @@ while true do
     make_due(name, subject, due)
   elseif key then
     local has = fields(of(name, 'invocation:' .. key),
-      { 'subject', 'event', 'released', 'bytes', 'holder', 'answer', 'delay', 'opens', 'sequence' })
+      { 'subject', 'event', 'released', 'replayed', 'bytes', 'holder', 'answer', 'delay', 'opens', 'sequence' })
     local event = fields('koren:event:' .. (has.event or key), { 'body', 'meta', 'received', 'trace' })
     if has.subject and event.body and event.meta then
       return lease(subject, key, has, event, due, free)

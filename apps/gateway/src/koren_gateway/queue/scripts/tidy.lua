@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
--- Forgets what is too old or beyond its budget: dead letters, held events, state,
+-- Forgets what is too old or beyond its budget: dead letters, history, held events, state,
 -- open incidents, answers, memory of what was seen.
 -- At most some hundreds at a time.
 --
--- P: budgets, dead_for (ms), seen_for (ms), keep_dismissed (ms), receipts_kept
+-- P: budgets, history (function -> ms that what it has handled is kept, 0: not at all; of others it stays),
+--    dead_for (ms), seen_for (ms), keep_dismissed (ms), receipts_kept
 -- Returns how many events were dismissed because nobody released them.
 
 local old = call('ZRANGEBYSCORE', 'koren:dead', '-inf', now - P.dead_for, 'LIMIT', 0, 200)
@@ -11,7 +12,12 @@ for _, id in ipairs(old) do
   drop_letter(id)
 end
 count_dropped('dead-letters-by-age', #old)
-trim_letters('koren:dead', 'dead', P.budgets.dead)
+trim_kept('dead', '', P.budgets.dead, 'dead-letters')
+
+for name, keep in pairs(P.history) do
+  forget_history(name, keep > 0 and ago(keep) or '+inf', 1000)
+end
+trim_history()
 
 call('ZREMRANGEBYSCORE', 'koren:seen', '-inf', now - P.seen_for)
 
