@@ -55,7 +55,7 @@ environments:
       regions: [seoul]
       env: {LEVEL: debug}
     functions:
-      hello: {memory: 1Gi, cron: {nightly: {schedule: "@hourly"}, also: {schedule: "*/5 * * * *"}}}
+      hello: {memory: 1Gi, concurrency: 8, cron: {nightly: {schedule: "@hourly"}, also: {schedule: "*/5 * * * *"}}}
 """
 
 
@@ -109,7 +109,7 @@ def test_an_environment_changes_what_it_names(file: Path) -> None:
     found = Config.load(file, "trial")
     assert [entry.regions for entry in found.pick()] == [("seoul",), ("seoul",)]
     hello = found.only("hello").function("seoul")
-    assert (hello.memory, hello.timeout_s) == ("1Gi", 20)
+    assert (hello.memory, hello.timeout_s, hello.concurrency) == ("1Gi", 20, 8)
     assert hello.env == {"LEVEL": "debug", "GREETING": "hello seoul", "COUNT": "3"}
 
 

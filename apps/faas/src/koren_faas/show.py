@@ -97,6 +97,7 @@ def description(one: Deployed, endings: Sequence[Ending] = ()) -> str:
         f"at most {function.max_in_flight} in hand" if function.max_in_flight else "",
         f"at most {function.rate}" if function.rate else "",
     )
+    side = f", {function.concurrency} events side by side" if function.concurrency > 1 else ""
     load = "1 incident" if function.target == 1 else f"{function.target} incidents"
     rows = [
         ("Name:", function.name),
@@ -107,7 +108,7 @@ def description(one: Deployed, endings: Sequence[Ending] = ()) -> str:
         ("Topic:", f"{function.topic or ''}{' (paused)' if one.paused else ''}"),
         ("Incident:", incident),
         ("Timeout:", f"{function.timeout_s} s, at most {function.max_attempts} attempts"),
-        ("Scale:", f"{function.min_scale} to {function.max_scale} pods, {load} each"),
+        ("Scale:", f"{function.min_scale} to {function.max_scale} pods, {load} each{side}"),
         ("Limits:", ", ".join(filter(None, limits))),
         ("Envvar:", json.dumps(dict(function.env), ensure_ascii=False)),
         ("Egress:", ", ".join(function.egress)),

@@ -35,7 +35,7 @@ from koren_faas.cli.completion import complete_region
 from koren_faas.config import NAME as CONFIG_NAME
 from koren_faas.config import Config
 from koren_faas.endings import endings
-from koren_faas.function import Function
+from koren_faas.function import CONCURRENCY_MAX, Function
 from koren_faas.kube import Kube
 from koren_faas.logs import logs
 from koren_faas.runtimes import IMAGE, RUNTIMES
@@ -96,7 +96,9 @@ def _function_options(command: F) -> F:
                      help="Most events that the function gets in one region in any second or minute; "
                      "none: no limit."),
         click.option("--max-in-flight", type=int,
-                     help="Most events that the function has in hand in one region; 0: as many as its pods."),
+                     help="Most events that the function has in hand in one region; 0: as many as its pods take."),
+        click.option("--concurrency", type=int, help="Most events of different subjects that one pod "
+                     f"handles side by side, up to {CONCURRENCY_MAX}. --memory is for all of them together."),
         click.option("--max-scale", type=int, help="Maximum number of pods in one region."),
         click.option("--min-scale", type=int, help="Minimum number of pods in one region."),
         click.option("--timeout", "timeout_s", type=int, metavar="SECONDS",
