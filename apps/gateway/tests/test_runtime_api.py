@@ -101,6 +101,24 @@ async def test_a_slot_gives_back_its_own_event_alone(lab: Lab) -> None:
     assert refused.json()["error"] == "header Koren-Slot is 32; give a number from 0 to 31"
 
 
+async def test_a_gateway_that_starts_again_leaves_each_slot_its_event(
+    lab_settings: Settings, pki: Pki, store: Store, clean_broker: Mosquitto
+) -> None:
+    pods = []
+    async with started(lab_settings, pki) as lab:
+        for slot in range(3):
+            await lab.broker.publish(subject=f"incident-{slot}")
+            pods.append(lab.pod("pod-a"))
+            assert await pods[-1].next(**{"Koren-Slot": str(slot)})
+    async with started(lab_settings, pki) as lab:
+        await lab.cluster.pod_changes.put(Change("listed", [{"metadata": {"name": "pod-a"}}]))
+        assert await lab.pod("pod-b").next_now() is None
+        for pod in pods:
+            assert pod.attempt == "1" and await pod.post("heartbeat") == 204
+            assert await pod.post("response", {}) == 204
+        await lab.broker.receipt("succeeded", 3)
+
+
 async def test_a_restarted_process_gets_the_event_it_lost(lab: Lab) -> None:
     await lab.broker.publish()
     pod = lab.pod()

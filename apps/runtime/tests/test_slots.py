@@ -1,6 +1,7 @@
 """A pod with several events in hand, each in a slot with a worker of its own."""
 
 import os
+import subprocess
 import time
 from collections.abc import Sequence
 
@@ -101,6 +102,46 @@ def test_a_crash_costs_its_own_event_alone(gateway: GatewayDouble, pod: Pod) -> 
     go_on(gateway, "a")
     gateway.wait_for("a/response")
     assert [call.path for call in gateway.calls if call.path.endswith("/error")] == ["/v1/invocation/b/error"]
+
+
+def test_what_a_crashed_handler_has_started_ends_with_it_and_nothing_else_does(
+    gateway: GatewayDouble, pod: Pod
+) -> None:
+    # As in a container, the runtime is the first process: it inherits what has lost its parent.
+    first = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if subprocess.run([*first, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no PID namespace can be made")
+    pod.write(
+        """\
+        import os, subprocess, time
+        from koren_runtime import state
+
+        def commands():
+            for name in os.listdir("/proc"):
+                if name.isdigit():
+                    with open(f"/proc/{name}/cmdline") as file:
+                        yield file.read().split("\\0")[:-1]
+
+        def handle(event, context):
+            if event["data"] == "list":
+                return sorted(words[1] for words in commands() if words and words[0] == "sleep")
+            subprocess.run(["sh", "-c", f"sleep {event['data']} &"], start_new_session=True)
+            if event["data"] == "1001":
+                os._exit(3)
+            state.put("left", b"")
+            while state.get("go") is None:
+                time.sleep(0.02)
+        """
+    )
+    gateway.give("1000", id="a")
+    pod.start(*first, FUNC_CONCURRENCY="2", FUNC_TIMEOUT="60")
+    gateway.wait_until(lambda: "left" in gateway.state)
+    gateway.give("1001", id="b")
+    assert "exit code 3" in gateway.wait_for("b/error").body["message"]
+    gateway.give("list", id="c")
+    assert gateway.wait_for("c/response").body == ["1000"]
+    gateway.state["go"] = b"", 1
+    gateway.wait_for("a/response")
 
 
 def test_a_handler_that_takes_too_long_costs_its_own_event_alone(gateway: GatewayDouble, pod: Pod) -> None:
