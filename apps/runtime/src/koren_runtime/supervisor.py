@@ -746,10 +746,7 @@ class Supervisor:
     def _new_slot(self) -> Slot:
         log = Log() if self._shares else self._log
         line = Line(self._settings, log) if self._shares else self._line
-        slot = Slot(self._settings, self._program, self._processes, line, log, self._note_progress)
-        if self._warm:
-            slot.count_oom_kills()
-        return slot
+        return Slot(self._settings, self._program, self._processes, line, log, self._note_progress)
 
     def _hand_out(self, invocation: Invocation) -> None:
         """Has a slot handle the event, one with a worker if there is any."""
@@ -760,7 +757,7 @@ class Supervisor:
             self._idle.append(slot)
         else:
             if self._warm:
-                slot.count_oom_kills()
+                slot.count_oom_kills()  # others' are not this event's
             slot.line.addresses = self._line.addresses
             self._busy[slot] = self._asked
             _thread.start_new_thread(self._handle, (slot, invocation))
