@@ -104,7 +104,14 @@ options:
     type: int
     default: 10
   target:
-    description: Incidents with work that one pod is to look after. For each more there is one more pod.
+    description:
+      - Incidents with work that one pod is to look after, at least O(concurrency). For each more there is one more pod.
+    type: int
+    default: 1
+  concurrency:
+    description:
+      - Most events of different subjects that one pod handles side by side, 32 at most. Each has a process of its
+        own; O(memory) is for all of them together.
     type: int
     default: 1
   max_attempts:
@@ -112,7 +119,7 @@ options:
     type: int
     default: 5
   max_in_flight:
-    description: Most events that the function has in hand in one region. V(0) is as many as its pods.
+    description: Most events that the function has in hand in one region. V(0) is as many as its pods take.
     type: int
     default: 0
   rate:
@@ -236,6 +243,7 @@ AS_THEY_ARE = (
     "min_scale",
     "max_scale",
     "target",
+    "concurrency",
     "max_attempts",
     "max_in_flight",
     "rate",
@@ -287,6 +295,7 @@ def main() -> None:
             "min_scale": {"type": "int", "default": 0},
             "max_scale": {"type": "int", "default": 10},
             "target": {"type": "int", "default": 1},
+            "concurrency": {"type": "int", "default": 1},
             "max_attempts": {"type": "int", "default": 5},
             "max_in_flight": {"type": "int", "default": 0},
             "rate": {"type": "str", "default": ""},

@@ -74,8 +74,9 @@ functions:
     min_scale: {description: Least pods., type: int}
     max_scale: {description: Most pods., type: int}
     target: {description: Incidents with work that one pod is to look after., type: int}
+    concurrency: {description: Most events of different subjects that one pod handles side by side., type: int}
     max_attempts: {description: Tries before an event becomes a dead letter., type: int}
-    max_in_flight: {description: Most events that it has in hand in the region; 0 is as many as its pods., type: int}
+    max_in_flight: {description: Most events that it has in hand in the region; 0 is no limit., type: int}
     rate: {description: "Most events that it gets in any second or minute; empty: no limit.", type: str}
     priority: {description: "V(high), V(normal) or V(low).", type: str}
     history: {description: "How long events that it has handled are kept for a replay; empty: not at all.", type: str}

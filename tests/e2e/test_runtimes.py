@@ -15,7 +15,7 @@ from conftest import Cluster, Heard, drill, faas, until
 from koren_events import Event, Publisher, Receipt, ReceiptState
 
 REPO = Path(__file__).parents[2]
-JAVASCRIPT, PROGRAM = "e2e-javascript", "e2e-program"
+JAVASCRIPT, PROGRAM, SIDE_BY_SIDE = "e2e-javascript", "e2e-program", "e2e-side-by-side"
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +107,39 @@ def test_both_are_listed_with_their_runtimes(javascript: str, program: str) -> N
         javascript: ("nodejs22", "handler.handler"),
         program: ("image", ""),
     }
+
+
+@pytest.fixture
+def side_by_side() -> Iterator[str]:
+    """A deployed function one pod of which handles four events at a time; taken away in the end."""
+    faas(
+        *("function", "deploy", SIDE_BY_SIDE, "--region", "seoul", "--runtime", "python3.11"),
+        *("--from-file", str(REPO / "tests/e2e/probe"), "--handler", "handler.handler"),
+        *("--topic", "events/{region}/+/side", "--concurrency", "4"),
+    )
+    yield SIDE_BY_SIDE
+    faas("function", "delete", SIDE_BY_SIDE)
+
+
+@pytest.mark.long
+def test_one_pod_handles_events_side_by_side_and_loses_them_all_at_once(
+    cluster: Callable[[str], Cluster], side_by_side: str, publisher: Publisher, heard: Heard
+) -> None:
+    seoul = cluster("seoul")
+    until("no pod is there", lambda: not seoul.pods(side_by_side), 60)
+    events = [drill("seoul", type="kr.koren.test.side.asked", do="note", work_s=30) for _ in range(4)]
+    for event in events:
+        publisher.publish(event)
+    until("all have begun", lambda: all(heard.of(event, ReceiptState.STARTED) for event in events), 60)
+    assert not any(heard.of(event, ReceiptState.SUCCEEDED) for event in events), "side by side"
+    [pod] = seoul.pods(side_by_side)
+    seoul.signal("KILL", "functions", pod)
+    until("each is tried again", lambda: all(len(heard.of(e, ReceiptState.STARTED)) == 2 for e in events), 60)
+    until("all are handled", lambda: all(heard.of(event, ReceiptState.SUCCEEDED) for event in events), 120)
+    for event in events:
+        [receipt] = heard.of(event, ReceiptState.SUCCEEDED)
+        assert [entry[0] for entry in receipt.result["entries"]] == [pod, pod]
+    [described] = json.loads(faas("function", "describe", side_by_side, "--region", "seoul", "-o", "json"))
+    assert described["concurrency"] == 4
+    assert seoul.pods_ever(side_by_side) == [pod]
+    until("no pod is left", lambda: not seoul.pods(side_by_side), 60)

@@ -60,7 +60,8 @@ environments:
       regions: [seoul]
       env: {LEVEL: debug}
     functions:
-      hello: {memory: 1Gi, history: 24h, cron: {nightly: {schedule: "@hourly"}, also: {schedule: "*/5 * * * *"}}}
+      hello:
+        {memory: 1Gi, concurrency: 8, history: 24h, cron: {nightly: {schedule: "@hourly"}, also: {schedule: "*/5 * * * *"}}}
 """
 
 
@@ -123,7 +124,7 @@ def test_an_environment_changes_what_it_names(file: Path) -> None:
     found = Config.load(file, "trial")
     assert [entry.regions for entry in found.pick()] == [("seoul",), ("seoul",)]
     hello = found.only("hello").function("seoul")
-    assert (hello.memory, hello.timeout_s, hello.history) == ("1Gi", 20, "24h")
+    assert (hello.memory, hello.timeout_s, hello.concurrency, hello.history) == ("1Gi", 20, 8, "24h")
     assert hello.env == {"LEVEL": "debug", "GREETING": "hello seoul", "COUNT": "3"}
 
 

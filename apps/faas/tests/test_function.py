@@ -28,6 +28,8 @@ from koren_faas import Function, FunctionError
         ({"packages": ("libgomp1:i386",)}, "can't be a Debian package"),
         ({"timeout_s": 0}, "timeout"),
         ({"timeout_s": 86400}, "less than a day"),
+        ({"concurrency": 0}, "concurrency is 0; give a number from 1 to 32"),
+        ({"concurrency": 33}, "concurrency is 33; give a number from 1 to 32"),
         ({"topic": "health/seoul/x"}, "events/<region>/"),
         ({"topic": "events/seoul/#/accident"}, "last level"),
         ({"topic": "events/seoul/cctv+/accident"}, "cctv+"),

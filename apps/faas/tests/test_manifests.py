@@ -45,7 +45,8 @@ def test_a_function_is_read_back_from_its_deployment() -> None:
     assert image_of(deployment) == IMAGE
     plain = Function(name="a", handler="a.b")
     program = Function(name="a", runtime="image")
-    for one in (plain, program):
+    side_by_side = Function(name="a", handler="a.b", concurrency=8)
+    for one in (plain, program, side_by_side):
         assert from_deployment(_objects(one)["Deployment"]) == one
 
 
@@ -177,6 +178,19 @@ def test_keda_scales_from_zero_to_the_limit() -> None:
     (trigger,) = spec["triggers"]
     assert trigger["type"] == "external-push"
     assert trigger["metadata"]["function"] == "report"
+
+
+@pytest.mark.parametrize(("target", "concurrency", "told"), [(1, 1, "1"), (1, 8, "8"), (20, 8, "20")])
+def test_events_that_a_pod_handles_side_by_side_are_the_work_of_one_pod(
+    target: int, concurrency: int, told: str
+) -> None:
+    objects = _objects(Function(name="a", handler="a.b", target=target, concurrency=concurrency))
+    [trigger] = objects["ScaledObject"]["spec"]["triggers"]
+    assert trigger["metadata"]["target"] == told
+    [container] = objects["Deployment"]["spec"]["template"]["spec"]["containers"]
+    env = {variable["name"]: variable["value"] for variable in container["env"]}
+    # A pod of a function that says nothing of it stays as it was.
+    assert env.get("FUNC_CONCURRENCY") == (None if concurrency == 1 else str(concurrency))
 
 
 def test_callers_may_call_and_nothing_else_of_kubernetes() -> None:

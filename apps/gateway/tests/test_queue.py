@@ -152,13 +152,20 @@ async def test_a_lease_runs_out_unless_it_is_kept_and_not_beyond_the_deadline(
     assert (await take(queue)).delivery == 2
 
 
-async def test_a_pod_has_one_lease(queue: Queue) -> None:
-    await queue.enqueue([entry(subject="a"), entry(subject="b")])
-    taken = await take(queue)
-    assert await queue.take(FN, "pod-a", None) == Kept(FN.name, taken.key, 1)
-    assert await queue.kept_by("pod-a") == Kept(FN.name, taken.key, 1)
-    await done(queue, taken)
-    assert await queue.kept_by("pod-a") is None
+async def test_a_slot_of_a_pod_has_one_lease(queue: Queue) -> None:
+    await queue.enqueue([entry(subject="a"), entry(subject="b"), entry(subject="b", sequence=2)])
+    first = await take(queue)
+    assert await queue.take(FN, "pod-a", None) == Kept(FN.name, first.key, 1)
+    second = await queue.take(FN, "pod-a", None, slot=31)
+    assert isinstance(second, Taken)
+    assert await queue.kept_by("pod-a") == [Kept(FN.name, first.key, 1), Kept(FN.name, second.key, 1)]
+    assert await queue.take(FN, "pod-a", None, slot=31) == Kept(FN.name, second.key, 1)
+    # What is left is of a subject that is in hand.
+    assert await queue.take(FN, "pod-a", None, slot=1) == Nothing(None)
+    await done(queue, first)
+    assert await queue.kept_by("pod-a") == [Kept(FN.name, second.key, 1)]
+    await done(queue, second)
+    assert await queue.kept_by("pod-a") == []
     assert (await take(queue)).event.subject == "b"
 
 

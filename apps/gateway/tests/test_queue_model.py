@@ -73,7 +73,8 @@ DEPLOYMENTS = {
     "c": deployment("c", topic="events/+/+/speed", max_attempts="4", history="7d"),
 }
 NAMES = st.sampled_from(sorted(DEPLOYMENTS))
-PODS = st.sampled_from(["pod-1", "pod-2", "pod-3", "pod-4"])
+PODS = st.sampled_from(["pod-1", "pod-2", "pod-3"])
+SLOTS = st.sampled_from([0, 0, 1, 31])
 TOPICS = st.sampled_from(["events/seoul/x/accident", "events/seoul/x/speed", "events/seoul/x/other"])
 SIZES = st.sampled_from([0, 0, 0, 700, 2500])
 STAYS = {
@@ -98,7 +99,8 @@ class Work:
     attempts: int = 0
     delivery: int = 0
     entered: bool = False
-    holder: str | None = None
+    holder: tuple[str, int] | None = None
+    """A pod and its slot."""
     expired: bool = False
     due: bool = True
 
@@ -176,8 +178,8 @@ class Model:
                 for works in queue.values():
                     yield from works
 
-    def in_hand(self, pod: str) -> Work | None:
-        return next((work for work in self.works() if work.holder == pod), None)
+    def in_hand(self, pod: str, slot: int) -> Work | None:
+        return next((work for work in self.works() if work.holder == (pod, slot)), None)
 
     def chosen(self, choice: int) -> Work:
         """One of what is in hand."""
@@ -263,6 +265,11 @@ class Model:
             self.held[key].state, self.held[key].dismissed = "dismissed", self.step
             self.receipts["dismissed"] += 1
         self.verdicts[subject] = "dismissed"
+
+
+def _written(holder: tuple[str, int] | None) -> str | None:
+    """A holder as Redis has it."""
+    return holder and (f"{holder[0]}/{holder[1]}" if holder[1] else holder[0])
 
 
 in_hand = precondition(lambda self: any(work.holder for work in self.model.works()))
@@ -445,10 +452,10 @@ class QueueMachine(RuleBasedStateMachine):
 
     # Pods.
 
-    @rule(name=NAMES, pod=PODS)
-    def take(self, name: str, pod: str) -> None:
-        answer = self.do(self.queue.take(self.function(name), pod, None))
-        had = self.model.in_hand(pod)
+    @rule(name=NAMES, pod=PODS, slot=SLOTS)
+    def take(self, name: str, pod: str, slot: int) -> None:
+        answer = self.do(self.queue.take(self.function(name), pod, None, slot=slot))
+        had = self.model.in_hand(pod, slot)
         if had is not None:
             assert answer == Kept(had.function, had.key, had.delivery)
             return
@@ -458,7 +465,7 @@ class QueueMachine(RuleBasedStateMachine):
             return
         assert isinstance(answer, Taken)
         work = heads[answer.key]
-        work.holder, work.delivery = pod, work.delivery + 1
+        work.holder, work.delivery = (pod, slot), work.delivery + 1
         assert answer.delivery == work.delivery
         assert len(answer.message) == self.model.lengths[work.event]
         self.former.append(self.end(work))
@@ -499,13 +506,18 @@ class QueueMachine(RuleBasedStateMachine):
     @in_hand
     @rule(choice=CHOICES)
     def crash(self, choice: int) -> None:
-        work = self.model.chosen(choice)
-        assert work.holder is not None
-        held = self.do(self.queue.kept_by(work.holder))
-        assert held == Kept(work.function, work.key, work.delivery)
-        self.do(self.attempts.release(held, Failure("PodLost", "gone")))
-        self.model.fail(work, self.function(work.function).max_attempts, lost=True)
-        self._trimmed()
+        """A pod is gone, with all that it has in hand."""
+        holder = self.model.chosen(choice).holder
+        assert holder is not None
+        pod, _ = holder
+        lost = {work.holder: work for work in self.model.works() if work.holder and work.holder[0] == pod}
+        held = self.do(self.queue.kept_by(pod))
+        works = [work for _, work in sorted(lost.items())]
+        assert held == [Kept(work.function, work.key, work.delivery) for work in works]
+        for kept, work in zip(held, works, strict=True):
+            self.do(self.attempts.release(kept, Failure("PodLost", "gone")))
+            self.model.fail(work, self.function(work.function).max_attempts, lost=True)
+            self._trimmed()
 
     @precondition(lambda self: self.former)
     @rule(choice=CHOICES, how=st.sampled_from(["extend", "succeed", "fail", "state"]))
@@ -568,9 +580,9 @@ class QueueMachine(RuleBasedStateMachine):
         if work.holder is None:
             self.model.remove(work)
 
-    @rule(name=NAMES, key=st.sampled_from(["k", "l"]), size=st.sampled_from([1, 300, 900]), pod=PODS)
-    def keep_state(self, name: str, key: str, size: int, pod: str) -> None:
-        work = self.model.in_hand(pod)
+    @rule(name=NAMES, key=st.sampled_from(["k", "l"]), size=st.sampled_from([1, 300, 900]), pod=PODS, slot=SLOTS)
+    def keep_state(self, name: str, key: str, size: int, pod: str, slot: int) -> None:
+        work = self.model.in_hand(pod, slot)
         of = None
         if work is not None:
             name, of = work.function, (work.key, work.delivery)
@@ -821,13 +833,13 @@ class QueueMachine(RuleBasedStateMachine):
                 expected[f"fn:{name}:queue:{subject}"] = [work.key for work in works]
                 for place, work in enumerate(works):
                     assert place == 0 or work.holder is None
-                    expected[f"fn:{name}:invocation:{work.key}"] = (work.attempts, work.delivery, work.holder)
+                    expected[f"fn:{name}:invocation:{work.key}"] = (work.attempts, work.delivery, _written(work.holder))
                     bytes["queue"] += work.bytes
                     bytes[f"queue:{name}"] += work.bytes
                 (ready if works[0].holder is None else leased).add(subject)
                 if works[0].holder is not None:
                     work = works[0]
-                    holders[work.holder] = f"{name}\n{work.key}\n{work.delivery}"
+                    holders[_written(work.holder)] = f"{name}\n{work.key}\n{work.delivery}"
             letters = {id for id, letter in model.letters.items() if letter.function == name}
             past = {id for id, past in model.history.items() if past.function == name}
             for part, members in (("ready", ready), ("leased", leased), ("dead", letters), ("history", past)):
@@ -956,7 +968,7 @@ class QueueMachine(RuleBasedStateMachine):
         for name in DEPLOYMENTS:
             while any(self.model.works(name)):
                 self.let_time_pass(name)
-                self.take(name, "pod-1")
+                self.take(name, "pod-1", 0)
                 self.succeed(0, False)
         for subject in list(self.model.holding):
             self.do(self.queue.dismiss(subject, "kim"))

@@ -68,6 +68,57 @@ async def test_a_lost_pod_gives_its_event_to_another_at_once(lab: Lab) -> None:
     assert await second.post("response", {}) == 204
 
 
+async def test_a_lost_pod_gives_up_the_events_of_all_its_slots_and_no_other_does(lab: Lab) -> None:
+    first, other = lab.pod("pod-a"), lab.pod("pod-b")
+    subjects = set()
+    for slot in range(3):
+        await lab.broker.publish(subject=f"incident-{slot}")
+        subjects.add((await first.next(**{"Koren-Slot": str(slot)}))["subject"])
+    await lab.broker.publish(subject="another")
+    assert (await other.next())["subject"] == "another"
+    assert subjects == {"incident-0", "incident-1", "incident-2"}
+    await lab.cluster.pod_changes.put(Change("removed", [{"metadata": {"name": "pod-a"}}]))
+    second = lab.pod("pod-c")
+    for slot in range(3):
+        event = await second.next(**{"Koren-Slot": str(slot)})
+        subjects.remove(event["subject"])
+        assert second.attempt == "2"
+    assert await other.post("response", {}) == 204
+    assert await first.post("response", {}) == 409
+
+
+async def test_a_slot_gives_back_its_own_event_alone(lab: Lab) -> None:
+    pods = [lab.pod("pod-a") for _ in range(2)]
+    for slot, pod in enumerate(pods):
+        await lab.broker.publish(subject=f"incident-{slot}")
+        assert await pod.next(**{"Koren-Slot": str(slot)})
+    first, second = pods
+    assert await second.next(**{"Koren-Slot": "1"}) and second.attempt == "2"
+    assert await first.post("response", {}) == 204
+    assert await second.post("response", {}) == 204
+    refused = await first.call("GET", "/v1/invocation/next", headers={"Koren-Slot": "32"})
+    assert refused.status_code == 400
+    assert refused.json()["error"] == "header Koren-Slot is 32; give a number from 0 to 31"
+
+
+async def test_a_gateway_that_starts_again_leaves_each_slot_its_event(
+    lab_settings: Settings, pki: Pki, store: Store, clean_broker: Mosquitto
+) -> None:
+    pods = []
+    async with started(lab_settings, pki) as lab:
+        for slot in range(3):
+            await lab.broker.publish(subject=f"incident-{slot}")
+            pods.append(lab.pod("pod-a"))
+            assert await pods[-1].next(**{"Koren-Slot": str(slot)})
+    async with started(lab_settings, pki) as lab:
+        await lab.cluster.pod_changes.put(Change("listed", [{"metadata": {"name": "pod-a"}}]))
+        assert await lab.pod("pod-b").next_now() is None
+        for pod in pods:
+            assert pod.attempt == "1" and await pod.post("heartbeat") == 204
+            assert await pod.post("response", {}) == 204
+        await lab.broker.receipt("succeeded", 3)
+
+
 async def test_a_restarted_process_gets_the_event_it_lost(lab: Lab) -> None:
     await lab.broker.publish()
     pod = lab.pod()

@@ -35,6 +35,11 @@ def resolved(part: Any) -> Any:
     return part
 
 
+def parameters(path: str, method: str) -> list[Any]:
+    """What a request of the document may carry."""
+    return [resolved(one) for one in DOCUMENT["paths"][path][method]["parameters"]]
+
+
 def operations() -> Iterator[tuple[str, str, Any]]:
     """Each method and path of the document, with what it says of it."""
     for path, item in DOCUMENT["paths"].items():
@@ -132,6 +137,10 @@ async def test_the_gateway_answers_as_documented_and_in_no_other_way(pki: Any, t
             witness.seen |= stranger.seen
         assert (await ask("GET", "/v1/invocation/next")).status_code == 204
         await ask("GET", "/v1/invocation/next", headers={"Koren-Started-Ms": "soon"})
+        [slot] = (one for one in parameters("/v1/invocation/next", "get") if one["name"] == "Koren-Slot")
+        for said, status in (("0", 204), ("31", 204), ("32", 400), ("-1", 400), ("one", 400)):
+            assert (await ask("GET", "/v1/invocation/next", headers={"Koren-Slot": said})).status_code == status
+            assert (re.search(slot["schema"]["pattern"], said) is not None) is (status == 204)
         for path in ABOUT_EVENTS:
             await ask("POST", path, "some", json=FAILURE)
             lost = await ask("POST", path, "some", json=FAILURE, headers={"Koren-Attempt": "1"})

@@ -10,7 +10,7 @@ import pytest
 from pods import PYTHON, START
 from test_node import NODE, WORKER
 
-from koren_runtime.conformance import CHECKS, Check, main, name_of, problem_of
+from koren_runtime.conformance import CHECKS, OPTIONAL, Check, main, name_of, problem_of
 
 HANDLERS = Path(__file__).parent / "conformance"
 RUNTIMES = {
@@ -35,6 +35,14 @@ call("/v1/invocation/" + id + "/response", json.dumps(event["data"]["value"]).en
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("check", CHECKS, ids=name_of)
 def test_a_runtime_conforms(check: Check, runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KOREN_FUNCTION_FOLDER", str(HANDLERS))
+    problem, log = problem_of(check, RUNTIMES[runtime])
+    assert not problem, log
+
+
+@pytest.mark.parametrize("runtime", ["python", "node"])
+@pytest.mark.parametrize("check", OPTIONAL, ids=name_of)
+def test_a_runtime_does_what_is_optional(check: Check, runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KOREN_FUNCTION_FOLDER", str(HANDLERS))
     problem, log = problem_of(check, RUNTIMES[runtime])
     assert not problem, log

@@ -498,7 +498,10 @@ def test_a_token_that_was_replaced_is_used(gateway: GatewayDouble, pod: Pod) -> 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("MOD_NAME", ""), ("FUNC_TIMEOUT", "soon"), ("FUNC_TIMEOUT", "0"), ("KOREN_GATEWAY", "gw")],
+    [
+        *(("MOD_NAME", ""), ("FUNC_TIMEOUT", "soon"), ("FUNC_TIMEOUT", "0")),
+        *(("FUNC_CONCURRENCY", "33"), ("KOREN_GATEWAY", "gw")),
+    ],
 )
 def test_a_setting_that_can_not_be_used_is_named(pod: Pod, name: str, value: str) -> None:
     pod.start(**{name: value})

@@ -68,8 +68,9 @@ def region(tmp_path: Path, traces: Any) -> Iterator[tuple[Any, Any]]:
     redis.stop()
 
 
+@pytest.mark.parametrize("concurrency", ["1", "4"])
 def test_an_event_reaches_its_handler_and_its_result_comes_back(
-    region: tuple[Any, Any], tmp_path: Path, traces: Any
+    region: tuple[Any, Any], tmp_path: Path, traces: Any, concurrency: str
 ) -> None:
     settings, pki = region
     certificate, key = pki.issue("operator")
@@ -102,7 +103,7 @@ def test_an_event_reaches_its_handler_and_its_result_comes_back(
         try:
             publisher.publish(good)
             assert publisher.wait(good, timeout_s=15).state == "received"
-            pod.start()
+            pod.start(FUNC_CONCURRENCY=concurrency)
             receipts = list(publisher.receipts(good, timeout_s=15))
             assert [receipt.state for receipt in receipts] == ["received", "started", "succeeded"]
             assert receipts[-1].result == {"state": "two", "none": None}

@@ -106,6 +106,7 @@ class Deployed:
             "min_scale": function.min_scale,
             "max_scale": function.max_scale,
             "target": function.target,
+            "concurrency": function.concurrency,
             "max_attempts": function.max_attempts,
             "max_in_flight": function.max_in_flight,
             "rate": function.rate,

@@ -18,6 +18,8 @@ from koren_faas.runtimes import IMAGE, unknown
 
 # KEDA names the autoscaler keda-hpa-<name> and writes that into a label, which holds 63 characters.
 NAME_LENGTH = 54
+CONCURRENCY_MAX = 32
+"""Most events that one pod may have in hand; the gateway knows no more slots of a pod."""
 # Accounts and policies of the functions' namespace that belong to somebody else.
 _TAKEN_NAMES = frozenset({"default", "faas-caller"})
 # Mounted beside the secrets, under /run/secrets.
@@ -35,7 +37,7 @@ _SIZE = re.compile(r"0*[1-9][0-9]*(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?")
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 _RATE = re.compile(r"[1-9][0-9]{0,3}/[sm]", re.ASCII)
 _REFERENCE = re.compile(r"[a-z0-9][\w.:/@-]*", re.ASCII)
-_RESERVED_ENV = re.compile(r"MOD_NAME|FUNC_.*|KOREN_.*")
+RESERVED_ENV = re.compile(r"MOD_NAME|FUNC_.*|KOREN_.*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +61,17 @@ class Function:
         trigger: name of that trigger; None is the function's own name.
         delay_s: seconds that each event of the topic waits before the function gets it.
         timeout_s: seconds that the handler may take for one event.
-        memory: Kubernetes quantity; requested, and the limit.
+        memory: Kubernetes quantity; requested, and the limit, of a pod with all its workers.
         cpu: Kubernetes quantity; requested, not a limit: throttling would slow each start.
         tmp_size: Kubernetes quantity; what `/tmp` may hold. A pod that writes more is evicted.
         min_scale: least pods in one region.
         max_scale: most pods in one region.
-        target: incidents with work that one pod is to look after; one more pod for each more.
+        target: incidents with work that one pod is to look after; one more pod for each more. At least
+            `concurrency`.
+        concurrency: most events that one pod has in hand, each with a process of its own.
         max_attempts: tries before an event becomes a dead letter.
-        max_in_flight: most events that it may have in hand in one region; 0: as many as its pods.
+        max_in_flight: most events that it may have in hand in one region; 0: as many as its pods
+            take.
         rate: most events that may be handed to it in one region in any second or minute, as `N/s` or
             `N/m`; empty: no limit.
         priority: one of `PRIORITIES`: whose pods start first when a region's nodes are full.
@@ -100,6 +105,7 @@ class Function:
     min_scale: int = 0
     max_scale: int = 10
     target: int = 1
+    concurrency: int = 1
     max_attempts: int = 5
     max_in_flight: int = 0
     rate: str = ""
@@ -192,6 +198,11 @@ def _problems(f: Function) -> list[str]:
     ):
         if number < 1:
             problems.append(f"{option} is {number}, it must be at least 1")
+    if not 1 <= f.concurrency <= CONCURRENCY_MAX:
+        problems.append(
+            f"concurrency is {f.concurrency}; give a number from 1 to {CONCURRENCY_MAX}, and more pods"
+            " by max-scale"
+        )
     if f.max_in_flight < 0:
         problems.append(f"max-in-flight is {f.max_in_flight}, it can't be negative; 0 is no limit")
     if f.rate and not _RATE.fullmatch(f.rate):
@@ -227,7 +238,7 @@ def _problems(f: Function) -> list[str]:
     for variable in f.env:
         if not _IDENTIFIER.fullmatch(variable):
             problems.append(f"{variable!r} can't be the name of an environment variable")
-        elif _RESERVED_ENV.fullmatch(variable):
+        elif RESERVED_ENV.fullmatch(variable):
             problems.append(f"environment variable {variable} is set by the platform")
     return problems
 

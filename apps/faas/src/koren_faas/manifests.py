@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from koren_faas.egress import DEFAULT, rules_of
-from koren_faas.function import Function
+from koren_faas.function import RESERVED_ENV, Function
 
 Manifest = dict[str, Any]
 
@@ -40,6 +40,7 @@ _TOKEN_LIFE_S = 3600
 _SETTLE_S = 1
 _STOP_S = 5 + _SETTLE_S
 _DELAY = f"{API_GROUP}/delay-s"
+_CONCURRENCY = f"{API_GROUP}/concurrency"
 _MAX_IN_FLIGHT = f"{API_GROUP}/max-in-flight"
 _RATE = f"{API_GROUP}/rate"
 _HISTORY = f"{API_GROUP}/history"
@@ -140,7 +141,6 @@ def from_deployment(deployment: Mapping[str, Any]) -> Function:
     notes = deployment["metadata"]["annotations"]
     pod = deployment["spec"]["template"]["spec"]
     container = pod["containers"][0]
-    fixed = {variable["name"] for variable in _environment("", "", "", 0, "")}
     return Function(
         name=deployment["metadata"]["name"],
         handler=notes[f"{API_GROUP}/handler"],
@@ -156,6 +156,7 @@ def from_deployment(deployment: Mapping[str, Any]) -> Function:
         min_scale=int(notes.get(f"{API_GROUP}/min-scale", 0)),
         max_scale=int(notes[f"{API_GROUP}/max-scale"]),
         target=int(notes.get(f"{API_GROUP}/target", 1)),
+        concurrency=int(notes.get(_CONCURRENCY, 1)),
         max_attempts=int(notes[f"{API_GROUP}/max-attempts"]),
         max_in_flight=int(notes.get(_MAX_IN_FLIGHT, 0)),
         rate=notes.get(_RATE, ""),
@@ -165,7 +166,7 @@ def from_deployment(deployment: Mapping[str, Any]) -> Function:
         env={
             variable["name"]: _expanded(variable.get("value", ""))
             for variable in container["env"]
-            if variable["name"] not in fixed
+            if not RESERVED_ENV.fullmatch(variable["name"])
         },
         egress=tuple(notes.get(_EGRESS, DEFAULT).split()),
         opens=notes.get(f"{API_GROUP}/opens"),
@@ -249,6 +250,7 @@ def _annotations(function: Function, requirements: tuple[str, ...]) -> dict[str,
         f"{API_GROUP}/min-scale": str(function.min_scale) if function.min_scale else None,
         f"{API_GROUP}/max-scale": str(function.max_scale),
         f"{API_GROUP}/target": str(function.target) if function.target != 1 else None,
+        _CONCURRENCY: str(function.concurrency) if function.concurrency != 1 else None,
         _MAX_IN_FLIGHT: str(function.max_in_flight) if function.max_in_flight else None,
         _RATE: function.rate or None,
         _HISTORY: function.history or None,
@@ -262,17 +264,18 @@ def _annotations(function: Function, requirements: tuple[str, ...]) -> dict[str,
     return {key: value for key, value in notes.items() if value is not None}
 
 
-def _environment(
-    module: str, entry: str, runtime: str, timeout_s: int, memory: str
-) -> list[dict[str, str]]:
+def _environment(function: Function) -> list[dict[str, str]]:
     values = {
-        "MOD_NAME": module,
-        "FUNC_HANDLER": entry,
-        "FUNC_TIMEOUT": str(timeout_s),
-        "FUNC_RUNTIME": runtime,
-        "FUNC_MEMORY_LIMIT": memory,
+        "MOD_NAME": function.module,
+        "FUNC_HANDLER": function.entry,
+        "FUNC_TIMEOUT": str(function.timeout_s),
+        "FUNC_RUNTIME": function.runtime,
+        "FUNC_MEMORY_LIMIT": function.memory,
         "KOREN_GATEWAY": _GATEWAY,
     }
+    if function.concurrency != 1:
+        # Without it for the others: a deploy must not replace their pods.
+        values["FUNC_CONCURRENCY"] = str(function.concurrency)
     return [{"name": name, "value": value} for name, value in values.items()]
 
 
@@ -330,9 +333,7 @@ def _pod(function: Function, image: str) -> dict[str, Any]:
         mounts.append(
             {"name": f"secret-{secret}", "mountPath": f"/run/secrets/{secret}", "readOnly": True}
         )
-    environment = _environment(
-        function.module, function.entry, function.runtime, function.timeout_s, function.memory
-    )
+    environment = _environment(function)
     environment += [
         {"name": key, "value": _escaped(function.env[key])} for key in sorted(function.env)
     ]
@@ -413,7 +414,8 @@ def _scaled_object(function: Function) -> Manifest:
                     "metadata": {
                         "scalerAddress": _SCALER,
                         "function": function.name,
-                        "target": str(function.target),
+                        # What a pod can do side by side asks for no second one.
+                        "target": str(max(function.target, function.concurrency)),
                     },
                     "authenticationRef": {"name": "gateway-scaler"},
                 }

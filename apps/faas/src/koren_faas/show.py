@@ -99,6 +99,7 @@ def description(one: Deployed, triggers: Sequence[Trigger] = (), endings: Sequen
         f"at most {function.max_in_flight} in hand" if function.max_in_flight else "",
         f"at most {function.rate}" if function.rate else "",
     )
+    side = f", {function.concurrency} events side by side" if function.concurrency > 1 else ""
     load = "1 incident" if function.target == 1 else f"{function.target} incidents"
     rows = [
         ("Name:", function.name),
@@ -109,7 +110,7 @@ def description(one: Deployed, triggers: Sequence[Trigger] = (), endings: Sequen
         *(("Trigger:", _trigger(trigger)) for trigger in triggers),
         ("Incident:", incident),
         ("Timeout:", f"{function.timeout_s} s, at most {function.max_attempts} attempts"),
-        ("Scale:", f"{function.min_scale} to {function.max_scale} pods, {load} each"),
+        ("Scale:", f"{function.min_scale} to {function.max_scale} pods, {load} each{side}"),
         ("Limits:", ", ".join(filter(None, limits))),
         ("Priority:", function.priority),
         *((("History:", function.history),) if function.history else ()),

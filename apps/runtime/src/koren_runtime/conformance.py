@@ -233,6 +233,19 @@ def stop_busy(gateway: GatewayDouble, program: Program) -> None:
     assert len(gateway.nexts) == 1, "it asked for another event after SIGTERM"
 
 
+def slots(gateway: GatewayDouble, program: Program) -> None:
+    """handles as many events side by side as FUNC_CONCURRENCY says, each in a slot of its own"""
+    for id in ("one", "two", "three"):
+        gateway.give(_wait(1.5), id=id)
+    program.start(gateway, FUNC_CONCURRENCY="2")
+    for id in ("one", "two"):
+        gateway.wait_for(f"{id}/entered")
+    assert len(gateway.nexts) == 2, "it asked for a third event while it had two"
+    _demand_answer(gateway, "three", "done")
+    assert gateway.nexts_before("/response") == 2, "it had one event at a time"
+    assert gateway.slots["one"] != gateway.slots["two"], f"it had two events in slot {gateway.slots['one']}"
+
+
 def init_error(gateway: GatewayDouble, program: Program) -> None:
     """reports that its handler can't be started"""
     program.start(gateway, KOREN_CONFORMANCE="init-error")
@@ -244,6 +257,8 @@ CHECKS: tuple[Check, ...] = (
     *(token, stop_idle, stop_busy, init_error),
 )
 """Each is what the program does; it raises AssertionError, which says what the program does instead."""
+OPTIONAL: tuple[Check, ...] = (slots,)
+"""What a program may do, checked only where --only names it."""
 
 
 def name_of(check: Check) -> str:
@@ -268,11 +283,11 @@ def problem_of(check: Check, command: Sequence[str]) -> tuple[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the checks and prints a table; 1 if a check failed, 2 if the program can't be started."""
-    names = [name_of(check) for check in CHECKS]
+    names = [name_of(check) for check in (*CHECKS, *OPTIONAL)]
     parser = argparse.ArgumentParser(
         prog="python -m koren_runtime.conformance",
         description=__doc__,
-        epilog="Checks: " + ", ".join(names),
+        epilog=f"Checks: {', '.join(names)}. Those that need --only: {', '.join(map(name_of, OPTIONAL))}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -287,9 +302,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not command:
         parser.error("--command is empty: give the program")
     failed = 0
-    for check in CHECKS:
+    for check in (*CHECKS, *OPTIONAL):
         name = name_of(check)
-        if (asked.only and name not in asked.only) or name in asked.skip:
+        wanted = name in asked.only if asked.only else check in CHECKS
+        if not wanted or name in asked.skip:
             continue
         began = time.monotonic()
         try:

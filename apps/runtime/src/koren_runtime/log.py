@@ -1,5 +1,6 @@
 """The pod's log: every line with the event it belongs to."""
 
+import _thread
 import posix
 
 TYPE_CHECKING = False
@@ -10,6 +11,9 @@ TAIL_MAX_BYTES = 64 * 1024
 
 _LINE_MAX_BYTES = 15 * 1024
 """With the event's id. containerd cuts longer lines at 16 KiB, and what follows would be a line without its event."""
+
+_writing = _thread.allocate_lock()
+"""Lines of several slots must not run into each other."""
 
 
 class Log:
@@ -64,8 +68,9 @@ class Log:
         self._tail += left
         if len(self._tail) > 2 * TAIL_MAX_BYTES:
             self._trim()
-        while left:
-            left = left[posix.write(self._descriptor, left) :]
+        with _writing:
+            while left:
+                left = left[posix.write(self._descriptor, left) :]
 
     def _trim(self) -> None:
         before = len(self._tail) - TAIL_MAX_BYTES

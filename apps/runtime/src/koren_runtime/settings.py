@@ -14,6 +14,10 @@ function has in hand. A process that a function keeps from event to event finds 
 INVOCATION_FILE_BYTES = 1024
 
 
+CONCURRENCY_MAX = 32
+"""How many events a pod may have in hand; the gateway knows no more slots."""
+
+
 class BadSetting(Exception):
     """A variable of the environment can't be used; the message names it."""
 
@@ -22,6 +26,7 @@ class Settings:
     """The function as its pod describes it (Kubeless's variables), and where the gateway is."""
 
     __slots__ = (
+        "concurrency",
         "folder",
         "gateway_host",
         "gateway_port",
@@ -49,6 +54,10 @@ class Settings:
             self.timeout_s = 0.0
         if not 0 < self.timeout_s < 86400:
             raise BadSetting(f"FUNC_TIMEOUT is {text!r}; give seconds, more than 0 and up to a day")
+        text = environment.get("FUNC_CONCURRENCY", "1")
+        self.concurrency = int(text) if text.isascii() and text.isdigit() and len(text) <= 2 else 0
+        if not 0 < self.concurrency <= CONCURRENCY_MAX:
+            raise BadSetting(f"FUNC_CONCURRENCY is {text!r}; give a number from 1 to {CONCURRENCY_MAX}")
 
 
 def gateway_address(environment: dict[str, str]) -> tuple[str, int]:

@@ -3,9 +3,13 @@
 The function's code runs in a process of its own, which loads the handler while this one asks for
 the event. So a handler can be killed when its time is up, may crash or exhaust its memory, or hold
 the interpreter for minutes, and the event's lease is kept and its end reported all the same.
+
+A pod that may have several events in hand has a slot for each, with a worker of its own: a thread of
+this process, which waits most of the time. One event at a time needs no thread.
 """
 
 import _socket
+import _thread
 import posix
 import select
 import sys
@@ -23,6 +27,7 @@ from koren_runtime.worker import execute, work
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Callable
 
     from koren_runtime.http import Addresses
 else:
@@ -101,23 +106,123 @@ class Invocation:
         self.beat_at = since + self.lease_s / HEARTBEATS_A_LEASE
 
 
+class Processes:
+    """The workers' processes, and what they leave behind: it is this process's then, for a pod's
+    first process inherits orphans. Several threads may use this."""
+
+    def __init__(self) -> None:
+        self._lock = _thread.allocate_lock()
+        self._statuses: dict[int, int | None] = {}
+        """How each worker ended; None while it runs."""
+
+    def fork(self) -> int:
+        """As `posix.fork`, for a worker."""
+        with self._lock:
+            pid = posix.fork()
+            if pid:
+                self._statuses[pid] = None
+        return pid
+
+    def status(self, pid: int) -> int | None:
+        """How the worker ended, as `waitpid` says; None while it runs."""
+        with self._lock:
+            self._reap()
+            return self._statuses[pid]
+
+    def reap(self) -> None:
+        """Takes in the end of whatever has ended."""
+        with self._lock:
+            self._reap()
+
+    def kill(self, pid: int) -> None:
+        """Kills the worker, if it runs."""
+        with self._lock:
+            if self._statuses[pid] is None:
+                posix.kill(pid, _signal.SIGKILL)
+
+    def end(self, pid: int) -> int:
+        """Kills the worker, if it runs, and all that it started; how it ended."""
+        with self._lock:
+            try:  # noqa: SIM105
+                posix.killpg(pid, _signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # it had not come to make its session, or nothing is left of it
+            status = self._statuses.pop(pid)
+            if status is None:
+                posix.kill(pid, _signal.SIGKILL)
+                status = posix.waitpid(pid, 0)[1]
+            self._end_orphans(pid)
+        return status
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = posix.waitpid(-1, posix.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self._statuses:
+                self._statuses[pid] = status
+
+    def _end_orphans(self, worker: int) -> None:
+        """Kills what a worker that has ended has left in sessions of its own.
+
+        While other workers run, an orphan that does not say whose it is may be theirs.
+        """
+        me = posix.getpid()
+        its_own = f"{WORKER}={worker}".encode()
+        spared: set[int] = set()
+        while True:
+            children = _read(f"/proc/{me}/task/{me}/children")  # nothing of a kernel without this list
+            orphans = {int(child) for child in children.split()} - self._statuses.keys() - spared
+            if not orphans:
+                return
+            for orphan in orphans:
+                if self._statuses and its_own not in _read(f"/proc/{orphan}/environ").split(b"\0"):
+                    spared.add(orphan)
+                    continue
+                try:
+                    posix.kill(orphan, _signal.SIGKILL)
+                    posix.waitpid(orphan, 0)
+                except (ProcessLookupError, ChildProcessError):
+                    pass  # it was reaped already
+
+
+def _read(path: str) -> bytes:
+    """The beginning of a file; nothing when it can't be read."""
+    try:
+        file = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return posix.read(file, 1 << 18)
+    except OSError:
+        return b""  # of a process that has ended
+    finally:
+        posix.close(file)
+
+
 class Worker:
     """The worker's process as its parent sees it.
 
     `program` is the command of a worker in another language; without one the worker is Python.
     """
 
-    def __init__(self, settings: Settings, program: "list[str]") -> None:
+    def __init__(self, settings: Settings, program: "list[str]", processes: Processes) -> None:
         self.ready = False
         self.status: int | None = None
-        """How it ended, as `waitpid` says; None while it runs."""
+        """How it ended, as `waitpid` says, once its last words are heard; None before."""
+        self._processes = processes
         self.control, theirs = _socket.socketpair()
         self.output, output = posix.pipe2(posix.O_CLOEXEC)
-        self.pid = posix.fork()
+        self.pid = processes.fork()
         if self.pid == 0:
             if program:
                 execute(theirs, output, program)
             work(theirs, output, settings)
+        self.ended = posix.pidfd_open(self.pid)
+        """Can be read from once it has ended."""
         theirs.close()
         posix.close(output)
         posix.set_blocking(self.output, False)
@@ -157,10 +262,14 @@ class Worker:
             said += received or []
         except BrokenFrame:
             received = None
-        if received is None and self.status is None:
+        if received is None:
             # It is ending anyway, or the function has closed what is not its own.
-            posix.kill(self.pid, _signal.SIGKILL)
+            self._processes.kill(self.pid)
         return said
+
+    def end_seen(self) -> int | None:
+        """How it ended, if it has."""
+        return self._processes.status(self.pid)
 
     def printed(self) -> bytes:
         """What it has printed and is not read yet."""
@@ -171,185 +280,136 @@ class Worker:
 
     def end(self) -> str:
         """Kills it, if it runs, and all that it started; says how it ended."""
-        try:  # noqa: SIM105
-            posix.killpg(self.pid, _signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it had not come to make its session, or nothing is left of it
-        if self.status is None:
-            posix.kill(self.pid, _signal.SIGKILL)
-            self.status = posix.waitpid(self.pid, 0)[1]
-        _end_orphans()
+        status = self.status = self._processes.end(self.pid)
         self.control.close()
         posix.close(self.output)
-        if posix.WIFSIGNALED(self.status):
-            return f"signal {posix.WTERMSIG(self.status)}"
-        return f"exit code {posix.WEXITSTATUS(self.status)}"
+        posix.close(self.ended)
+        if posix.WIFSIGNALED(status):
+            return f"signal {posix.WTERMSIG(status)}"
+        return f"exit code {posix.WEXITSTATUS(status)}"
 
 
-def _end_orphans() -> None:
-    """Kills what a worker that has ended has left in sessions of its own.
+class Line:
+    """The way to the gateway: one connection, used for one request after the other."""
 
-    It is this process's by then: a pod's first process inherits orphans.
-    """
-    me = posix.getpid()
-    while True:
-        try:
-            file = posix.open(f"/proc/{me}/task/{me}/children", posix.O_RDONLY | posix.O_CLOEXEC)
-        except OSError:
-            return  # a kernel without this list
-        orphans = posix.read(file, 1 << 16).split()
-        posix.close(file)
-        if not orphans:
+    def __init__(self, settings: Settings, log: Log) -> None:
+        self.connection: Connection | None = None
+        self.addresses: Addresses | None = None
+        """Kept while an event is in hand: a look-up may take longer than the lease."""
+        self._settings = settings
+        self._log = log
+        self._trouble = ""
+
+    def connect(self, timeout_s: float = REQUEST_TIMEOUT_S) -> Connection:
+        """The connection, for what has to be done in so many seconds."""
+        if self.connection is None:
+            self.connection = self.open(timeout_s)
+        self.connection.limit(timeout_s)
+        return self.connection
+
+    def open(self, timeout_s: float = REQUEST_TIMEOUT_S) -> Connection:
+        """A connection beside this one."""
+        settings = self._settings
+        if self.addresses is None:
+            self.addresses = look_up(settings.gateway_host, settings.gateway_port)
+        return Connection(
+            settings.gateway_host,
+            settings.gateway_port,
+            settings.token_path,
+            timeout_s=timeout_s,
+            addresses=self.addresses,
+        )
+
+    def drop(self) -> None:
+        """Ends the connection; the next request gets another."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+    def note_trouble(self, trouble: str) -> None:
+        """Says what is wrong with the gateway once, and once that it is over."""
+        if trouble != self._trouble:
+            self._log.say(f"gateway: {trouble or 'reached again'}")
+            self._trouble = trouble
+
+    def send_log(self, connection: Connection | None = None) -> None:
+        """Gives the gateway what the log has new, if anything; without an answer it is kept."""
+        tail = self._log.tail()
+        if not tail:
             return
-        for orphan in orphans:
-            try:
-                posix.kill(int(orphan), _signal.SIGKILL)
-                posix.waitpid(int(orphan), 0)
-            except (ProcessLookupError, ChildProcessError):
-                pass  # it was reaped already
+        text = tail.decode(errors="replace")
+        body = dumps({"text": text})
+        while len(body) > TAIL_MAX_BYTES:
+            # JSON has made it longer: the share of it that fits, from the start of a line on.
+            text = text[-(len(text) * TAIL_MAX_BYTES // (len(body) + 1)) :]
+            text = text[text.find("\n") + 1 :] or text
+            body = dumps({"text": text})
+        try:
+            using = connection or self.connect(LOG_TIMEOUT_S)
+            using.limit(LOG_TIMEOUT_S)
+            using.send("POST", "/v1/log", {"Content-Type": "application/json"}, body)
+            if using.receive().status < 500:
+                self._log.forget()
+        except OSError:
+            if connection is None:
+                self.drop()
 
 
-class Supervisor:
-    """Takes events, one at a time, until it is told to stop."""
+class Slot:
+    """Handles events, one at a time, with a worker of its own.
 
-    def __init__(self, settings: Settings, started_ms: int, program: "list[str]") -> None:
+    `progress` is called when a handler is entered.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        program: "list[str]",
+        processes: Processes,
+        line: Line,
+        log: Log,
+        progress: "Callable[[], None]",
+    ) -> None:
+        self.worker: Worker | None = None
+        self.line = line
+        self.log = log
         self._settings = settings
         self._program = program
-        self._started_ms = started_ms
-        self._log = Log()
-        self._stopping = False
-        self._warm = False
-        self._connection: Connection | None = None
-        self._addresses: Addresses | None = None
+        self._processes = processes
+        self._tell_progress = progress
+        self._said: list[tuple[bytes, bytes]] = []
         self._oom_counter: str | None = None
         # A new container has none, and a cold start has no time to look.
         self._oom_kills: int | None = 0
-        self._answered_at = 0.0
-        self._trouble = ""
-        self._worker: Worker | None = None
-        self._said: list[tuple[bytes, bytes]] = []
-        self._wake, wake = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
-        _signal.signal(_signal.SIGCHLD, lambda *_: None)  # for the byte that it writes to `wake`
-        _signal.signal(_signal.SIGTERM, self._stop)
-        _signal.signal(_signal.SIGINT, self._stop)
-        _signal.set_wakeup_fd(wake)
 
-    def run(self) -> None:
-        """Returns when the pod is to end and no event is in hand."""
-        self._worker = Worker(self._settings, self._program)
-        while (invocation := self._next()) is not None:
-            self._log.belongs_to(invocation.event_id)
-            self._invoke(invocation)
-            self._warm = True
-            self._log.belongs_to("-")
-            self._send_log()
-            if self._stopping:
-                break
-        self._end_worker()
-        self._send_log()
+    def handle(self, invocation: Invocation) -> None:
+        """Returns when the event's end is reported, or its lease is lost."""
+        self.log.belongs_to(invocation.event_id)
+        self._invoke(invocation)
+        self.log.belongs_to("-")
+        self.send_log()
 
-    def _stop(self, number: int, frame: object) -> None:
-        self._stopping = True
-
-    # From the gateway
-
-    def _next(self) -> Invocation | None:
-        failures = 0
-        while not self._stopping:
-            try:
-                response = self._ask_for_next()
-                if response is None:
-                    # The question is not answered: nothing else can be asked there.
-                    self._disconnect()
-                    break
-                if response.status == 200:
-                    invocation = Invocation(response, self._answered_at)
-                    self._note_trouble("")
-                    return invocation
-            except OSError as error:
-                self._disconnect()
-                self._addresses = None
-                self._note_trouble(str(error) or type(error).__name__)
-            else:
-                if response.status == 204:
-                    self._note_trouble("")
-                    failures = 0
-                    continue
-                self._note_trouble(f"it answered {response.problem()}")
-            self._rest(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
-            failures += 1
-        return None
-
-    def _ask_for_next(self) -> Response | None:
-        """The gateway's answer; None when the pod is to end and nothing has come."""
-        connection = self._connect()
-        started = {"Koren-Started-Ms": str(self._started_ms)}
-        if not self._warm:
-            started["Koren-Cold-Start"] = "1"
-        connection.send("GET", "/v1/invocation/next", started)
-        if self._warm:
-            self._count_oom_kills()
-        until = time.monotonic() + LONG_POLL_S
-        while not self._wait(until - time.monotonic(), connection):
-            self._listen_while_idle()
-            if self._stopping:
-                # One last look: an event that is here already is handled, not lost to its lease.
-                if self._wait(0, connection):
-                    break
-                return None
-            if time.monotonic() >= until:
-                raise TimeoutError(f"no answer in {LONG_POLL_S:.0f} s")
-        self._answered_at = time.monotonic()
-        connection.limit(REQUEST_TIMEOUT_S)
-        return connection.receive()
-
-    def _listen_while_idle(self) -> None:
-        for kind, body in self._take_said():
-            if kind == frames.READY:
-                self._is_ready()
-            elif kind == frames.NOT_READY:
-                self._end_worker()
-                self._report_init_error(body)
-        worker = self._worker
-        if worker is not None and worker.status is not None:
-            how = self._end_worker()
-            if worker.ready:
-                self._log.say(f"the function's process ended ({how}) between two events")
-                self._worker = Worker(self._settings, self._program)
-            else:
-                message = f"the process ended ({how}) as it loaded the handler"
-                self._report_init_error(self._ended(how, message))
-
-    def _report_init_error(self, body: bytes) -> None:
-        self._log.say("the handler can't be loaded; it is tried again with the next event")
-        try:
-            # `next` is under way on the other connection.
-            connection = self._new_connection()
-            try:
-                connection.send("POST", "/v1/init/error", {}, body)
-                connection.receive()
-                self._send_log(connection)
-            finally:
-                connection.close()
-        except OSError as error:
-            self._log.say(f"the gateway can't be told: {error}")
-
-    # One event
+    def send_log(self, connection: Connection | None = None) -> None:
+        """Gives the gateway what the log has new, if anything."""
+        self._drain()
+        self.log.end_line()
+        self.line.send_log(connection)
 
     def _invoke(self, invocation: Invocation) -> None:
         deadline = time.monotonic() + self._settings.timeout_s
-        worker = self._worker or self._restart_worker()
+        worker = self.worker or self._restart_worker()
         given = renewed = False
         while True:
-            for kind, body in self._take_said():
+            for kind, body in self.take_said():
                 if kind == frames.READY:
-                    self._is_ready()
+                    self.is_ready()
                 elif kind == frames.ENTERED:
                     if invocation.entered:
                         continue
                     invocation.entered = True
                     if not self._keep(invocation):
                         return
+                    self._tell_progress()
                 elif kind == frames.ANSWER:
                     self._answer(invocation, body)
                     return
@@ -358,7 +418,7 @@ class Supervisor:
                     self._report(invocation, "error", self._with_oom(body))
                     return
                 elif kind == frames.NOT_READY:
-                    self._end_worker()
+                    self.end_worker()
                     self._report(invocation, "error", self._with_oom(body))
                     return
             if worker.status is not None:
@@ -395,14 +455,14 @@ class Supervisor:
             return True
         if response.status == _LEASE_LOST:
             # Another pod may be at this event by now; two at once is what a lease is to prevent.
-            self._log.say(f"the lease is lost, attempt {invocation.attempt} is ended")
+            self.log.say(f"the lease is lost, attempt {invocation.attempt} is ended")
             self._restart_worker()
             return False
         if response.status == 204:
             invocation.entered_known = invocation.entered
-            self._note_trouble("")
+            self.line.note_trouble("")
         else:
-            self._note_trouble(f"it answered {response.problem()}")
+            self.line.note_trouble(f"it answered {response.problem()}")
         if response.status == 204 or _is_kept(response):
             invocation.renew(response, sent)
         return True
@@ -413,25 +473,25 @@ class Supervisor:
         A connection that fails may be just old, and a gateway that can't renew the lease may have a
         replica that can: both are asked once more on a new connection.
         """
-        before = self._connection
+        before = self.line.connection
         response = None
         try:
             response = self._post(invocation, word, b"{}", self._time_to_keep(invocation))
             if not _is_kept(response):
                 return response
         except OSError as error:
-            self._disconnect()
+            self.line.drop()
             if before is None:
-                self._note_trouble(str(error) or type(error).__name__)
+                self.line.note_trouble(str(error) or type(error).__name__)
                 return None
-        old, self._connection = self._connection, None
+        old, self.line.connection = self.line.connection, None
         try:
             response = self._post(invocation, word, b"{}", self._time_to_keep(invocation))
         except OSError as error:
-            self._disconnect()
-            self._connection = old
+            self.line.drop()
+            self.line.connection = old
             if response is None:
-                self._note_trouble(str(error) or type(error).__name__)
+                self.line.note_trouble(str(error) or type(error).__name__)
         else:
             if old is not None:
                 old.close()
@@ -441,11 +501,11 @@ class Supervisor:
         return min(KEEP_TIMEOUT_S, invocation.lease_until - time.monotonic())
 
     def _give_up(self, invocation: Invocation, given: bool) -> None:
-        self._log.say(
+        self.log.say(
             f"the gateway has not renewed the lease in {invocation.lease_s:g} s: it must have run "
             f"out, attempt {invocation.attempt} is ended"
         )
-        self._disconnect()
+        self.line.drop()
         if given:
             self._restart_worker()
 
@@ -454,24 +514,24 @@ class Supervisor:
         response = self._report(invocation, "response", body)
         if response is not None and response.status in (400, 413):
             problem = f"the gateway did not take the answer: {response.problem()}"
-            self._log.say(problem)
+            self.log.say(problem)
             self._report(invocation, "error", failure("AnswerRefused", problem))
 
     def _report_crash(self, invocation: Invocation) -> None:
-        how = self._end_worker()
-        body = self._ended(how, f"the function's process ended by itself ({how})")
-        self._worker = Worker(self._settings, self._program)
+        how = self.end_worker()
+        body = self.failure_of(how, f"the function's process ended by itself ({how})")
+        self.start_worker()
         self._report(invocation, "error", body)
 
     def _report_timeout(self, invocation: Invocation) -> None:
         message = f"no answer within {self._settings.timeout_s:g} s"
-        self._log.say(f"{message}; the handler is ended")
+        self.log.say(f"{message}; the handler is ended")
         self._restart_worker()
         self._report(invocation, "error", self._with_oom(failure("Timeout", message)))
 
     # Memory
 
-    def _count_oom_kills(self) -> bool:
+    def count_oom_kills(self) -> bool:
         """Whether the kernel has ended a process of this container for want of memory since."""
         from koren_runtime import memory
 
@@ -480,26 +540,26 @@ class Supervisor:
         before, self._oom_kills = self._oom_kills, memory.read_counter(self._oom_counter)
         return before is not None and self._oom_kills is not None and self._oom_kills > before
 
-    def _ended(self, how: str, message: str) -> bytes:
+    def failure_of(self, how: str, message: str) -> bytes:
         """The failure that a process's end is."""
         kind, limit = "WorkerEnded", self._settings.memory_limit
-        if how == f"signal {_signal.SIGABRT:d}" and _OUT_OF_MEMORY in self._log.tail():
+        if how == f"signal {_signal.SIGABRT:d}" and _OUT_OF_MEMORY in self.log.tail():
             # A language's own limit, of which the program itself tells before it aborts.
             kind, message = "OutOfMemory", self._out_of_memory()
         elif how == f"signal {_signal.SIGKILL:d}":
-            if self._count_oom_kills():
+            if self.count_oom_kills():
                 kind, message = "OutOfMemory", self._out_of_memory()
             elif self._oom_kills is None and limit:
                 message += f"; it may have needed more memory than {limit}"
-        self._log.say(message)
+        self.log.say(message)
         return failure(kind, message)
 
     def _with_oom(self, body: bytes) -> bytes:
         """A failure, and that a child of the function was out of memory if one was."""
-        if not self._count_oom_kills():
+        if not self.count_oom_kills():
             return body
         what = f"a process that the function started was ended: {self._out_of_memory()}"
-        self._log.say(what)
+        self.log.say(what)
         try:
             said = loads(body.decode())
             return dumps({**said, "message": f"{said['message']} ({what})"})
@@ -520,26 +580,26 @@ class Supervisor:
             try:
                 response = self._post(invocation, word, body, REQUEST_TIMEOUT_S)
                 if response.status == _LEASE_LOST:
-                    self._log.say(f"the lease was lost, the {word} is dropped")
+                    self.log.say(f"the lease was lost, the {word} is dropped")
                 if response.status < 500 and response.status not in (401, 403):
                     return response
                 problem = f"it answered {response.problem()}"
                 # Another replica may do better.
-                self._disconnect()
+                self.line.drop()
                 if _is_kept(response):
                     until = max(until, time.monotonic() + REPORT_S)
             except OSError as error:
-                self._disconnect()
+                self.line.drop()
                 problem = str(error) or type(error).__name__
-            self._note_trouble(problem)
+            self.line.note_trouble(problem)
             if time.monotonic() >= until:
-                self._log.say(f"the {word} could not be delivered in {REPORT_S:.0f} s")
+                self.log.say(f"the {word} could not be delivered in {REPORT_S:.0f} s")
                 return None
             self._pause(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
             failures += 1
 
     def _post(self, invocation: Invocation, word: str, body: bytes, timeout_s: float) -> Response:
-        connection = self._connect(timeout_s)
+        connection = self.line.connect(timeout_s)
         connection.send(
             "POST",
             f"/v1/invocation/{quote(invocation.id)}/{word}",
@@ -548,147 +608,297 @@ class Supervisor:
         )
         return connection.receive()
 
-    def _send_log(self, connection: Connection | None = None) -> None:
-        """Gives the gateway what the log has new, if anything; without an answer it is kept."""
+    # The worker
+
+    def start_worker(self) -> Worker:
+        """Starts another one."""
+        self.worker = Worker(self._settings, self._program, self._processes)
+        return self.worker
+
+    def end_worker(self) -> str:
+        """Ends it, if there is one; says how it ended."""
         self._drain()
-        self._log.end_line()
-        tail = self._log.tail()
-        if not tail:
-            return
-        text = tail.decode(errors="replace")
-        body = dumps({"text": text})
-        while len(body) > TAIL_MAX_BYTES:
-            # JSON has made it longer: the share of it that fits, from the start of a line on.
-            text = text[-(len(text) * TAIL_MAX_BYTES // (len(body) + 1)) :]
-            text = text[text.find("\n") + 1 :] or text
-            body = dumps({"text": text})
-        try:
-            using = connection or self._connect(LOG_TIMEOUT_S)
-            using.limit(LOG_TIMEOUT_S)
-            using.send("POST", "/v1/log", {"Content-Type": "application/json"}, body)
-            if using.receive().status < 500:
-                self._log.forget()
-        except OSError:
-            if connection is None:
-                self._disconnect()
+        self._said = []
+        worker, self.worker = self.worker, None
+        return worker.end() if worker is not None else ""
 
-    # Plumbing
+    def _restart_worker(self) -> Worker:
+        self.end_worker()
+        return self.start_worker()
 
-    def _connect(self, timeout_s: float = REQUEST_TIMEOUT_S) -> Connection:
-        if self._connection is None:
-            self._connection = self._new_connection(timeout_s)
-        self._connection.limit(timeout_s)
-        return self._connection
+    def is_ready(self) -> None:
+        """The worker has loaded the handler."""
+        if self.worker is not None:
+            self.worker.ready = True
 
-    def _new_connection(self, timeout_s: float = REQUEST_TIMEOUT_S) -> Connection:
-        settings = self._settings
-        if self._addresses is None:
-            # Kept while an event is in hand: a look-up may take longer than the lease.
-            self._addresses = look_up(settings.gateway_host, settings.gateway_port)
-        return Connection(
-            settings.gateway_host,
-            settings.gateway_port,
-            settings.token_path,
-            timeout_s=timeout_s,
-            addresses=self._addresses,
-        )
+    def take_said(self) -> "list[tuple[bytes, bytes]]":
+        """What the worker has said."""
+        said, self._said = self._said, []
+        return said
 
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _note_trouble(self, trouble: str) -> None:
-        """Says what is wrong with the gateway once, and once that it is over."""
-        if trouble != self._trouble:
-            self._log.say(f"gateway: {trouble or 'reached again'}")
-            self._trouble = trouble
-
-    def _wait(self, timeout_s: float, connection: Connection | None = None) -> bool:
-        """Waits for the worker, the order to stop, and the connection; whether this has data."""
-        poll = select.poll()
-        worker = self._worker
+    def register(self, poll: "select.poll") -> None:
+        """Has `poll` look at the worker."""
+        worker = self.worker
         if worker is not None and worker.status is None:
             writable = select.POLLOUT if worker.is_written_to else 0
             poll.register(worker.control.fileno(), select.POLLIN | writable)
             poll.register(worker.output, select.POLLIN)
-        poll.register(self._wake, select.POLLIN)
-        if connection is not None:
-            poll.register(connection.fileno(), select.POLLIN)
-        answered = False
-        for descriptor, _ in poll.poll(max(0.0, timeout_s) * 1000):
-            if connection is not None and descriptor == connection.fileno():
-                answered = True
-            elif descriptor == self._wake:
-                posix.read(self._wake, 64)
-                self._reap()
-            elif worker is None or worker.status is not None:
-                pass  # its end was noticed in this round
-            else:
-                # Also when it has printed only: what it said before tells whose the line is.
-                self._listen(worker)
-                worker.write()
-                if descriptor == worker.output:
-                    self._log.printed(worker.printed())
-        return answered
+            poll.register(worker.ended, select.POLLIN)
+
+    def attend(self, ready: "set[int]") -> None:
+        """Takes in what the worker says on the descriptors that `poll` has found."""
+        worker = self.worker
+        if worker is None or worker.status is not None:
+            return
+        if worker.control.fileno() in ready or worker.output in ready:
+            # Also when it has printed only: what it said before tells whose the line is.
+            self._listen(worker)
+            worker.write()
+            if worker.output in ready:
+                self.log.printed(worker.printed())
+        if worker.ended in ready and (status := worker.end_seen()) is not None:
+            # Its last words: it may have answered before it ended.
+            self._listen(worker)
+            worker.status = status
 
     def _listen(self, worker: Worker) -> None:
         for kind, body in worker.said():
             if kind == frames.ENTERED:
-                self._log.belongs_to(body.decode(errors="replace"))
+                self.log.belongs_to(body.decode(errors="replace"))
             self._said.append((kind, body))
 
-    def _reap(self) -> None:
-        """Takes the end of processes in: the worker's, and what it left behind (this is PID 1)."""
-        worker = self._worker
-        while True:
+    def _wait(self, timeout_s: float) -> None:
+        """Waits for the worker."""
+        poll = select.poll()
+        self.register(poll)
+        self.attend({descriptor for descriptor, _ in poll.poll(max(0.0, timeout_s) * 1000)})
+        self._processes.reap()
+
+    def _pause(self, pause_s: float) -> None:
+        until = time.monotonic() + pause_s
+        while (left_s := until - time.monotonic()) > 0:
+            self._wait(left_s)
+
+    def _drain(self) -> None:
+        left = _PIPE_MAX_BYTES
+        while left > 0 and self.worker is not None and (printed := self.worker.printed()):
+            self.log.printed(printed)
+            left -= len(printed)
+
+
+class Supervisor:
+    """Takes events, as many as there are slots, until it is told to stop.
+
+    A slot that has nothing in hand is this thread's, the others are their own threads'.
+    """
+
+    def __init__(self, settings: Settings, started_ms: int, program: "list[str]") -> None:
+        self._settings = settings
+        self._program = program
+        self._started_ms = started_ms
+        self._log = Log()
+        self._line = Line(settings, self._log)
+        self._processes = Processes()
+        self._stopping = False
+        self._warm = False
+        self._progress = False
+        """Whether a handler was entered and the gateway told so, or an event has ended."""
+        self._answered_at = 0.0
+        self._wake, self._wakes = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
+        self._shares = settings.concurrency > 1
+        self._idle: list[Slot] = []
+        """The one that was used last is the last."""
+        self._busy: dict[Slot, int] = {}
+        """The number by which the gateway knows each of them."""
+        self._asked = 0
+        """That of the slot for which an event is asked for."""
+        self._done: list[Slot] = []
+        """Those of the busy ones that are done."""
+        _signal.signal(_signal.SIGCHLD, lambda *_: None)  # for the byte that it writes to `wake`
+        _signal.signal(_signal.SIGTERM, self._stop)
+        _signal.signal(_signal.SIGINT, self._stop)
+        _signal.set_wakeup_fd(self._wakes, warn_on_full_buffer=False)
+
+    def run(self) -> None:
+        """Returns when the pod is to end and no event is in hand."""
+        first = self._new_slot()
+        first.start_worker()
+        self._idle.append(first)
+        while not self._stopping:
+            if len(self._busy) == self._settings.concurrency or (self._busy and not self._progress):
+                # The first event's start shares the processor with no other's.
+                self._wait()
+            elif (invocation := self._next()) is not None:
+                self._hand_out(invocation)
+        while self._busy:
+            self._wait()
+        for slot in self._idle:
+            slot.end_worker()
+            slot.send_log()
+        if self._shares:
+            self._line.send_log()
+
+    def _stop(self, number: int, frame: object) -> None:
+        self._stopping = True
+
+    # Slots
+
+    def _new_slot(self) -> Slot:
+        log = Log() if self._shares else self._log
+        line = Line(self._settings, log) if self._shares else self._line
+        return Slot(self._settings, self._program, self._processes, line, log, self._note_progress)
+
+    def _hand_out(self, invocation: Invocation) -> None:
+        """Has a slot handle the event, one with a worker if there is any."""
+        self._idle.sort(key=lambda slot: slot.worker is not None)
+        slot = self._idle.pop() if self._idle else self._new_slot()
+        if not self._shares:
+            slot.handle(invocation)
+            self._idle.append(slot)
+        else:
+            if self._warm:
+                slot.count_oom_kills()  # others' are not this event's
+            slot.line.addresses = self._line.addresses
+            self._busy[slot] = self._asked
+            _thread.start_new_thread(self._handle, (slot, invocation))
+        self._warm = True
+
+    def _handle(self, slot: Slot, invocation: Invocation) -> None:
+        """A thread."""
+        try:
+            slot.handle(invocation)
+        except BaseException:
+            # As an error of the first thread: the pod ends, and all its leases with it.
+            sys.excepthook(*sys.exc_info())
+            posix._exit(1)
+        self._done.append(slot)
+        self._note_progress()
+
+    def _note_progress(self) -> None:
+        self._progress = True
+        if self._shares:
+            try:  # noqa: SIM105
+                posix.write(self._wakes, b".")
+            except BlockingIOError:
+                pass  # it is full of reasons to wake up
+
+    # From the gateway
+
+    def _next(self) -> Invocation | None:
+        failures = 0
+        while not self._stopping:
             try:
-                pid, status = posix.waitpid(-1, posix.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            if worker is not None and pid == worker.pid:
-                worker.status = status
-                # Its last words: it may have answered before it ended.
-                self._listen(worker)
+                response = self._ask_for_next()
+                if response is None:
+                    # The question is not answered: nothing else can be asked there.
+                    self._line.drop()
+                    break
+                if response.status == 200:
+                    invocation = Invocation(response, self._answered_at)
+                    self._line.note_trouble("")
+                    return invocation
+            except OSError as error:
+                self._line.drop()
+                self._line.addresses = None
+                self._line.note_trouble(str(error) or type(error).__name__)
+            else:
+                if response.status == 204:
+                    self._line.note_trouble("")
+                    failures = 0
+                    continue
+                self._line.note_trouble(f"it answered {response.problem()}")
+            self._rest(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
+            failures += 1
+        return None
+
+    def _ask_for_next(self) -> Response | None:
+        """The gateway's answer; None when the pod is to end and nothing has come."""
+        connection = self._line.connect()
+        started = {"Koren-Started-Ms": str(self._started_ms)}
+        if not self._warm:
+            started["Koren-Cold-Start"] = "1"
+        taken = self._busy.values()
+        self._asked = next(number for number in range(self._settings.concurrency) if number not in taken)
+        if self._asked:
+            started["Koren-Slot"] = str(self._asked)
+        connection.send("GET", "/v1/invocation/next", started)
+        if self._warm and not self._shares:
+            self._idle[0].count_oom_kills()
+        until = time.monotonic() + LONG_POLL_S
+        while not self._wait(until - time.monotonic(), connection):
+            self._listen_while_idle()
+            if self._stopping:
+                # One last look: an event that is here already is handled, not lost to its lease.
+                if self._wait(0, connection):
+                    break
+                return None
+            if time.monotonic() >= until:
+                raise TimeoutError(f"no answer in {LONG_POLL_S:.0f} s")
+        self._answered_at = time.monotonic()
+        connection.limit(REQUEST_TIMEOUT_S)
+        return connection.receive()
+
+    def _listen_while_idle(self) -> None:
+        for slot in self._idle:
+            for kind, body in slot.take_said():
+                if kind == frames.READY:
+                    slot.is_ready()
+                elif kind == frames.NOT_READY:
+                    slot.end_worker()
+                    self._report_init_error(slot, body)
+            worker = slot.worker
+            if worker is not None and worker.status is not None:
+                how = slot.end_worker()
+                if worker.ready:
+                    slot.log.say(f"the function's process ended ({how}) between two events")
+                    slot.start_worker()
+                else:
+                    message = f"the process ended ({how}) as it loaded the handler"
+                    self._report_init_error(slot, slot.failure_of(how, message))
+
+    def _report_init_error(self, slot: Slot, body: bytes) -> None:
+        slot.log.say("the handler can't be loaded; it is tried again with the next event")
+        try:
+            # `next` is under way on the other connection.
+            connection = self._line.open()
+            try:
+                connection.send("POST", "/v1/init/error", {}, body)
+                connection.receive()
+                slot.send_log(connection)
+            finally:
+                connection.close()
+        except OSError as error:
+            slot.log.say(f"the gateway can't be told: {error}")
+
+    # Plumbing
+
+    def _wait(self, timeout_s: float | None = None, connection: Connection | None = None) -> bool:
+        """Waits for idle workers, for busy slots, the order to stop, and the connection; whether this
+        has data."""
+        poll = select.poll()
+        for slot in self._idle:
+            slot.register(poll)
+        poll.register(self._wake, select.POLLIN)
+        if connection is not None:
+            poll.register(connection.fileno(), select.POLLIN)
+        found = poll.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000)
+        ready = {descriptor for descriptor, _ in found}
+        for slot in self._idle:
+            slot.attend(ready)
+        if self._wake in ready:
+            posix.read(self._wake, 1 << 16)
+            self._processes.reap()
+            while self._done:
+                slot = self._done.pop()
+                del self._busy[slot]
+                self._idle.append(slot)
+        return connection is not None and connection.fileno() in ready
 
     def _rest(self, pause_s: float) -> None:
         """Waits, but no longer than until the pod is to end."""
         until = time.monotonic() + pause_s
         while (left_s := until - time.monotonic()) > 0 and not self._stopping:
             self._wait(left_s)
-
-    def _pause(self, pause_s: float) -> None:
-        """Waits, also when the pod is to end."""
-        until = time.monotonic() + pause_s
-        while (left_s := until - time.monotonic()) > 0:
-            self._wait(left_s)
-
-    def _take_said(self) -> "list[tuple[bytes, bytes]]":
-        said, self._said = self._said, []
-        return said
-
-    def _is_ready(self) -> None:
-        if self._worker is not None:
-            self._worker.ready = True
-
-    def _drain(self) -> None:
-        left = _PIPE_MAX_BYTES
-        while left > 0 and self._worker is not None and (printed := self._worker.printed()):
-            self._log.printed(printed)
-            left -= len(printed)
-
-    def _end_worker(self) -> str:
-        self._drain()
-        self._said = []
-        worker, self._worker = self._worker, None
-        return worker.end() if worker is not None else ""
-
-    def _restart_worker(self) -> Worker:
-        self._end_worker()
-        self._worker = Worker(self._settings, self._program)
-        return self._worker
 
 
 def main() -> None:

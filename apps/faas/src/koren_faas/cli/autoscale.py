@@ -33,7 +33,7 @@ def autoscale() -> None:
     default=show.METRIC,
     help="What to scale by: incidents with work, the only metric.",
 )
-@click.option("--value", "target", type=int, help="Number of incidents for one pod.")
+@click.option("--value", "target", type=int, help="Number of incidents for one pod, at least its concurrency.")
 @REGION
 @click.pass_obj
 def create(

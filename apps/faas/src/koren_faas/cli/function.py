@@ -42,7 +42,7 @@ from koren_faas.cli.completion import complete_region
 from koren_faas.config import NAME as CONFIG_NAME
 from koren_faas.config import Config
 from koren_faas.endings import endings
-from koren_faas.function import PRIORITIES, Function
+from koren_faas.function import CONCURRENCY_MAX, PRIORITIES, Function
 from koren_faas.kube import Kube
 from koren_faas.logs import logs
 from koren_faas.placing import place
@@ -108,10 +108,12 @@ def _function_options(command: F) -> F:
                      help="How long a region keeps each event that the function has handled, for "
                      "'faas function replay', such as 24h; at most 7d; none: not at all."),
         click.option("--max-in-flight", type=int,
-                     help="Most events that the function has in hand in one region; 0: as many as its pods."),
+                     help="Most events that the function has in hand in one region; 0: as many as its pods take."),
         click.option("--priority", type=click.Choice(PRIORITIES),
                      help="Whose pods start first when the nodes of a region are full; those of a higher "
                      "priority may take the place of others."),
+        click.option("--concurrency", type=int, help="Most events of different subjects that one pod "
+                     f"handles side by side, up to {CONCURRENCY_MAX}. --memory is for all of them together."),
         click.option("--max-scale", type=int, help="Maximum number of pods in one region."),
         click.option("--min-scale", type=int, help="Minimum number of pods in one region."),
         click.option("--timeout", "timeout_s", type=int, metavar="SECONDS",

@@ -29,7 +29,7 @@ from koren_gateway.queue.attempts import Attempts, Failure
 from koren_gateway.queue.init_errors import InitErrors
 from koren_gateway.queue.leases import Leases
 from koren_gateway.queue.logs import Logs
-from koren_gateway.queue.queue import End, Kept, Nothing, Queue, Taken
+from koren_gateway.queue.queue import SLOTS, End, Kept, Nothing, Queue, Taken
 from koren_gateway.queue.state import KEY_MAX_CHARACTERS, VALUE_MAX_BYTES, State, StateFull
 from koren_gateway.scaling.bell import Bell
 from koren_gateway.tracing import trace_id
@@ -45,8 +45,8 @@ _log = structlog.get_logger()
 class RuntimeApi:
     """Serves the pods of functions; which function a caller is, its token says.
 
-    A pod handles one event at a time: when it asks for the next, it is done with the last one, or
-    knows nothing of it (its process was replaced, or the answer never reached it).
+    A slot of a pod handles one event at a time: when it asks for the next, it is done with the last
+    one, or knows nothing of it (its process was replaced, or the answer never reached it).
     """
 
     def __init__(
@@ -110,11 +110,14 @@ class RuntimeApi:
         if started_ms is not None:
             started_ms = min(started_ms, round(time.time() * 1000))
         cold = request.headers.get("Koren-Cold-Start") == "1"
+        slot = number_header(request, "Koren-Slot") or 0
+        if slot >= SLOTS:
+            raise Refused(400, f"header Koren-Slot is {slot}; give a number from 0 to {SLOTS - 1}")
         until = time.monotonic() + self._poll_s
         with self._bell.worker(f"f:{function.name}") as ticket:
             while not self._stopping.is_set():
                 ticket.answer()
-                match await self._queue.take(function, pod, started_ms, cold=cold):
+                match await self._queue.take(function, pod, started_ms, slot=slot, cold=cold):
                     case Taken(event=None) as taken:
                         await self._set_aside(function, taken)
                         continue

@@ -178,7 +178,7 @@ class Attempts:
             times_ms=times_ms,
             outcome=outcome,
             cold=progress.cold,
-            pod=progress.holder,
+            pod=progress.pod,
             error=error,
         )
 

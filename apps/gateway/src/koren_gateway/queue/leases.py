@@ -140,7 +140,7 @@ class Leases:
         return why
 
     async def _look_at(self, item: Mapping[str, Any], cluster: Cluster) -> None:
-        """Drops the lease of a pod whose container has ended, and removes a pod that failed as a
+        """Drops the leases of a pod whose container has ended, and removes a pod that failed as a
         whole: nothing else would."""
         name, status = _name(item), _status(item)
         try:
@@ -180,18 +180,26 @@ class Leases:
         return ended
 
     async def _drop(self, pod: str, failure: Failure, before_ms: int | None = None) -> None:
-        """Drops the pod's lease, if it has one (taken `before_ms`, if given)."""
+        """Drops the pod's leases (those taken `before_ms`, if given)."""
         try:
             for function in self._functions.all():
                 await self._init_errors.forget(function.name, pod)
-            kept = await self._queue.kept_by(pod)
-            if kept is not None and await self._was_taken(kept, before_ms):
-                await self._attempts.release(kept, failure)
+            leases = await self._queue.kept_by(pod)
         except StoreUnavailable as error:
-            # The lease runs out by itself.
-            _log.warning("lease of a lost pod not dropped", pod=pod, problem=str(error))
+            # They run out by themselves.
+            _log.warning("leases of a lost pod not dropped", pod=pod, problem=str(error))
+            return
         except Exception:
-            _log.exception("lease of a lost pod not dropped", pod=pod)
+            _log.exception("leases of a lost pod not dropped", pod=pod)
+            return
+        for kept in leases:
+            try:
+                if await self._was_taken(kept, before_ms):
+                    await self._attempts.release(kept, failure)
+            except StoreUnavailable as error:
+                _log.warning("lease of a lost pod not dropped", pod=pod, key=kept.key, problem=str(error))
+            except Exception:
+                _log.exception("lease of a lost pod not dropped", pod=pod, key=kept.key)
 
 
 def _name(pod: Mapping[str, Any]) -> str:

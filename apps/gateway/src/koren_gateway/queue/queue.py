@@ -20,6 +20,8 @@ Phases = dict[str, int]
 
 RECEIPTS = "koren:receipts"
 HOLDERS = "koren:holders"
+SLOTS = 32
+"""How many events one pod may have in hand."""
 
 RESULT_MAX_BYTES = 16 * 1024
 """A result larger than this is left out of the receipt."""
@@ -130,7 +132,7 @@ class Progress:
     """When the delivery that has ended was handed out."""
     cold: bool = False
     """Whether it was the first event of its pod."""
-    holder: str = ""
+    pod: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class Nothing:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The holder has a lease still, of which it knows nothing (any more)."""
+    """A pod has a lease still, of which it knows nothing (any more)."""
 
     function: str
     key: str
@@ -175,7 +177,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """What a function has to do. Counts are of subjects, for an incident is one pod's work."""
+    """What a function has to do. Counts are of subjects, for an incident is the work of one at a time."""
 
     runnable: int
     """Due, and within the function's limits."""
@@ -200,7 +202,7 @@ class Backlog:
 
     @property
     def metric(self) -> int:
-        """How many pods have work."""
+        """How many events could be in hand side by side."""
         return self.runnable + self.in_flight
 
 
@@ -254,17 +256,17 @@ class Queue:
         ]
 
     async def take(
-        self, function: Function, holder: str, started_ms: int | None, *, cold: bool = False
+        self, function: Function, pod: str, started_ms: int | None, *, slot: int = 0, cold: bool = False
     ) -> Taken | Nothing | Kept:
-        """Leases the next due event of the function to `holder`.
+        """Leases the next due event of the function to a slot of `pod`.
 
-        `started_ms` is when the holder's process started, `cold` whether it has had no event yet.
+        `started_ms` is when the pod's process started, `cold` whether it has had no event yet.
         """
         answer = unpacked(
             await self._run(
                 "take",
                 name=function.name,
-                holder=holder,
+                holder=_holder(pod, slot),
                 timeout=round(function.timeout_s * 1000),
                 started=started_ms,
                 cold=int(cold),
@@ -332,10 +334,16 @@ class Queue:
         """Ends the attempt; the next is due in `delay_s`. Raises LeaseLost as `dead_letter`."""
         return await self._end(end, state="failed", told=reason, delay=round(delay_s * 1000))
 
-    async def kept_by(self, holder: str) -> Kept | None:
-        """The lease that the holder has."""
-        kept = await self._store.command("HGET", HOLDERS, holder)
-        return None if kept is None else kept_of(kept)
+    async def kept_by(self, pod: str) -> list[Kept]:
+        """The leases that the pod has, in all of its slots."""
+        holders = [_holder(pod, slot) for slot in range(SLOTS)]
+        entries = await self._store.command("HMGET", HOLDERS, *holders)
+        kept = []
+        for entry in entries:
+            if entry is not None:
+                with contextlib.suppress(ValueError):  # `take` sorts it out
+                    kept.append(kept_of(entry))
+        return kept
 
     async def expired(self, function: str) -> list[ExpiredLease]:
         """The function's leases that ran out."""
@@ -473,6 +481,10 @@ def kept_of(entry: bytes) -> Kept:
     return Kept(function, key, int(delivery))
 
 
+def _holder(pod: str, slot: int) -> str:
+    return f"{pod}/{slot}" if slot else pod
+
+
 def size_of(entry: Entry) -> int:
     """What the entry counts against the budgets, in bytes, beside what its place takes."""
     return _size(entry, _meta(entry.event))
@@ -561,5 +573,5 @@ def _progress(answer: bytes | None, key: str, delivery: int) -> Progress:
         trace=Trace.parse(told.get("trace")),
         taken_ms=told.get("taken", 0),
         cold=bool(told.get("cold")),
-        holder=told.get("holder", b"").decode(errors="replace"),
+        pod=told.get("holder", b"").decode(errors="replace").partition("/")[0],
     )

@@ -1,4 +1,4 @@
-"""KEDA's external scaler: whether each function must run, and how many pods have work."""
+"""KEDA's external scaler: whether each function must run, and how much work it has."""
 
 import asyncio
 import re
@@ -88,7 +88,7 @@ class Scaler(service.ExternalScalerServicer):
     async def GetMetrics(
         self, request: pb.GetMetricsRequest, context: _Context
     ) -> pb.GetMetricsResponse:
-        """How many pods have work."""
+        """How many events could be in hand side by side; KEDA divides by the target of a pod."""
         function = await self._function(request.scaledObjectRef, context)
         backlog = await self._backlog(function, context)
         return pb.GetMetricsResponse(

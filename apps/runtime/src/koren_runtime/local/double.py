@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
+from koren_runtime.settings import CONCURRENCY_MAX
+
 TOKEN = "a-token"
 KEPT = -503
 """In `refuse`: 503, and that the lease is kept."""
@@ -51,6 +53,8 @@ class GatewayDouble:
     """The last words of the paths that were refused for `refuse`."""
     leases: dict[str, int] = field(default_factory=dict)
     """The attempt of each invocation that has a lease."""
+    slots: dict[str, int] = field(default_factory=dict)
+    """The slot that each invocation was handed out to."""
     writers: list[tuple[str | None, str | None]] = field(default_factory=list)
     """Invocation and attempt of each write of state."""
     state: dict[str, tuple[bytes, int]] = field(default_factory=dict)
@@ -216,6 +220,9 @@ class GatewayDouble:
             if not started.isdigit() or abs(int(started) / 1000 - time.time()) > 600:
                 return f"Koren-Started-Ms is {started!r}"
             self.started_ms = int(started)
+            slot = request.headers.get("Koren-Slot", "0")
+            if not slot.isdigit() or int(slot) >= CONCURRENCY_MAX:
+                return f"Koren-Slot is {slot!r}"
         elif path.startswith("/v1/invocation/"):
             attempt = request.headers.get("Koren-Attempt", "")
             if not 1 <= int(attempt or 0) <= self._attempt:
@@ -233,6 +240,7 @@ class GatewayDouble:
             id, event = self._queue.popleft()
             self._attempt += 1
             self.leases[id] = self._attempt
+            self.slots[id] = int(request.headers.get("Koren-Slot", "0"))
         headers = {
             "Content-Type": "application/cloudevents+json",
             "Koren-Invocation-Id": id,

@@ -42,7 +42,8 @@
 --   koren:fn:<fn>:replay:<request>    string, how many events that request has queued; expires
 --   koren:cron                        hash: trigger of kind cron -> ms of its last moment, expression and time
 --                                     zone, a line each
---   koren:holders                     hash: holder (a pod) -> '<fn>\n<key>\n<delivery>', its one lease
+--   koren:holders                     hash: holder (a pod, for its slot 0, or '<pod>/<slot>') ->
+--                                     '<fn>\n<key>\n<delivery>', its one lease
 --   koren:receipts                    stream of receipts not yet published
 --   koren:dead                        sorted set of all dead letters' ids, by ms when each became one
 --   koren:dead:<id>                   hash: function ('' when none took it), reason, meta, event or

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Leases the first due event of a function to a holder (a pod). What is missing behind a subject is
+-- Leases the first due event of a function to a holder (a pod's slot). What is missing behind a subject is
 -- passed over.
 --
 -- P: name, holder, budgets, lease (ms), timeout (ms), grace (ms: a lease ends at most so long after the
