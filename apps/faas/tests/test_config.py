@@ -61,7 +61,8 @@ environments:
       env: {LEVEL: debug}
     functions:
       hello:
-        {memory: 1Gi, concurrency: 8, history: 24h, cron: {nightly: {schedule: "@hourly"}, also: {schedule: "*/5 * * * *"}}}
+        {memory: 1Gi, concurrency: 8, history: 24h,
+         cron: {nightly: {schedule: "@hourly"}, also: {schedule: "*/5 * * * *"}}}
 """
 
 
