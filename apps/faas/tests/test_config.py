@@ -51,6 +51,8 @@ functions:
     priority: high
     http:
       orders: {path: /v1/orders, methods: [GET, POST], async: true, token-secret: doors}
+    history: 24h
+    concurrency: 8
   plain:
     handler: hello.handler
     from-file: hello.py
@@ -60,9 +62,7 @@ environments:
       regions: [seoul]
       env: {LEVEL: debug}
     functions:
-      hello:
-        {memory: 1Gi, concurrency: 8, history: 24h,
-         cron: {nightly: {schedule: "@hourly"}, also: {schedule: "*/5 * * * *"}}}
+      hello: {memory: 1Gi, cron: {nightly: {schedule: "@hourly"}, also: {schedule: "*/5 * * * *"}}}
 """
 
 
@@ -141,7 +141,7 @@ def test_an_environment_changes_what_it_names(file: Path) -> None:
         ("functions:\n  hello", "function:\n  hello", "faas.yaml:4: function: unknown key; did you mean functions?"),
         ("timeout: 20", "timeout: 20\n    timeout: 30", "20: functions.hello.timeout: is there twice, first in"),
         ("memory: 512Mi", "memory: [", "not YAML"),
-        ("hello: {memory", "other: {memory", "faas.yaml:45: environments.trial.functions.other: there is no"),
+        ("hello: {memory", "other: {memory", "faas.yaml:47: environments.trial.functions.other: there is no"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_with_its_line_and_key(
