@@ -22,7 +22,7 @@ from ansible_collections.koren.faas.plugins.module_utils.bundle_mirror import (
     publish,
     signing_key,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -258,6 +258,7 @@ def test_the_signature_of_another_key_is_refused(repo: Path, key: str, address: 
         Mirror(address, other).has(plan(repo, tmp_path / "cache", [], "go1"))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300) | st.text(alphabet="abcXYZ019-_.=", max_size=300).map(str.encode))
 def test_no_text_without_the_signature_is_trusted(text: bytes) -> None:
     entry = Entry("data", "0" * 20, Path("/nowhere"), False)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 
+import hypothesis
 import pytest
 import pytest_asyncio
 from gateway_lab import REGION, Lab, Mosquitto, Pki, RedisServer, settings, started
@@ -11,6 +12,10 @@ from koren_gateway.queue.budgets import Memory
 from koren_gateway.queue.queue import Queue
 from koren_gateway.queue.store import Store, connect
 from koren_gateway.settings import Settings
+
+# A machine that runs other things stalls for longer than an example may take.
+hypothesis.settings.register_profile("koren", deadline=None)
+hypothesis.settings.load_profile("koren")
 
 
 @pytest.fixture(scope="session")
