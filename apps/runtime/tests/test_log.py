@@ -69,24 +69,27 @@ def test_a_failing_start_sends_its_lines(gateway: GatewayDouble, pod: Pod) -> No
     assert paths(gateway) == ["error", "log"]
 
 
-def test_a_pod_that_ends_sends_what_is_left(gateway: GatewayDouble, pod: Pod) -> None:
+def test_a_pod_that_ends_sends_what_is_left(gateway: GatewayDouble, pod: Pod, tmp_path: Path) -> None:
+    go = tmp_path / "go"
     pod.write(
-        """\
-        import threading
-        go = threading.Event()
+        f"""\
+        import os, threading, time
 
         def later():
-            go.wait()
+            while not os.path.exists({str(go)!r}):
+                time.sleep(0.01)
             print("between two events")
 
         threading.Thread(target=later, daemon=True).start()
 
         def handle(event, context):
-            return threading.Timer(0.1, go.set).start()
+            pass
         """
     )
     gateway.give(None)
     pod.start()
+    gateway.wait_for_next(2)
+    go.touch()
     pod.wait_for_log("between two events")
     pod.terminate()
     assert pod.wait() == 0
