@@ -68,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def centre(site: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Centre]:
     """It runs on this machine, in the network of the region's hosts."""
-    network = site["regions"][REGION]["broker"].rpartition(":")[0].rpartition(".")[0]
+    network = site["regions"][REGION]["broker"].partition(":")[0].rpartition(".")[0]
     server = Centre(f"{network}.1", tmp_path_factory.mktemp("centre"))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server

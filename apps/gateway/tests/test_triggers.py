@@ -735,3 +735,22 @@ async def test_pods_wait_for_the_limit_and_take_what_comes_free(
         await lab.queued("b", in_flight=1, runnable=0, waiting=1, max_in_flight=1)
         assert await one.post("response") == 204
         assert (await waiting)["subject"] == "y"
+
+
+@pytest.mark.asyncio
+async def test_a_new_limit_holds_for_pods_that_wait_already(
+    lab_settings: Settings, pki: Pki, clean_broker: object
+) -> None:
+    cluster = TestCluster(functions=[deployment("b", topic="events/#")])
+    async with started(lab_settings, pki, cluster) as lab:
+        waiting = [asyncio.ensure_future(lab.pod(f"pod-{number}", "b").next()) for number in range(2)]
+        await lab.polling("b", pods=2)
+        await cluster.deployment_changes.put(Change("changed", [deployment("b", topic="events/#", max_in_flight="1")]))
+        await lab.queued("b", max_in_flight=1)
+        for subject in ("x", "y"):
+            await lab.broker.publish(subject=subject)
+        await lab.queued("b", in_flight=1, runnable=0, waiting=1)
+        _, left = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert len(left) == 1
+        for one in waiting:
+            one.cancel()

@@ -117,6 +117,8 @@ class RuntimeApi:
         with self._bell.worker(f"f:{function.name}") as ticket:
             while not self._stopping.is_set():
                 ticket.answer()
+                # Its limits may have changed while the pod waited.
+                function = self._functions.get(function.name) or function
                 match await self._queue.take(function, pod, started_ms, slot=slot, cold=cold):
                     case Taken(event=None) as taken:
                         await self._set_aside(function, taken)
