@@ -88,7 +88,7 @@ bench-detector: bundle $(SCENES)/.ready ## Measure the detector on tracks, clips
 	@$(DETECTOR) $(TRAINING)/bench.py --tracks $(OBSERVED) --model .state/bundle/models/nanodet.json \
 	  --renders .state/bundle/clips $(if $(KOREN_FOOTAGE),--real '$(KOREN_FOOTAGE)')
 
-# Two hours on two cores from nothing. What a run that was cut has made is there for the next one.
+# Less than two hours on two cores from nothing. What a run that was cut has made is there for the next one.
 TRAINING_DATA ?= $(HOME)/.cache/koren-faas/training
 train: venv $(SCENES)/.ready ## Train the detector's accident score on simulated junctions, or go on where a run was cut
 	@/usr/bin/python3 -c 'import numpy, torch' || { echo 'apt install python3-numpy python3-torch'; exit 1; }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from labels import HARD_M_S
+from film import HARD_M_S, HARDER_M_S
 from view import View  # noqa: F401  # old pickles
 
 from koren_detector.accident import AccidentScore, Weights, load_weights
@@ -20,7 +20,6 @@ from koren_detector.motion import Motion
 from koren_detector.tracking import Tracks
 
 THRESHOLDS = (0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
-HARDER_M_S = 5.0
 NEAR_M = 15.0
 
 

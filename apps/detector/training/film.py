@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from labels import HARD_M_S
 from view import HEIGHT, WIDTH, View, random_view
 
 from koren_detector.boxes import KINDS, areas, intersections, suppress
@@ -23,7 +22,8 @@ STEP_S = 0.1
 LEAST_SCORE = 0.2
 STRETCH_S = 900.0
 """A camera sees one stretch of a junction that is watched as a whole; the next stretch has another camera."""
-HARDER_M_S = 5.0
+HARD_M_S, HARDER_M_S = 3.0, 5.0
+"""A collision softer than the first is neither an accident nor a proof of peace."""
 CAMERAS = 2
 """Cameras that have a collision in sight, in training; twice as many from HARDER_M_S on."""
 TRIES = 200

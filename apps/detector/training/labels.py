@@ -1,11 +1,10 @@
 """What the network is taught about each frame of a track."""
 
 import numpy as np
+from film import HARD_M_S
 
 from koren_detector.motion import FEATURES
 
-HARD_M_S = 3.0
-"""A softer touch is neither an accident nor a proof of peace: the network isn't taught on it."""
 BEGUN_BEFORE_S = 2.0
 """A track that begins up to so long after the impact may still tell of it, by its neighbour."""
 SHOWN_M_S = 2.0
@@ -24,7 +23,8 @@ def labels(track: dict, hits: np.ndarray) -> np.ndarray:
     time_s = track["time"]
     result = np.zeros(len(time_s), np.int8)
     near = track["features"][:, _NEAR]
-    for step, a, b, delta_v, *_ in hits:
+    involved = np.isin(hits[:, 1:3], np.unique(track["true"])).any(1)
+    for step, a, b, delta_v, *_ in hits[involved & (hits[:, 0] / 10 < time_s[-1] + 0.5)]:
         mine = np.isin(track["true"], (int(a), int(b)))
         since = time_s - step / 10
         after = mine & (since > -0.5)

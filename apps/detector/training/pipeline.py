@@ -18,6 +18,7 @@ from koren_detector.lineage import feature_modules, hash_of
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parent / "src/koren_detector"
 SCENES = HERE.parents[1] / "scenes/src/koren_scenes"
+SIMULATOR = HERE.parents[2] / "bundle/clips/requirements.txt"
 EPOCHS = 12
 
 
@@ -30,7 +31,7 @@ def folders(folder: Path) -> dict[str, Path]:
     """The folder of each stage's files; weights are in the last one."""
     modules = [SOURCE / f"{name}.py" for name in feature_modules()]
     judges = [SOURCE / "incidents.py", SOURCE / "accident.py"]
-    simulated = key([*sorted(SCENES.glob("*.py")), HERE / "simulate.py"])
+    simulated = key([*sorted(SCENES.glob("*.py")), HERE / "simulate.py"], SIMULATOR.read_text())
     films = key([HERE / "film.py", HERE / "view.py", SOURCE / "boxes.py", SOURCE / "ground.py"], simulated)
     observed = key([HERE / "observe.py", *modules], films)
     weights = key([*(HERE / f"{name}.py" for name in ("train", "labels", "network", "evaluate")), *judges], observed)
