@@ -16,7 +16,7 @@ $(VENV)/.ready: requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.PHONY: venv bundle up upgrade verify demo lock patch test test-long fuzz soak lint unit bench bench-events bench-peers bench-site bench-nfv bench-detector docs reset
+.PHONY: venv bundle up upgrade verify demo lock patch test test-long fuzz soak lint unit bench bench-events bench-peers bench-site bench-nfv bench-detector train docs reset
 venv: $(VENV)/.ready ## Make the virtual environment, Go toolchain included
 
 bundle: venv ## Build what hosts need, unless the cache has it; ARGS='-e bundle_archive_to=FILE' writes one archive, '-e bundle_publish_to=DIR' fills a mirror
@@ -87,6 +87,13 @@ bench-detector: bundle $(SCENES)/.ready ## Measure the detector on tracks, clips
 	  $(DETECTOR) $(TRAINING)/observe.py $(TRACKS) $(OBSERVED) test-41 test-c test-m --hours 1 && wait $$!
 	@$(DETECTOR) $(TRAINING)/bench.py --tracks $(OBSERVED) --model .state/bundle/models/nanodet.json \
 	  --renders .state/bundle/clips $(if $(KOREN_FOOTAGE),--real '$(KOREN_FOOTAGE)')
+
+# Less than two hours on two cores from nothing. What a run that was cut has made is there for the next one.
+TRAINING_DATA ?= $(HOME)/.cache/koren-faas/training
+train: venv $(SCENES)/.ready ## Train the detector's accident score on simulated junctions, or go on where a run was cut
+	@/usr/bin/python3 -c 'import numpy, torch' || { echo 'apt install python3-numpy python3-torch'; exit 1; }
+	$(DETECTOR) $(TRAINING)/pipeline.py $(TRAINING_DATA) apps/detector/src/koren_detector/accident.npz \
+	  --simulator $(SCENES)/bin/python
 
 docs: venv ## Write the roles' arguments into docs/roles.md
 	$(VENV)/bin/python docs/roles.py

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from bench import judge_tracks
-from observe import random_view
+from view import random_view
 
 
 def test_a_collision_in_sight_that_no_track_tells_of_is_missed(tmp_path: Path) -> None:

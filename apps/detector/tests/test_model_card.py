@@ -25,3 +25,12 @@ def test_the_command_that_measures_is_a_target_and_its_programs_take_its_options
     for program in ("simulate.py", "observe.py", "bench.py"):
         assert f"training/{program}" in planned
     assert "--real 'clips'" in planned
+
+
+def test_the_command_that_trains_is_a_target_that_replaces_the_shipped_weights() -> None:
+    assert "make train" in CARD
+    planned = subprocess.run(
+        ["make", "-n", "train", "TRAINING_DATA=data"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+
+    assert "training/pipeline.py data apps/detector/src/koren_detector/accident.npz" in planned

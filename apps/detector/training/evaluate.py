@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from labels import HARD_M_S
+from film import HARD_M_S, HARDER_M_S
 from view import View  # noqa: F401  # old pickles
 
 from koren_detector.accident import AccidentScore, Weights, load_weights
-from koren_detector.incidents import Cleared, IncidentLog, Opened, Rules
+from koren_detector.incidents import IncidentLog, Opened, Rules
 from koren_detector.measures import f1
 from koren_detector.motion import Motion
 from koren_detector.tracking import Tracks
 
-THRESHOLDS = (0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97)
-HARDER_M_S = 5.0
+THRESHOLDS = (0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 NEAR_M = 15.0
 
 
@@ -136,7 +135,6 @@ def evaluate(observed: list[dict], scored: list[list[np.ndarray]], threshold: fl
             for decision in log.update(time_s, motion, score, lambda wreck: False):
                 if isinstance(decision, Opened):
                     opened.append((time_s, decision.incident))
-                assert isinstance(decision, Opened | Cleared)
         hits = [(hit[0] / 10, hit[3], hit[4], hit[5]) for hit in junction["hits"]]
         used = set()
         for hit_s, delta_v, x, y in _merged(hits, junction):

@@ -31,6 +31,12 @@ class View:
         depth = seen[..., 2]
         return (seen @ self.intrinsics.T)[..., :2] / np.maximum(depth, 0.5)[..., None], depth
 
+    def shows(self, x: float, y: float) -> bool:
+        """Whether this place on the ground (m) is well inside the picture, and near enough to see a car there."""
+        pixel, depth = self.project(np.array([x, y, 0.5]))
+        inside = (pixel > 40).all() and (pixel < [WIDTH - 40, HEIGHT - 40]).all()
+        return bool(inside and depth > 5 and self.intrinsics[0, 0] * 1.5 / depth > 0.7 * self.half_seen_px)
+
 
 def random_view(rng: np.random.Generator) -> View:
     bearing, distance = rng.uniform(0, 2 * np.pi), rng.uniform(16, 50)
