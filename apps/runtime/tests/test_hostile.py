@@ -39,9 +39,9 @@ def test_a_child_that_prints_without_end_stops_no_event(gateway: GatewayDouble, 
     pod.write(PRINTING)
     for name in ("i1", "i2"):
         gateway.give(name, id=name)
-    pod.start(FUNC_TIMEOUT="5")
-    gateway.wait_for("i1/response", timeout_s=5)
-    gateway.wait_for("i2/response", timeout_s=5)
+    pod.start(FUNC_TIMEOUT="30")
+    gateway.wait_for("i1/response", timeout_s=30)
+    gateway.wait_for("i2/response", timeout_s=30)
 
 
 def test_a_handler_that_floods_its_supervisor_ends_in_time(gateway: GatewayDouble, pod: Pod) -> None:
