@@ -418,15 +418,15 @@ def accident(region: str, name: Text = TEST_ROAD, **more: Any) -> Event:
     )
 
 
-def posts(region: str, url: str) -> list[dict[str, Any]]:
-    """All posts of a region's account on the social server that ``url`` leads to."""
-    scheme, _, server, *_ = url.split("/")
+def posts(region: str, subject: str | None = None) -> list[dict[str, Any]]:
+    """The posts of a region's account on the site's social server: all, or those about an incident."""
+    server = on_host("sns-1", "hostname", "-I").split()[0]
     query = f"repo={region}.koren.test&collection=app.bsky.feed.post&limit=100"
     tls = ssl.create_default_context(cafile=str(SITE_DIR / "pki" / "ca.crt"))
-    ask = f"{scheme}//{server}/xrpc/com.atproto.repo.listRecords?{query}"
+    ask = f"https://{server}/xrpc/com.atproto.repo.listRecords?{query}"
     with urllib.request.urlopen(ask, timeout=20, context=tls) as answer:
         records: list[dict[str, Any]] = json.load(answer)["records"]
-    return records
+    return [one for one in records if subject in (None, one["value"]["kr.koren.incident"]["subject"])]
 
 
 def clear(publisher: Publisher, detected: Event) -> str:
@@ -435,11 +435,7 @@ def clear(publisher: Publisher, detected: Event) -> str:
     publisher.publish(cleared)
     closing = list(publisher.receipts(cleared, timeout_s=90))[-1]
     assert closing.state is ReceiptState.SUCCEEDED
-    of_incident = [
-        post
-        for post in posts(detected.region, closing.result["url"])
-        if post["value"]["kr.koren.incident"]["subject"] == detected.subject
-    ]
+    of_incident = posts(detected.region, detected.subject)
     (first,) = [post["uri"] for post in of_incident if "reply" not in post["value"]]
     (end,) = [post["value"]["reply"]["root"]["uri"] for post in of_incident if "reply" in post["value"]]
     assert first == end

@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import subprocess
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
-from conftest import REPORT, SITE_DIR, Cluster, Heard, faas, on_host, posts, until
+from conftest import REPORT, Cluster, Heard, faas, on_host, posts, until
 
 from koren_events import Publisher, Receipt, ReceiptState
 
@@ -74,12 +72,6 @@ def held_accident(heard: Heard) -> Receipt:
     pytest.fail(f"the detector missed the accident {TRIES} times")
 
 
-def posts_of(subject: str | None) -> list[dict[str, Any]]:
-    """All posts about an incident."""
-    url = json.loads((SITE_DIR / "demo" / "result.json").read_text())["url"]
-    return [one for one in posts(REGION, url) if one["value"]["kr.koren.incident"]["subject"] == subject]
-
-
 def of_camera(heard: Heard, since: int, state: ReceiptState) -> list[Receipt]:
     """What was heard of the camera's events."""
     return [one for one in heard[since:] if one.source == CAMERA and one.state is state]
@@ -92,12 +84,12 @@ def test_an_accident_is_posted_once_after_a_person_confirmed_it(
     until("no pod before the event", lambda: not seoul.pods(REPORT), 90)
     since = len(heard)
     subject = held_accident(heard).subject
-    assert posts_of(subject) == [] and not seoul.pods(REPORT)
+    assert posts(REGION, subject) == [] and not seoul.pods(REPORT)
 
     faas("incident", "confirm", subject, "--region", REGION)
     # The first event, and the one that says that the road is free.
-    until("its end is posted", lambda: any("reply" in one["value"] for one in posts_of(subject)), 180)
-    assert len([one for one in posts_of(subject) if "reply" not in one["value"]]) == 1
+    until("its end is posted", lambda: any("reply" in one["value"] for one in posts(REGION, subject)), 180)
+    assert len([one for one in posts(REGION, subject) if "reply" not in one["value"]]) == 1
     assert of_camera(heard, since, ReceiptState.SUCCEEDED)
     until("the pod is gone", lambda: not seoul.pods(REPORT), 90)
 
@@ -112,4 +104,4 @@ def test_a_dismissed_accident_is_never_posted(
     # Its later events are dismissed with it.
     until("its end is dismissed", lambda: len(of_camera(heard, since, ReceiptState.DISMISSED)) > 1, 180)
     assert not of_camera(heard, since, ReceiptState.STARTED)
-    assert posts_of(subject) == [] and not seoul.pods(REPORT)
+    assert posts(REGION, subject) == [] and not seoul.pods(REPORT)

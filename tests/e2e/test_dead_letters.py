@@ -90,7 +90,7 @@ def test_a_redriven_detection_does_not_undo_the_posts_clearance(publisher: Publi
     assert closing.state is ReceiptState.SUCCEEDED
 
     def post() -> dict[str, Any]:
-        (found,) = [one for one in posts("seoul", closing.result["url"]) if one["uri"] == closing.result["uri"]]
+        (found,) = [one for one in posts("seoul") if one["uri"] == closing.result["uri"]]
         return found
 
     before = post()

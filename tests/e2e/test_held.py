@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from conftest import DONE, REPORT, SITE_DIR, Cluster, Heard, accident, drill, faas, posts, until
+from conftest import DONE, REPORT, Cluster, Heard, accident, drill, faas, posts, until
 
 from koren_events import Event, Publisher, ReceiptState, accident_cleared
 
@@ -100,8 +100,7 @@ def _handle_another(publisher: Publisher, heard: Heard) -> None:
 
 
 def _posts_of(detected: Event) -> list[dict[str, Any]]:
-    url = json.loads((SITE_DIR / "demo" / "result.json").read_text())["url"]
-    return [post for post in posts("seoul", url) if post["value"]["kr.koren.incident"]["subject"] == detected.subject]
+    return posts("seoul", detected.subject)
 
 
 def _held() -> list[dict[str, Any]]:
