@@ -739,7 +739,7 @@ async def test_pods_wait_for_the_limit_and_take_what_comes_free(
 
 @pytest.mark.asyncio
 async def test_a_new_limit_holds_for_pods_that_wait_already(
-    lab_settings: Settings, pki: Pki, clean_broker: object
+    lab_settings: Settings, pki: Pki, store: Store, clean_broker: object
 ) -> None:
     cluster = TestCluster(functions=[deployment("b", topic="events/#")])
     async with started(lab_settings, pki, cluster) as lab:
