@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SITE_DIR, faas
+from conftest import ROOT, SITE_DIR, faas
 
-ROOT = Path(__file__).parents[2]
 EXAMPLES = ["README.md", "apps/faas/README.md", "docs/tutorial/first-function.md"]
 # In other languages: the same commands and code.
 TRANSLATED = {"README.md": "README.ko.md", "docs/tutorial/first-function.md": "docs/tutorial/first-function.ko.md"}

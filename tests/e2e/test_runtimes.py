@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cluster, Heard, drill, faas, until
+from conftest import ROOT, Cluster, Heard, drill, faas, until
 
 from koren_events import Event, Publisher, Receipt, ReceiptState
 
-REPO = Path(__file__).parents[2]
 JAVASCRIPT, PROGRAM, SIDE_BY_SIDE = "e2e-javascript", "e2e-program", "e2e-side-by-side"
 
 
@@ -23,7 +22,7 @@ def javascript() -> Iterator[str]:
     """A deployed function in JavaScript; taken away in the end."""
     faas(
         *("function", "deploy", JAVASCRIPT, "--region", "seoul", "--runtime", "nodejs22"),
-        *("--from-file", str(REPO / "tests/e2e/javascript"), "--handler", "handler.handler"),
+        *("--from-file", str(ROOT / "tests/e2e/javascript"), "--handler", "handler.handler"),
         *("--topic", "events/{region}/+/javascript"),
     )
     yield JAVASCRIPT
@@ -37,7 +36,7 @@ def program(site: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> I
     base = Path(site["bundle"], "runtime-nodejs22", "image.tar")
     container = _buildah("from", "--quiet", f"oci-archive:{base}")
     try:
-        _buildah("add", "--quiet", container, str(REPO / "apps/runtime/tests/conformance/program.js"), "/program.js")
+        _buildah("add", "--quiet", container, str(ROOT / "apps/runtime/tests/conformance/program.js"), "/program.js")
         _buildah("config", "--entrypoint", '["/usr/bin/node", "/program.js"]', container)
         _buildah("commit", "--quiet", "--format", "oci", container, f"oci-archive:{archive}:e2e-program:1")
     finally:
@@ -114,7 +113,7 @@ def side_by_side() -> Iterator[str]:
     """A deployed function one pod of which handles four events at a time; taken away in the end."""
     faas(
         *("function", "deploy", SIDE_BY_SIDE, "--region", "seoul", "--runtime", "python3.11"),
-        *("--from-file", str(REPO / "tests/e2e/probe"), "--handler", "handler.handler"),
+        *("--from-file", str(ROOT / "tests/e2e/probe"), "--handler", "handler.handler"),
         *("--topic", "events/{region}/+/side", "--concurrency", "4"),
     )
     yield SIDE_BY_SIDE
