@@ -70,7 +70,7 @@ DEPLOYMENTS = {
         closes="kr.koren.traffic.accident.cleared",
     ),
     "b": deployment("b", topic="events/+/+/accident", max_attempts="1"),
-    "c": deployment("c", topic="events/+/+/speed", max_attempts="4", history="7d"),
+    "c": deployment("c", topic="events/+/+/speed", max_attempts="4", history="7d", batch_size="3"),
 }
 NAMES = st.sampled_from(sorted(DEPLOYMENTS))
 PODS = st.sampled_from(["pod-1", "pod-2", "pod-3"])
@@ -103,10 +103,26 @@ class Work:
     """A pod and its slot."""
     expired: bool = False
     due: bool = True
+    others: list["Work"] = field(default_factory=list)
+    """The rest of the batch, of its first event while it is in hand."""
+    is_other: bool = False
 
     @property
     def bytes(self) -> int:
         return self.size + 1000
+
+    @property
+    def batch(self) -> list["Work"]:
+        """What ends with it, in that order."""
+        return [*self.others, self]
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no batch has it."""
+        return self.attempts > 0 or self.once or self.call
+
+    def hand_out(self, holder: tuple[str, int]) -> None:
+        self.holder, self.delivery = holder, self.delivery + 1
 
 
 @dataclass
@@ -179,11 +195,11 @@ class Model:
                     yield from works
 
     def in_hand(self, pod: str, slot: int) -> Work | None:
-        return next((work for work in self.works() if work.holder == (pod, slot)), None)
+        return next((work for work in self.works() if work.holder == (pod, slot) and not work.is_other), None)
 
     def chosen(self, choice: int) -> Work:
         """One of what is in hand."""
-        works = [work for work in self.works() if work.holder is not None]
+        works = [work for work in self.works() if work.holder is not None and not work.is_other]
         return works[choice % len(works)]
 
     def heads(self, function: str) -> list[Work]:
@@ -227,6 +243,7 @@ class Model:
     def finish(self, work: Work, state: str, *, remembers: bool = False) -> None:
         self.receipts[state] += 1
         self.remove(work)
+        work.holder = None
         id = f"{work.function}.{work.key}"
         if state == "dead-lettered" and not work.once:
             self.bury(id, Letter(work.function, work.event, work.subject, work.size, work.replayed))
@@ -258,7 +275,7 @@ class Model:
             return
         self.receipts["failed"] += 1
         work.due = (lost and work.delivery <= 3) or after_s == 0
-        work.holder, work.entered, work.expired = None, False, False
+        work.holder, work.entered, work.expired, work.others, work.is_other = None, False, False, [], False
 
     def dismiss(self, subject: str) -> None:
         for key in self.holding.pop(subject, []):
@@ -267,9 +284,12 @@ class Model:
         self.verdicts[subject] = "dismissed"
 
 
-def _written(holder: tuple[str, int] | None) -> str | None:
+def _written(work: Work) -> str | None:
     """A holder as Redis has it."""
-    return holder and (f"{holder[0]}/{holder[1]}" if holder[1] else holder[0])
+    if work.holder is None:
+        return None
+    pod, slot = work.holder
+    return pod + (f"/{slot}" if slot else "") + ("/+" if work.is_other else "")
 
 
 in_hand = precondition(lambda self: any(work.holder for work in self.model.works()))
@@ -465,10 +485,15 @@ class QueueMachine(RuleBasedStateMachine):
             return
         assert isinstance(answer, Taken)
         work = heads[answer.key]
-        work.holder, work.delivery = (pod, slot), work.delivery + 1
-        assert answer.delivery == work.delivery
-        assert len(answer.message) == self.model.lengths[work.event]
-        self.former.append(self.end(work))
+        able = 0 if work.is_alone else sum(not head.is_alone for head in heads.values()) - 1
+        assert len(answer.others) == min(able, self.function(name).batch_size - 1)
+        work.others = [heads[other.key] for other in answer.others]
+        for told, its in zip((*answer.others, answer), work.batch, strict=True):
+            its.hand_out((pod, slot))
+            its.is_other = its is not work
+            assert told.delivery == its.delivery and not (its.is_other and its.is_alone)
+            assert len(told.message) == self.model.lengths[its.event]
+            self.former.append(self.end(its))
 
     def end(self, work: Work) -> End:
         return End(function=work.function, key=work.key, delivery=work.delivery)
@@ -477,12 +502,14 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(choice=CHOICES, entered=st.booleans())
     def say(self, choice: int, entered: bool) -> None:
         work = self.model.chosen(choice)
-        if entered and not work.entered:
-            work.entered = True
-            work.attempts += 1
-            self.model.receipts["started"] += 1
+        newly = entered and not work.entered
+        for its in work.batch:
+            its.attempts += newly
+            its.entered = its.entered or entered
+            its.expired = False
+        self.model.receipts["started"] += newly * len(work.batch)
         progress = self.do(self.queue.extend(work.function, work.key, work.delivery, 1 if entered else None))
-        work.expired = False
+        assert len(progress.others) == (len(work.others) if newly else 0)
         assert progress.attempt == work.attempts
 
     @in_hand
@@ -491,7 +518,8 @@ class QueueMachine(RuleBasedStateMachine):
         work = self.model.chosen(choice)
         self.next_step()
         self.do(self.attempts.succeed(self.end(work), b'"%s"' % (b"x" * (20_000 if large else 1))))
-        self.model.finish(work, "succeeded", remembers=self.function(work.function).history_s > 0)
+        for its in work.batch:
+            self.model.finish(its, "succeeded", remembers=self.function(its.function).history_s > 0)
 
     @in_hand
     @rule(choice=CHOICES, reject=st.booleans(), after_s=st.sampled_from([None, None, 0, 50]))
@@ -500,7 +528,9 @@ class QueueMachine(RuleBasedStateMachine):
         function = self.function(work.function)
         failure = Failure("ValueError", "no", reject=reject, retry_after_s=after_s)
         self.do(self.attempts.fail(function, self.end(work), failure))
-        self.model.fail(work, function.max_attempts, lost=False, reject=reject, after_s=after_s)
+        is_batch = len(work.batch) > 1
+        for its in work.batch:
+            self.model.fail(its, function.max_attempts, lost=False, reject=reject and not is_batch, after_s=after_s)
         self._trimmed()
 
     @in_hand
@@ -510,13 +540,18 @@ class QueueMachine(RuleBasedStateMachine):
         holder = self.model.chosen(choice).holder
         assert holder is not None
         pod, _ = holder
-        lost = {work.holder: work for work in self.model.works() if work.holder and work.holder[0] == pod}
+        lost = {
+            work.holder: work
+            for work in self.model.works()
+            if work.holder and work.holder[0] == pod and not work.is_other
+        }
         held = self.do(self.queue.kept_by(pod))
         works = [work for _, work in sorted(lost.items())]
         assert held == [Kept(work.function, work.key, work.delivery) for work in works]
         for kept, work in zip(held, works, strict=True):
             self.do(self.attempts.release(kept, Failure("PodLost", "gone")))
-            self.model.fail(work, self.function(work.function).max_attempts, lost=True)
+            for its in work.batch:
+                self.model.fail(its, self.function(its.function).max_attempts, lost=True)
             self._trimmed()
 
     @precondition(lambda self: self.former)
@@ -542,8 +577,9 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(choice=CHOICES)
     def let_lease_run_out(self, choice: int) -> None:
         work = self.model.chosen(choice)
-        self.command("ZADD", f"koren:fn:{work.function}:leased", "XX", 1, work.subject)
-        work.expired = True
+        for its in work.batch:
+            self.command("ZADD", f"koren:fn:{its.function}:leased", "XX", 1, its.subject)
+            its.expired = True
 
     @precondition(lambda self: any(work.expired for work in self.model.works()))
     @rule(name=NAMES)
@@ -559,8 +595,15 @@ class QueueMachine(RuleBasedStateMachine):
                     self.do(self.attempts.fail(function, end, Failure("LeaseExpired", ""), lost=True))
         for work in expected:
             end = replace(self.end(work), only_expired=True)
-            self.do(self.attempts.fail(function, end, Failure("LeaseExpired", ""), lost=True))
-            self.model.fail(work, function.max_attempts, lost=True)
+            ending = self.attempts.fail(function, end, Failure("LeaseExpired", ""), lost=True)
+            if work.holder is None:  # with the first event of its batch
+                with pytest.raises(LeaseLost):
+                    self.do(ending)
+                continue
+            self.do(ending)
+            for its in work.batch:
+                if its.holder is not None:  # it may have ended before by itself
+                    self.model.fail(its, function.max_attempts, lost=True)
         self._trimmed()
 
     @precondition(lambda self: any(not work.due for work in self.model.works()))
@@ -833,13 +876,13 @@ class QueueMachine(RuleBasedStateMachine):
                 expected[f"fn:{name}:queue:{subject}"] = [work.key for work in works]
                 for place, work in enumerate(works):
                     assert place == 0 or work.holder is None
-                    expected[f"fn:{name}:invocation:{work.key}"] = (work.attempts, work.delivery, _written(work.holder))
+                    expected[f"fn:{name}:invocation:{work.key}"] = (work.attempts, work.delivery, _written(work))
                     bytes["queue"] += work.bytes
                     bytes[f"queue:{name}"] += work.bytes
                 (ready if works[0].holder is None else leased).add(subject)
-                if works[0].holder is not None:
+                if works[0].holder is not None and not works[0].is_other:
                     work = works[0]
-                    holders[_written(work.holder)] = f"{name}\n{work.key}\n{work.delivery}"
+                    holders[_written(work)] = f"{name}\n{work.key}\n{work.delivery}"
             letters = {id for id, letter in model.letters.items() if letter.function == name}
             past = {id for id, past in model.history.items() if past.function == name}
             for part, members in (("ready", ready), ("leased", leased), ("dead", letters), ("history", past)):

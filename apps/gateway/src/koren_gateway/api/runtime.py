@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 
 from koren_events import CONTENT_TYPE
+from koren_events.times import format_time, utc_now
 from koren_gateway.api import http
 from koren_gateway.api.http import (
     Bodies,
@@ -38,6 +39,7 @@ _RESPONSE_MAX_BYTES = 2 * 2**20
 _BODIES_MAX_BYTES = 4 * _RESPONSE_MAX_BYTES
 _TEXT_MAX = 16_000
 _INIT_ERROR_EVERY_S = 10.0
+_BATCH_TYPE = "kr.koren.batch"
 _DELIVERY = web.RequestKey("delivery", int)
 _log = structlog.get_logger()
 
@@ -120,7 +122,7 @@ class RuntimeApi:
                 # Its limits may have changed while the pod waited.
                 function = self._functions.get(function.name) or function
                 match await self._queue.take(function, pod, started_ms, slot=slot, cold=cold):
-                    case Taken(event=None) as taken:
+                    case Taken() as taken if not all(one.event for one in (taken, *taken.others)):
                         await self._set_aside(function, taken)
                         continue
                     case Taken() as taken:
@@ -141,7 +143,8 @@ class RuntimeApi:
         return web.Response(status=204)
 
     async def _set_aside(self, function: Function, taken: Taken) -> None:
-        """What is kept of the event can't be read: no function could do anything with it."""
+        """What is kept of the event can't be read: no function could do anything with it. The others of its batch
+        are tried again without it."""
         problem = "what Redis keeps of the event's attributes can't be read"
         end = End(function=function.name, key=taken.key, delivery=taken.delivery)
         await self._attempts.fail(function, end, Failure("BrokenData", problem, reject=True))
@@ -160,25 +163,35 @@ class RuntimeApi:
             event_id=event.id,
             subject=event.subject,
             pod=pod,
+            batch=1 + len(taken.others),
             **trace_id(taken.trace),
         )
-        more = {
-            "releasedby": taken.released_by,
-            "replayedby": taken.replayed_by,
-            "traceparent": self._attempts.traceparent(function, taken),
-        }
+        body, event_id = self._told(function, taken), event.id
+        if function.batch_size > 1:
+            event_id = f"{taken.key}.{taken.delivery}"
+            others = [self._told(function, other) for other in taken.others]
+            body = _batch(function, event_id, [body, *others], self._attempts.traceparent(function, taken))
         return web.Response(
-            body=_with(taken.message, {name: value for name, value in more.items() if value}),
+            body=body,
             headers={
                 "Content-Type": CONTENT_TYPE,
                 "Koren-Invocation-Id": taken.key,
                 # For the pod's log, before its worker has read the event. Ids may be in any script.
-                "Koren-Event-Id": quote(event.id),
+                "Koren-Event-Id": quote(event_id),
                 "Koren-Attempt": str(taken.delivery),
                 "Koren-Deadline-Ms": str(taken.deadline_ms),
                 "Koren-Lease-Ms": self._lease_ms,
             },
         )
+
+    def _told(self, function: Function, taken: Taken) -> bytes:
+        """The event with what this region has to say of it."""
+        more = {
+            "releasedby": taken.released_by,
+            "replayedby": taken.replayed_by,
+            "traceparent": self._attempts.traceparent(function, taken),
+        }
+        return _with(taken.message, {name: value for name, value in more.items() if value})
 
     async def _entered(self, request: web.Request) -> web.Response:
         return await self._keep(request, entered_ms=round(time.time() * 1000))
@@ -344,6 +357,21 @@ def _failure(body: Any) -> Failure:
     )
     reject = body.get("reject") is True
     return Failure(kind, message, traceback, reject=reject, retry_after_s=after_s)
+
+
+def _batch(function: Function, id: str, events: Sequence[bytes], traceparent: str) -> bytes:
+    """A CloudEvent whose data is these CloudEvents."""
+    attributes = {
+        "specversion": "1.0",
+        "id": id,
+        "type": _BATCH_TYPE,
+        "source": f"/functions/{function.name}",
+        "time": format_time(utc_now()),
+        "datacontenttype": "application/cloudevents-batch+json",
+    }
+    if traceparent:
+        attributes["traceparent"] = traceparent
+    return _with(b'{"data":[' + b",".join(events) + b"]}", attributes)
 
 
 def _with(message: bytes, attributes: Mapping[str, str]) -> bytes:

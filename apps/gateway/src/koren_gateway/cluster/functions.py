@@ -22,6 +22,8 @@ _WINDOWS_S = {"s": 1, "m": 60}
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])", re.ASCII)
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _HISTORY_MAX_S = 7 * 86_400
+_BATCH_MAX = 100
+_BATCH_WINDOW_MAX_S = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,10 @@ class Function:
     rate: Rate | None = None
     history_s: int = 0
     """How long events that it has handled are kept for a replay; 0: not at all."""
+    batch_size: int = 1
+    """How many events it is given at once; 1: no batches."""
+    batch_window_s: int = 0
+    """How long an event waits for a full batch."""
     timeout_s: float = 180.0
     max_attempts: int = 5
     opens: str | None = None
@@ -93,6 +99,14 @@ def function_of(deployment: Mapping[str, Any]) -> Function:
             raise ValueError(f"annotation {_PREFIX}{annotation} is {text!r}; give a number above 0")
         return value
 
+    def whole(annotation: str, least: int, most: int, default: int) -> int:
+        text = annotations.get(_PREFIX + annotation, str(default))
+        if not text.isascii() or not text.isdigit() or len(text) > 6 or not least <= int(text) <= most:
+            raise ValueError(
+                f"annotation {_PREFIX}{annotation} is {text[:40]!r}; give a whole number from {least} to {most}"
+            )
+        return int(text)
+
     return Function(
         name=name,
         topic=annotations.get(_PREFIX + "topic") or None,
@@ -102,6 +116,8 @@ def function_of(deployment: Mapping[str, Any]) -> Function:
         max_in_flight=max(1, int(number("max-in-flight", 1))) if _PREFIX + "max-in-flight" in annotations else None,
         rate=rate_of(f"annotation {_PREFIX}rate", annotations.get(_PREFIX + "rate", "")),
         history_s=history_of(annotations.get(_PREFIX + "history", "")),
+        batch_size=whole("batch-size", 1, _BATCH_MAX, default=1),
+        batch_window_s=whole("batch-window-s", 0, _BATCH_WINDOW_MAX_S, default=0),
         timeout_s=number("timeout-s", 180.0),
         max_attempts=max(1, int(number("max-attempts", 5))),
         opens=annotations.get(_PREFIX + "opens") or None,

@@ -1,5 +1,6 @@
 """How attempts end: by the runtime's word, by a lease that ran out, or with their pod."""
 
+import contextlib
 import json
 import random
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +11,7 @@ from koren_events.cloudevent import CloudEvent
 from koren_gateway.cluster.functions import Function, Functions
 from koren_gateway.errors import LeaseLost
 from koren_gateway.metrics import Metrics
-from koren_gateway.queue.queue import End, Kept, Progress, Queue, Taken, event_key
+from koren_gateway.queue.queue import End, Kept, Progress, Queue, Standing, Taken, event_key
 from koren_gateway.queue.retries import GiveUp, Policy, Retry, after_failure
 from koren_gateway.settings import Settings
 from koren_gateway.tracing import Attempt, Spans, Trace, trace_id
@@ -65,6 +66,8 @@ class Attempts:
         history_s = 0 if function is None else function.history_s
         progress = await self._queue.succeed(replace(end, counts=True, history_s=history_s), result)
         self._count(end, progress, "succeeded")
+        for key, delivery, its in progress.others:
+            self._count(replace(end, key=key, delivery=delivery), its, "succeeded")
 
     async def fail(
         self, function: Function, end: End, failure: Failure, *, lost: bool = False
@@ -72,9 +75,22 @@ class Attempts:
         """The attempt failed, or was `lost`: the next is due some time, or the event is a dead
         letter.
 
-        Raises LeaseLost, also with `end.only_expired` when the lease still runs.
+        Each event of a batch has an attempt of its own next, whatever the handler says of this one: it can't mean
+        them all. Raises LeaseLost, also with `end.only_expired` when the lease still runs.
         """
         standing = await self._queue.standing(function.name, end.key)
+        if standing.others and standing.deliveries == end.delivery:
+            failure = replace(failure, reject=False)
+            for key, delivery in standing.others:
+                # The first event comes last: until then what is left of the batch can be found by it.
+                with contextlib.suppress(LeaseLost):
+                    other = await self._queue.standing(function.name, key)
+                    await self._fail(function, replace(end, key=key, delivery=delivery), failure, other, lost=lost)
+        await self._fail(function, end, failure, standing, lost=lost)
+        if failure.type in _CRASHES:
+            self._metrics.crashes.labels(function.name, failure.type).inc()
+
+    async def _fail(self, function: Function, end: End, failure: Failure, standing: Standing, *, lost: bool) -> None:
         counts = standing.entered or not lost
         verdict = after_failure(
             Policy(
@@ -98,8 +114,6 @@ class Attempts:
             case GiveUp():
                 progress = await self._queue.dead_letter(end, str(failure), failure.to_json())
                 outcome = "dead-lettered"
-        if failure.type in _CRASHES:
-            self._metrics.crashes.labels(function.name, failure.type).inc()
         self._count(end, progress, outcome, failure)
 
     async def release(self, kept: Kept, failure: Failure) -> None:
@@ -112,7 +126,10 @@ class Attempts:
             _log.info("lease had ended", function=kept.function, key=kept.key)
 
     def taken(self, function: Function, taken: Taken, *, cold: bool) -> None:
-        """Notes that an event was handed out, and its phases; `cold` says that its pod had none before."""
+        """Notes that an event (with those of its batch) was handed out, and its phases; `cold` says that its pod had
+        none before."""
+        for other in taken.others:
+            self.taken(function, other, cold=False)
         if cold:
             self._metrics.starts.labels(function.name).inc()
         if self._spans is not None:
@@ -131,6 +148,8 @@ class Attempts:
     def entered(self, function: Function, key: str, progress: Progress) -> None:
         """Notes that a handler was entered."""
         self._observe(function.name, key, progress, "handler_entered")
+        for its_key, _, its in progress.others:
+            self._observe(function.name, its_key, its, "handler_entered")
 
     def _observe(self, function: str, key: str, progress: Progress, *names: str) -> None:
         # Not of retries, calls, and redriven, held and delayed events: their times tell something else.

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -116,6 +117,8 @@ class Taken:
     due_ms: int
     """Since when it could have been handed out."""
     trace: Trace | None
+    others: tuple["Taken", ...] = ()
+    """The other events of a batch, which this one's key stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,8 @@ class Progress:
     cold: bool = False
     """Whether it was the first event of its pod."""
     pod: str = ""
+    others: tuple[tuple[str, int, "Progress"], ...] = ()
+    """Keys, deliveries and progress of a batch's other events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +178,8 @@ class Standing:
     """Whether someone waits for the outcome, or did, so that there is one attempt only."""
     deadline_ms: int
     """Until when this delivery may take; 0 when none is in hand."""
+    others: tuple[tuple[str, int], ...] = ()
+    """Keys and deliveries of a batch's other events, of its first while it is in hand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,7 +265,7 @@ class Queue:
     async def take(
         self, function: Function, pod: str, started_ms: int | None, *, slot: int = 0, cold: bool = False
     ) -> Taken | Nothing | Kept:
-        """Leases the next due event of the function to a slot of `pod`.
+        """Leases the next due event of the function, or the next batch of them, to a slot of `pod`.
 
         `started_ms` is when the pod's process started, `cold` whether it has had no event yet.
         """
@@ -270,6 +277,8 @@ class Queue:
                 timeout=round(function.timeout_s * 1000),
                 started=started_ms,
                 cold=int(cold),
+                batch=function.batch_size if function.batch_size > 1 else None,
+                batch_window=function.batch_window_s * 1000,
                 **_limits(function),
             )
         )
@@ -278,25 +287,13 @@ class Queue:
                 return kept_of(answer["kept"])
             case b"none":
                 return Nothing(None if answer["due"] < 0 else answer["due"] / 1000)
-        return Taken(
-            key=answer["key"].decode(),
-            delivery=answer["delivery"],
-            deadline_ms=answer["deadline"],
-            message=answer["body"],
-            event=event_of(answer["meta"]),
-            phases=dict(answer["phases"]) if answer["phases"] else {},
-            released_by=answer["released"].decode(errors="replace"),
-            delayed=bool(answer["delayed"]),
-            replayed_by=answer["replayed"].decode(errors="replace"),
-            more=answer["more"],
-            due_ms=answer["due"],
-            trace=Trace.parse(answer["trace"]),
-        )
+        return _taken(answer)
 
     async def extend(
         self, function: str, key: str, delivery: int, entered_ms: int | None = None
     ) -> Progress:
-        """Keeps the lease; `entered_ms` says when the handler was entered. Raises LeaseLost."""
+        """Keeps the lease, and a batch's leases with that of its first event; `entered_ms` says when the handler was
+        entered. Raises LeaseLost."""
         answer = await self._run(
             "extend", name=function, key=key, delivery=delivery, entered=entered_ms
         )
@@ -304,10 +301,10 @@ class Queue:
 
     async def standing(self, function: str, key: str) -> Standing:
         """How the invocation stands; of one that is no more, that it has not begun."""
-        once, attempts, deliveries, entered, deadline = await self._store.command(
+        once, attempts, deliveries, entered, deadline, members = await self._store.command(
             "HMGET",
             f"koren:fn:{function}:invocation:{key}",
-            *("once", "attempts", "delivery", "handler_entered", "deadline"),
+            *("once", "attempts", "delivery", "handler_entered", "deadline", "members"),
         )
         return Standing(
             attempts=number(attempts),
@@ -315,10 +312,11 @@ class Queue:
             entered=entered is not None,
             once=once in (b"1", b"2"),
             deadline_ms=number(deadline),
+            others=_members(members),
         )
 
     async def succeed(self, end: End, result: bytes) -> Progress:
-        """Ends the invocation with the handler's result (JSON). Raises LeaseLost."""
+        """Ends the invocation, and a batch with its first event, with the handler's result (JSON). Raises LeaseLost."""
         told = result if len(result) <= RESULT_MAX_BYTES else b""
         return await self._end(end, state="succeeded", told=told, answered=result)
 
@@ -547,6 +545,30 @@ def _wishes(event: CloudEvent | None, functions: Sequence[Function]) -> list[dic
     ]
 
 
+def _taken(answer: dict[str, Any]) -> Taken:
+    return Taken(
+        key=answer["key"].decode(),
+        delivery=answer["delivery"],
+        deadline_ms=answer["deadline"],
+        message=answer["body"],
+        event=event_of(answer["meta"]),
+        phases=dict(answer["phases"]) if answer["phases"] else {},
+        released_by=answer["released"].decode(errors="replace"),
+        delayed=bool(answer["delayed"]),
+        replayed_by=answer["replayed"].decode(errors="replace"),
+        more=answer.get("more", 0),
+        due_ms=answer["due"],
+        trace=Trace.parse(answer["trace"]),
+        others=tuple(_taken(other) for other in answer.get("others", ())),
+    )
+
+
+def _members(text: bytes | None) -> tuple[tuple[str, int], ...]:
+    """The field `members` of an invocation; nothing of what can't be read, whose leases run out."""
+    found = re.findall(rb"^([\w-]+) ([0-9]{1,15})$", text or b"", re.MULTILINE | re.ASCII)
+    return tuple((key.decode(), int(delivery)) for key, delivery in found)
+
+
 def _limits(function: Function) -> dict[str, int | None]:
     rate = function.rate
     return {
@@ -564,7 +586,10 @@ def _is(event: CloudEvent | None, type: str | None) -> bool:
 def _progress(answer: bytes | None, key: str, delivery: int) -> Progress:
     if answer is None:
         raise LeaseLost(f"delivery {delivery} of invocation {key} has no lease any more")
-    told = unpacked(answer)
+    return _progress_of(unpacked(answer))
+
+
+def _progress_of(told: dict[str, Any]) -> Progress:
     return Progress(
         attempt=told["attempt"],
         event=event_of(told.get("meta")),
@@ -574,4 +599,7 @@ def _progress(answer: bytes | None, key: str, delivery: int) -> Progress:
         taken_ms=told.get("taken", 0),
         cold=bool(told.get("cold")),
         pod=told.get("holder", b"").decode(errors="replace").partition("/")[0],
+        others=tuple(
+            (other["key"].decode(), other.get("delivery", 0), _progress_of(other)) for other in told.get("others", ())
+        ),
     )

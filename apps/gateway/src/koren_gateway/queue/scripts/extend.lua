@@ -1,31 +1,54 @@
 #!lua flags=allow-oom
--- Keeps a lease, and notes when the handler was entered: that is what counts an attempt.
+-- Keeps a lease (and those of a batch's other events with that of its first), and notes when the handler was
+-- entered: that is what counts an attempt.
 --
 -- P: name, key, delivery, lease (ms), grace (ms), entered (ms; missing for a heartbeat), receipts_kept
 -- Returns nil when this delivery has no lease (any more), else {attempt, and for the first 'entered'
---    meta, phases, released, delayed (ms)}.
+--    meta, phases, released, delayed (ms), others (a list of the same with key, of the batch's other events;
+--    missing when there are none)}.
 
-local has = leased_invocation(P.name, P.key, P.delivery, false)
-if not has then
+local function keep(key, delivery)
+  local has = leased_invocation(P.name, key, delivery, false)
+  if not has then
+    return nil
+  end
+  local limit = number(has.deadline) + P.grace
+  if now > limit then
+    return nil
+  end
+  call('ZADD', of(P.name, 'leased'), 'XX', math.min(now + P.lease, limit), has.subject)
+
+  local invocation = of(P.name, 'invocation:' .. key)
+  local answer = { attempt = number(has.attempts) }
+  -- The word may come again when its answer was lost.
+  if P.entered and not has.handler_entered then
+    call('HSET', invocation, 'handler_entered', P.entered)
+    answer.attempt = call('HINCRBY', invocation, 'attempts', 1)
+    local its = its_event(has)
+    its.handler_entered = P.entered
+    report('started', P.name, answer.attempt, its.meta, its)
+    answer.meta, answer.released, answer.delayed = its.meta, has.released or '', number(has.delay)
+    answer.phases = { received = tonumber(its.received), activated = tonumber(its.activated),
+      pod_started = tonumber(its.pod_started), handler_entered = P.entered }
+  end
+  return answer, has
+end
+
+local answer, has = keep(P.key, P.delivery)
+if not answer then
   return false
 end
-local limit = number(has.deadline) + P.grace
-if now > limit then
-  return false
-end
-call('ZADD', of(P.name, 'leased'), 'XX', math.min(now + P.lease, limit), has.subject)
-
-local invocation = of(P.name, 'invocation:' .. P.key)
-local answer = { attempt = number(has.attempts) }
--- The word may come again when its answer was lost.
-if P.entered and not has.handler_entered then
-  call('HSET', invocation, 'handler_entered', P.entered)
-  answer.attempt = call('HINCRBY', invocation, 'attempts', 1)
-  local its = its_event(has)
-  its.handler_entered = P.entered
-  report('started', P.name, answer.attempt, its.meta, its)
-  answer.meta, answer.released, answer.delayed = its.meta, has.released or '', number(has.delay)
-  answer.phases = { received = tonumber(its.received), activated = tonumber(its.activated),
-    pod_started = tonumber(its.pod_started), handler_entered = P.entered }
+if has.members then
+  local others = {}
+  for key, delivery in members_of(has) do
+    local its = keep(key, delivery)
+    if its and its.meta then
+      its.key = key
+      others[#others + 1] = its
+    end
+  end
+  if #others > 0 then
+    answer.others = others
+  end
 end
 return cmsgpack.pack(answer)

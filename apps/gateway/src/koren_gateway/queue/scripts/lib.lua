@@ -28,7 +28,8 @@
 --                                     of what was handled before), delivery (fences), attempts
 --                                     (handlers entered), and while leased: holder, deadline,
 --                                     taken (ms), cold (1: its pod's first event), activated,
---                                     pod_started, handler_entered
+--                                     pod_started, handler_entered, and of a batch's first event members (of
+--                                     the others, '<key> <delivery>' a line; their holder is '<holder>/+')
 --   koren:fn:<fn>:incidents           sorted set of open incidents (subjects, short), by their limit in ms
 --   koren:fn:<fn>:closed:<subject>    string, sequence of the event that closed it (subject short); expires
 --   koren:fn:<fn>:activated           string, ms when the autoscaler was last told 'active'
@@ -350,7 +351,8 @@ local function bury(id, name, letter, event, body, size)
 end
 
 local INVOCATION = { 'subject', 'event', 'delay', 'once', 'call', 'answer', 'closes', 'sequence', 'bytes', 'released',
-  'replayed', 'delivery', 'attempts', 'holder', 'deadline', 'taken', 'cold', 'activated', 'pod_started', 'handler_entered' }
+  'replayed', 'delivery', 'attempts', 'holder', 'deadline', 'taken', 'cold', 'activated', 'pod_started', 'handler_entered',
+  'members' }
 
 -- The invocation, if this delivery has its lease (and, if asked for, only when that ran out).
 local function leased_invocation(name, key, delivery, only_expired)
@@ -366,6 +368,11 @@ local function leased_invocation(name, key, delivery, only_expired)
     end
   end
   return has
+end
+
+-- Keys and deliveries of a batch's other events, by the invocation of its first.
+local function members_of(has)
+  return string.gmatch(has.members or '', '([%w%-]+) (%d+)')
 end
 
 -- Event and phases of an invocation, for receipts.

@@ -1,19 +1,29 @@
 #!lua flags=allow-oom
--- Leases the first due event of a function to a holder (a pod's slot). What is missing behind a subject is
--- passed over.
+-- Leases the first due event of a function to a holder (a pod's slot), or the first few as a batch. What is missing
+-- behind a subject is passed over.
 --
 -- P: name, holder, budgets, lease (ms), timeout (ms), grace (ms: a lease ends at most so long after the
 --    deadline), started (ms when the pod's process started; may be missing), cold (1: the pod has had no event),
---    most (in hand at a time; may be missing), rate (handed out in any window; may be missing), window (ms)
+--    most (in hand at a time; may be missing), rate (handed out in any window; may be missing), window (ms),
+--    batch (how many events make a full batch; may be missing), batch_window (ms that an event waits for a full one)
 -- Returns {state}: 'kept' with kept ('<fn>\n<key>\n<delivery>', the lease that the holder has still),
 --    'none' with due (ms until the next is due, or -1), 'taken' with key, delivery, deadline (ms),
 --    body, meta, trace, phases, released, replayed, delayed (ms), due (ms since when it was), more (subjects that may be
---    taken still).
+--    taken still), others (a list of the same, without more, of the batch's other events; missing when there are none).
+
+local BATCH_BYTES = 4 * 2 ^ 20
+local PASSED_OVER = 100
 
 local name = P.name
 local ready = of(name, 'ready')
 
-local function lease(subject, key, has, event, due, free)
+-- Whether an event is handed out by itself: one that was tried before, so that it fails alone if it fails again, and
+-- one that somebody waits for.
+local function is_alone(has)
+  return number(has.attempts) > 0 or number(has.once) > 0 or number(has.call) > 0
+end
+
+local function lease(subject, key, has, event, due, holder)
   local invocation = of(name, 'invocation:' .. key)
   local delivery = call('HINCRBY', invocation, 'delivery', 1)
   local deadline = now + P.timeout
@@ -21,7 +31,7 @@ local function lease(subject, key, has, event, due, free)
   local phases = {}
   local received = tonumber(event.received)
   phases.received = received
-  call('HSET', invocation, 'holder', P.holder, 'deadline', deadline, 'taken', now, 'cold', P.cold)
+  call('HSET', invocation, 'holder', holder, 'deadline', deadline, 'taken', now, 'cold', P.cold)
   call('ZREM', of(name, 'delayed'), key)
   if has.opens then
     call('HDEL', invocation, 'opens')
@@ -43,13 +53,11 @@ local function lease(subject, key, has, event, due, free)
     call('ZADD', starts, now, key .. '.' .. delivery)
     call('PEXPIRE', starts, P.window)
   end
-  call('HSET', 'koren:holders', P.holder, name .. '\n' .. key .. '\n' .. delivery)
-  return cmsgpack.pack({
-    state = 'taken', key = key, delivery = delivery, deadline = deadline, body = event.body,
+  return {
+    key = key, delivery = delivery, deadline = deadline, body = event.body,
     meta = event.meta, trace = event.trace or '', phases = phases, released = has.released or '',
     replayed = has.replayed or '', delayed = number(has.delay), due = due,
-    more = math.min(call('ZCOUNT', ready, '-inf', now), free - 1),
-  })
+  }
 end
 
 call('DEL', of(name, 'init-error'))
@@ -71,29 +79,87 @@ local free, wait = room(name)
 if free <= 0 then
   return cmsgpack.pack({ state = 'none', due = wait })
 end
-while true do
-  local first = call('ZRANGE', ready, 0, 0, 'WITHSCORES')
-  if not first[1] then
-    return cmsgpack.pack({ state = 'none', due = -1 })
+local most = 1
+local is_full = true
+if P.batch then
+  most = math.min(P.batch, free)
+  is_full = call('ZCOUNT', ready, '-inf', now) >= math.min(P.batch, P.most or P.batch, P.rate or P.batch)
+end
+local taken, bytes, passed, next_due = {}, 0, 0, -1
+
+local function changes_in(ms)
+  next_due = next_due < 0 and ms or math.min(next_due, ms)
+end
+
+-- Whether an event that is due may be handed out now, with those that are taken.
+local function may_join(has, event, due)
+  if not P.batch then
+    return true
   end
+  if is_alone(has) then
+    return #taken == 0
+  end
+  if #taken > 0 then
+    return bytes + #event.body <= BATCH_BYTES
+  end
+  if is_full or due + P.batch_window <= now then
+    return true
+  end
+  changes_in(due + P.batch_window - now)
+  return false
+end
+
+while #taken < most and passed < PASSED_OVER do
+  local first = call('ZRANGE', ready, passed, passed, 'WITHSCORES')
   local due = tonumber(first[2])
-  if due > now then
-    return cmsgpack.pack({ state = 'none', due = due - now })
+  if not due or due > now then
+    if due then
+      changes_in(due - now)
+    end
+    break
   end
   local subject = first[1]
-  call('ZREM', ready, subject)
   local key = call('LINDEX', of(name, 'queue:' .. subject), 0)
-  if key and (is_paused(name, subject) or not_before(name, subject) > now) then
-    make_due(name, subject, due)
-  elseif key then
-    local has = fields(of(name, 'invocation:' .. key),
-      { 'subject', 'event', 'released', 'replayed', 'bytes', 'holder', 'answer', 'delay', 'opens', 'sequence' })
-    local event = fields('koren:event:' .. (has.event or key), { 'body', 'meta', 'received', 'trace' })
-    if has.subject and event.body and event.meta then
-      return lease(subject, key, has, event, due, free)
+  local waits = key and (is_paused(name, subject) or not_before(name, subject) > now)
+  local has, event
+  if key and not waits then
+    has = fields(of(name, 'invocation:' .. key), { 'subject', 'event', 'released', 'replayed', 'bytes', 'holder',
+      'answer', 'delay', 'opens', 'sequence', 'attempts', 'once', 'call' })
+    event = fields('koren:event:' .. (has.event or key), { 'body', 'meta', 'received', 'trace' })
+  end
+  local is_whole = has and has.subject and event.body and event.meta
+  if is_whole and not may_join(has, event, due) then
+    passed = passed + 1
+  else
+    call('ZREM', ready, subject)
+    if is_whole then
+      taken[#taken + 1] = lease(subject, key, has, event, due, P.holder .. (#taken > 0 and '/+' or ''))
+      bytes = bytes + #event.body
+      if is_alone(has) then
+        break
+      end
+    elseif waits then
+      make_due(name, subject, due)
+    elseif key then
+      forget_invocation(name, key, has)
+      count_dropped('broken', 1)
+      advance(name, subject, key)
     end
-    forget_invocation(name, key, has)
-    count_dropped('broken', 1)
-    advance(name, subject, key)
   end
 end
+local first = table.remove(taken, 1)
+if not first then
+  return cmsgpack.pack({ state = 'none', due = next_due })
+end
+call('HSET', 'koren:holders', P.holder, name .. '\n' .. first.key .. '\n' .. first.delivery)
+if #taken > 0 then
+  local members = {}
+  for place, other in ipairs(taken) do
+    members[place] = other.key .. ' ' .. other.delivery
+  end
+  call('HSET', of(name, 'invocation:' .. first.key), 'members', table.concat(members, '\n'))
+  first.others = taken
+end
+first.state = 'taken'
+first.more = math.min(call('ZCOUNT', ready, '-inf', now), free - 1 - #taken)
+return cmsgpack.pack(first)
