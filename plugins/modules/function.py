@@ -105,7 +105,8 @@ options:
     default: 10
   target:
     description:
-      - Incidents with work that one pod is to look after, at least O(concurrency). For each more there is one more pod.
+      - Incidents with work that one pod is to look after, at least O(concurrency) times O(batch_size). For each more
+        there is one more pod.
     type: int
     default: 1
   concurrency:
@@ -114,6 +115,18 @@ options:
         own; O(memory) is for all of them together.
     type: int
     default: 1
+  batch_size:
+    description:
+      - Most events of different subjects that the handler is given at once, 100 at most. Its event is then a batch,
+        whose C(data) is a list of events. With V(1) there are no batches.
+    type: int
+    default: 1
+  batch_window:
+    description:
+      - How long an event waits for a full batch, as C(5s). The unit is C(s) or C(m), and it is V(5m) at most.
+      - Without it, what is there goes at once.
+    type: str
+    default: ""
   max_attempts:
     description: Tries before an event becomes a dead letter.
     type: int
@@ -244,6 +257,7 @@ AS_THEY_ARE = (
     "max_scale",
     "target",
     "concurrency",
+    "batch_size",
     "max_attempts",
     "max_in_flight",
     "rate",
@@ -259,6 +273,7 @@ def description(faas: Any, params: dict[str, Any]) -> dict[str, Any]:
     """Attributes of the function that the module's options describe."""
     return {option: params[option] for option in AS_THEY_ARE} | {
         "delay_s": faas.seconds_of("delay", params["delay"]),
+        "batch_window_s": faas.seconds_of("batch_window", params["batch_window"]),
         "handler": params["handler"] or "",
         "source": as_path(params["source"]),
         "dependencies": as_path(params["dependencies"]),
@@ -296,6 +311,8 @@ def main() -> None:
             "max_scale": {"type": "int", "default": 10},
             "target": {"type": "int", "default": 1},
             "concurrency": {"type": "int", "default": 1},
+            "batch_size": {"type": "int", "default": 1},
+            "batch_window": {"type": "str", "default": ""},
             "max_attempts": {"type": "int", "default": 5},
             "max_in_flight": {"type": "int", "default": 0},
             "rate": {"type": "str", "default": ""},

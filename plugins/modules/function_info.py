@@ -75,6 +75,8 @@ functions:
     max_scale: {description: Most pods., type: int}
     target: {description: Incidents with work that one pod is to look after., type: int}
     concurrency: {description: Most events of different subjects that one pod handles side by side., type: int}
+    batch_size: {description: Most events that the handler is given at once; 1 is no batches., type: int}
+    batch_window_s: {description: Seconds that an event waits for a full batch., type: int}
     max_attempts: {description: Tries before an event becomes a dead letter., type: int}
     max_in_flight: {description: Most events that it has in hand in the region; 0 is no limit., type: int}
     rate: {description: "Most events that it gets in any second or minute; empty: no limit.", type: str}

@@ -15,6 +15,13 @@ from conftest import ROOT, Cluster, Heard, drill, faas, until
 from koren_events import Event, Publisher, Receipt, ReceiptState
 
 JAVASCRIPT, PROGRAM, SIDE_BY_SIDE = "e2e-javascript", "e2e-program", "e2e-side-by-side"
+BATCHES = "e2e-batches"
+BATCHES_HANDLER = """\
+def handler(event, context):
+    if any(one["data"].get("bad") for one in event["data"]):
+        raise ValueError("one of them is bad")
+    return [one["id"] for one in event["data"]]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +149,39 @@ def test_one_pod_handles_events_side_by_side_and_loses_them_all_at_once(
     assert described["concurrency"] == 4
     assert seoul.pods_ever(side_by_side) == [pod]
     until("no pod is left", lambda: not seoul.pods(side_by_side), 60)
+
+
+@pytest.fixture
+def batches(tmp_path: Path) -> Iterator[str]:
+    """A deployed function that is given five events at once; taken away in the end."""
+    (tmp_path / "handler.py").write_text(BATCHES_HANDLER)
+    faas(
+        *("function", "deploy", BATCHES, "--region", "seoul", "--runtime", "python3.11"),
+        *("--from-file", str(tmp_path), "--handler", "handler.handler", "--topic", "events/{region}/+/batch"),
+        *("--batch-size", "5", "--batch-window", "5m", "--max-attempts", "2"),
+    )
+    yield BATCHES
+    faas("dlq", "purge", "--region", "seoul", "--function", BATCHES)
+    faas("function", "delete", BATCHES)
+
+
+def test_a_batch_fails_for_the_event_that_is_bad_alone(batches: str, publisher: Publisher, heard: Heard) -> None:
+    events = [drill("seoul", type="kr.koren.test.batch.asked", bad=number == 2) for number in range(5)]
+    for event in events:
+        publisher.publish(event)
+    bad = events.pop(2)
+    until("it is a dead letter", lambda: heard.of(bad, ReceiptState.DEAD_LETTERED), 90)
+    until("the others are handled", lambda: all(heard.of(event, ReceiptState.SUCCEEDED) for event in events), 60)
+    for event in events:
+        [receipt] = heard.of(event, ReceiptState.SUCCEEDED)
+        assert receipt.result == [event.id]
+        [failed] = heard.of(event, ReceiptState.FAILED)
+        assert failed.error == "ValueError: one of them is bad"
+    faas("function", "update", batches, "--batch-window", "10s")
+    events = [drill("seoul", type="kr.koren.test.batch.asked") for _ in range(2)]
+    for event in events:
+        publisher.publish(event)
+    until("the window is over", lambda: all(heard.of(event, ReceiptState.SUCCEEDED) for event in events), 60)
+    for event in events:
+        [receipt] = heard.of(event, ReceiptState.SUCCEEDED)
+        assert sorted(receipt.result) == sorted(event.id for event in events)

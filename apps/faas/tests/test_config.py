@@ -53,6 +53,8 @@ functions:
       orders: {path: /v1/orders, methods: [GET, POST], async: true, token-secret: doors}
     history: 24h
     concurrency: 8
+    batch-size: 50
+    batch-window: 5s
   plain:
     handler: hello.handler
     from-file: hello.py
@@ -126,6 +128,7 @@ def test_an_environment_changes_what_it_names(file: Path) -> None:
     assert [entry.regions for entry in found.pick()] == [("seoul",), ("seoul",)]
     hello = found.only("hello").function("seoul")
     assert (hello.memory, hello.timeout_s, hello.concurrency, hello.history) == ("1Gi", 20, 8, "24h")
+    assert (hello.batch_size, hello.batch_window_s) == (50, 5)
     assert hello.env == {"LEVEL": "debug", "GREETING": "hello seoul", "COUNT": "3"}
 
 
@@ -141,7 +144,7 @@ def test_an_environment_changes_what_it_names(file: Path) -> None:
         ("functions:\n  hello", "function:\n  hello", "faas.yaml:4: function: unknown key; did you mean functions?"),
         ("timeout: 20", "timeout: 20\n    timeout: 30", "20: functions.hello.timeout: is there twice, first in"),
         ("memory: 512Mi", "memory: [", "not YAML"),
-        ("hello: {memory", "other: {memory", "faas.yaml:47: environments.trial.functions.other: there is no"),
+        ("hello: {memory", "other: {memory", "faas.yaml:49: environments.trial.functions.other: there is no"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_with_its_line_and_key(

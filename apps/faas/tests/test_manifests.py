@@ -46,7 +46,8 @@ def test_a_function_is_read_back_from_its_deployment() -> None:
     plain = Function(name="a", handler="a.b")
     program = Function(name="a", runtime="image")
     side_by_side = Function(name="a", handler="a.b", concurrency=8)
-    for one in (plain, program, side_by_side):
+    batches = Function(name="a", handler="a.b", batch_size=50, batch_window_s=5)
+    for one in (plain, program, side_by_side, batches):
         assert from_deployment(_objects(one)["Deployment"]) == one
 
 
@@ -180,11 +181,15 @@ def test_keda_scales_from_zero_to_the_limit() -> None:
     assert trigger["metadata"]["function"] == "report"
 
 
-@pytest.mark.parametrize(("target", "concurrency", "told"), [(1, 1, "1"), (1, 8, "8"), (20, 8, "20")])
+@pytest.mark.parametrize(
+    ("target", "concurrency", "batch_size", "told"),
+    [(1, 1, 1, "1"), (1, 8, 1, "8"), (20, 8, 1, "20"), (1, 4, 50, "200")],
+)
 def test_events_that_a_pod_handles_side_by_side_are_the_work_of_one_pod(
-    target: int, concurrency: int, told: str
+    target: int, concurrency: int, batch_size: int, told: str
 ) -> None:
-    objects = _objects(Function(name="a", handler="a.b", target=target, concurrency=concurrency))
+    function = Function(name="a", handler="a.b", target=target, concurrency=concurrency, batch_size=batch_size)
+    objects = _objects(function)
     [trigger] = objects["ScaledObject"]["spec"]["triggers"]
     assert trigger["metadata"]["target"] == told
     [container] = objects["Deployment"]["spec"]["template"]["spec"]["containers"]

@@ -33,10 +33,12 @@ _ATTRIBUTES = {
     "from-archive": "source",
     "timeout": "timeout_s",
     "delay": "delay_s",
+    "batch-window": "batch_window_s",
     "incident-limit": "incident_limit_s",
 }
 _TRIGGER_ATTRIBUTES = {"starting-deadline": "starting_deadline_s", "async": "is_async"}
 _TRIGGERS = ("cron", "http")
+_DURATIONS = ("delay", "batch-window")
 _PATHS = ("source", "dependencies")
 _TYPES = {
     "string": "a text",
@@ -142,8 +144,9 @@ class Entry:
             name.replace(_REGION, region) for name in options.get("secrets", ())
         )
         try:
-            if isinstance(delay := options.get("delay_s"), str):
-                options["delay_s"] = seconds_of("delay", delay)
+            for key in _DURATIONS:
+                if isinstance(text := options.get(_ATTRIBUTES[key]), str):
+                    options[_ATTRIBUTES[key]] = seconds_of(key, text)
             return Function(name=self.name, **options)
         except FunctionError as error:
             raise self._refused(error) from error

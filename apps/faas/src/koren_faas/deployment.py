@@ -107,6 +107,8 @@ class Deployed:
             "max_scale": function.max_scale,
             "target": function.target,
             "concurrency": function.concurrency,
+            "batch_size": function.batch_size,
+            "batch_window_s": function.batch_window_s,
             "max_attempts": function.max_attempts,
             "max_in_flight": function.max_in_flight,
             "rate": function.rate,

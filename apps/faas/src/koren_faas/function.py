@@ -20,6 +20,8 @@ from koren_faas.runtimes import IMAGE, unknown
 NAME_LENGTH = 54
 CONCURRENCY_MAX = 32
 """Most events that one pod may have in hand; the gateway knows no more slots of a pod."""
+BATCH_MAX = 100
+BATCH_WINDOW_MAX_S = 300
 # Accounts and policies of the functions' namespace that belong to somebody else.
 _TAKEN_NAMES = frozenset({"default", "faas-caller"})
 # Mounted beside the secrets, under /run/secrets.
@@ -67,8 +69,10 @@ class Function:
         min_scale: least pods in one region.
         max_scale: most pods in one region.
         target: incidents with work that one pod is to look after; one more pod for each more. At least
-            `concurrency`.
+            `concurrency`, times `batch_size`.
         concurrency: most events that one pod has in hand, each with a process of its own.
+        batch_size: most events that the handler is given at once; 1: no batches.
+        batch_window_s: seconds that an event waits for a full batch; 0: what is there goes at once.
         max_attempts: tries before an event becomes a dead letter.
         max_in_flight: most events that it may have in hand in one region; 0: as many as its pods
             take.
@@ -106,6 +110,8 @@ class Function:
     max_scale: int = 10
     target: int = 1
     concurrency: int = 1
+    batch_size: int = 1
+    batch_window_s: int = 0
     max_attempts: int = 5
     max_in_flight: int = 0
     rate: str = ""
@@ -203,6 +209,14 @@ def _problems(f: Function) -> list[str]:
             f"concurrency is {f.concurrency}; give a number from 1 to {CONCURRENCY_MAX}, and more pods"
             " by max-scale"
         )
+    if not 1 <= f.batch_size <= BATCH_MAX:
+        problems.append(f"batch-size is {f.batch_size}; give a number from 1 to {BATCH_MAX}")
+    if not 0 <= f.batch_window_s <= BATCH_WINDOW_MAX_S:
+        problems.append(
+            f"batch-window is {duration_of(f.batch_window_s)}; give {duration_of(BATCH_WINDOW_MAX_S)} at most"
+        )
+    if f.batch_window_s and f.batch_size == 1:
+        problems.append("a batch-window without batches: give a batch-size above 1 with it, or the batch-window 0s")
     if f.max_in_flight < 0:
         problems.append(f"max-in-flight is {f.max_in_flight}, it can't be negative; 0 is no limit")
     if f.rate and not _RATE.fullmatch(f.rate):

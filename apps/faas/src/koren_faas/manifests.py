@@ -41,6 +41,8 @@ _SETTLE_S = 1
 _STOP_S = 5 + _SETTLE_S
 _DELAY = f"{API_GROUP}/delay-s"
 _CONCURRENCY = f"{API_GROUP}/concurrency"
+_BATCH_SIZE = f"{API_GROUP}/batch-size"
+_BATCH_WINDOW = f"{API_GROUP}/batch-window-s"
 _MAX_IN_FLIGHT = f"{API_GROUP}/max-in-flight"
 _RATE = f"{API_GROUP}/rate"
 _HISTORY = f"{API_GROUP}/history"
@@ -157,6 +159,8 @@ def from_deployment(deployment: Mapping[str, Any]) -> Function:
         max_scale=int(notes[f"{API_GROUP}/max-scale"]),
         target=int(notes.get(f"{API_GROUP}/target", 1)),
         concurrency=int(notes.get(_CONCURRENCY, 1)),
+        batch_size=int(notes.get(_BATCH_SIZE, 1)),
+        batch_window_s=int(notes.get(_BATCH_WINDOW, 0)),
         max_attempts=int(notes[f"{API_GROUP}/max-attempts"]),
         max_in_flight=int(notes.get(_MAX_IN_FLIGHT, 0)),
         rate=notes.get(_RATE, ""),
@@ -251,6 +255,8 @@ def _annotations(function: Function, requirements: tuple[str, ...]) -> dict[str,
         f"{API_GROUP}/max-scale": str(function.max_scale),
         f"{API_GROUP}/target": str(function.target) if function.target != 1 else None,
         _CONCURRENCY: str(function.concurrency) if function.concurrency != 1 else None,
+        _BATCH_SIZE: str(function.batch_size) if function.batch_size != 1 else None,
+        _BATCH_WINDOW: str(function.batch_window_s) if function.batch_window_s else None,
         _MAX_IN_FLIGHT: str(function.max_in_flight) if function.max_in_flight else None,
         _RATE: function.rate or None,
         _HISTORY: function.history or None,
@@ -415,7 +421,7 @@ def _scaled_object(function: Function) -> Manifest:
                         "scalerAddress": _SCALER,
                         "function": function.name,
                         # What a pod can do side by side asks for no second one.
-                        "target": str(max(function.target, function.concurrency)),
+                        "target": str(max(function.target, function.concurrency * function.batch_size)),
                     },
                     "authenticationRef": {"name": "gateway-scaler"},
                 }

@@ -100,6 +100,9 @@ def description(one: Deployed, triggers: Sequence[Trigger] = (), endings: Sequen
         f"at most {function.rate}" if function.rate else "",
     )
     side = f", {function.concurrency} events side by side" if function.concurrency > 1 else ""
+    if function.batch_size > 1:
+        window = f" within {duration_of(function.batch_window_s)}" if function.batch_window_s else ""
+        side += f", batches of up to {function.batch_size} events{window}"
     load = "1 incident" if function.target == 1 else f"{function.target} incidents"
     rows = [
         ("Name:", function.name),

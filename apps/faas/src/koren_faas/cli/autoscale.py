@@ -33,7 +33,12 @@ def autoscale() -> None:
     default=show.METRIC,
     help="What to scale by: incidents with work, the only metric.",
 )
-@click.option("--value", "target", type=int, help="Number of incidents for one pod, at least its concurrency.")
+@click.option(
+    "--value",
+    "target",
+    type=int,
+    help="Number of incidents for one pod, at least its concurrency times its batch size.",
+)
 @REGION
 @click.pass_obj
 def create(

@@ -16,7 +16,8 @@ from koren_faas.errors import FaasError, FunctionError
 from koren_faas.held import Decision
 
 
-def _seconds(ctx: click.Context, option: click.Parameter, value: str | None) -> int | None:
+def seconds(ctx: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    """Callback of an option that is a duration."""
     try:
         return None if value is None else seconds_of("it", value)
     except FunctionError as error:
@@ -27,7 +28,7 @@ DELAY = click.option(
     "--delay",
     "delay_s",
     metavar="DURATION",
-    callback=_seconds,
+    callback=seconds,
     help="How long each event of the topic waits before the function gets it, such as 30s, 5m, 2h or 1d; 7d at most, "
     "0s: no delay.",
 )

@@ -34,6 +34,7 @@ from koren_faas.cli.common import (
     dicts,
     example,
     say,
+    seconds,
     tell_list,
     tell_more,
     warn,
@@ -42,7 +43,7 @@ from koren_faas.cli.completion import complete_region
 from koren_faas.config import NAME as CONFIG_NAME
 from koren_faas.config import Config
 from koren_faas.endings import endings
-from koren_faas.function import CONCURRENCY_MAX, PRIORITIES, Function
+from koren_faas.function import BATCH_MAX, CONCURRENCY_MAX, PRIORITIES, Function
 from koren_faas.kube import Kube
 from koren_faas.logs import logs
 from koren_faas.placing import place
@@ -114,6 +115,11 @@ def _function_options(command: F) -> F:
                      "priority may take the place of others."),
         click.option("--concurrency", type=int, help="Most events of different subjects that one pod "
                      f"handles side by side, up to {CONCURRENCY_MAX}. --memory is for all of them together."),
+        click.option("--batch-window", "batch_window_s", metavar="DURATION", callback=seconds,
+                     help="How long an event waits for a full batch, such as 5s; 5m at most, 0s: what is there goes "
+                     "at once."),
+        click.option("--batch-size", type=int, help="Most events of different subjects that the handler is given "
+                     f"at once, up to {BATCH_MAX}; 1: no batches."),
         click.option("--max-scale", type=int, help="Maximum number of pods in one region."),
         click.option("--min-scale", type=int, help="Minimum number of pods in one region."),
         click.option("--timeout", "timeout_s", type=int, metavar="SECONDS",
