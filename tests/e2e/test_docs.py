@@ -15,7 +15,11 @@ from conftest import ROOT, SITE_DIR, faas
 
 EXAMPLES = ["README.md", "apps/faas/README.md", "docs/tutorial/first-function.md"]
 # In other languages: the same commands and code.
-TRANSLATED = {"README.md": "README.ko.md", "docs/tutorial/first-function.md": "docs/tutorial/first-function.ko.md"}
+TRANSLATED = {
+    "README.md": "README.ko.md",
+    "docs/tutorial/first-function.md": "docs/tutorial/first-function.ko.md",
+    "docs/tutorial/first-camera.md": "docs/tutorial/first-camera.ko.md",
+}
 DOCUMENTS = [
     *EXAMPLES,
     "docs/operations.md",
@@ -89,7 +93,7 @@ def test_every_command_is_tried() -> None:
 
 @pytest.mark.parametrize("document", TRANSLATED)
 def test_a_translation_has_the_same_commands_and_code(document: str) -> None:
-    for language in ("sh", "console", "python"):
+    for language in ("sh", "console", "python", "yaml"):
         assert blocks(TRANSLATED[document], language) == blocks(document, language)
 
 
