@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from gateway_lab import Lab, Mosquitto, Pki, Pod, deployment, started, until
+from gateway_lab import Lab, Mosquitto, Pki, Pod, deployment, scaled, started, until
 
 from koren_gateway.cluster.functions import function_of
 from koren_gateway.cluster.interface import Change
@@ -37,10 +37,10 @@ async def batched(lab: Lab, size: int, window_s: int = 0, **more: str) -> Pod:
     return lab.pod("pod-c", "collect")
 
 
-async def published(lab: Lab, count: int) -> None:
-    for number in range(count):
+async def published(lab: Lab, count: int, first: int = 0, **counts: int) -> None:
+    for number in range(first, first + count):
         await lab.broker.publish(subject=f"incident-{number}")
-    await lab.queued("collect", runnable=count)
+    await lab.queued("collect", **(counts or {"runnable": count}))
 
 
 def subjects(batch: Any) -> list[str]:
@@ -83,9 +83,34 @@ async def test_a_full_batch_does_not_wait_for_its_window_and_another_does(lab: L
     assert 1.5 < time.monotonic() - began < 4
 
 
+async def test_no_pod_runs_while_events_wait_for_a_full_batch(lab: Lab) -> None:
+    pod = await batched(lab, 3, window_s=300)
+    async with lab.keda() as keda:
+        told = keda.StreamIsActive(scaled("collect"))
+        assert not (await told.read()).result
+        await published(lab, 2, runnable=0, waiting=2)
+        assert not (await keda.IsActive(scaled("collect"))).result
+        await published(lab, 1, first=2, runnable=3, waiting=0)
+        assert (await told.read()).result
+        assert len(subjects(await pod.next())) == 3
+        told.cancel()
+
+
+async def test_a_pod_is_started_some_seconds_before_a_window_ends(lab: Lab) -> None:
+    await batched(lab, 3, window_s=7)
+    async with lab.keda() as keda:
+        told = keda.StreamIsActive(scaled("collect"))
+        assert not (await told.read()).result
+        began = time.monotonic()
+        await published(lab, 1, runnable=0, waiting=1)
+        assert (await told.read()).result
+        assert 1 < time.monotonic() - began < 5
+        told.cancel()
+
+
 async def test_a_call_waits_for_no_window_and_is_given_alone(lab: Lab) -> None:
     pod = await batched(lab, 3, window_s=300)
-    await published(lab, 1)
+    await published(lab, 1, runnable=0, waiting=1)
     call = asyncio.create_task(lab.admin("POST", "/v1/functions/collect/invoke", json={"my": "data"}))
     [only] = (await pod.next())["data"]
     assert only["data"] == {"my": "data"}

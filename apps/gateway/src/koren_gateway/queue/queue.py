@@ -190,7 +190,8 @@ class Backlog:
     """Due, and within the function's limits."""
     in_flight: int
     waiting: int
-    """Due later: a retry, an event whose trigger has a delay, or what the function's limits let not run now."""
+    """Due later: a retry, an event whose trigger has a delay, one that waits for a full batch, or what the function's
+    limits let not run now."""
     paused: int
     """Whose trigger is paused."""
     open_incidents: int
@@ -198,9 +199,9 @@ class Backlog:
     next_change_s: float | None
     """When the counts change without anybody's doing."""
     soon: bool = False
-    """Whether the function's rate lets nothing run now, and something within seconds."""
+    """Whether the function's rate or a batch's window lets nothing run now, and something within seconds."""
     longest_due_s: float
-    """How long the subject that has waited longest has been due; 0 when none is."""
+    """How long the subject that has waited longest has been due, beyond a batch's window; 0 when none is."""
 
     @property
     def active(self) -> bool:
@@ -277,8 +278,6 @@ class Queue:
                 timeout=round(function.timeout_s * 1000),
                 started=started_ms,
                 cold=int(cold),
-                batch=function.batch_size if function.batch_size > 1 else None,
-                batch_window=function.batch_window_s * 1000,
                 **_limits(function),
             )
         )
@@ -575,6 +574,8 @@ def _limits(function: Function) -> dict[str, int | None]:
         "most": function.max_in_flight,
         "rate": None if rate is None else rate.events,
         "window": None if rate is None else rate.window_s * 1000,
+        "batch": function.batch_size if function.batch_size > 1 else None,
+        "batch_window": function.batch_window_s * 1000,
     }
 
 

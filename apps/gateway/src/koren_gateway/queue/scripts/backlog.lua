@@ -1,11 +1,12 @@
 #!lua flags=no-writes
 -- What a function has to do.
 --
--- P: name, most (in hand at a time; may be missing), rate (handed out in any window; may be missing), window (ms)
+-- P: name, most (in hand at a time; may be missing), rate (handed out in any window; may be missing), window (ms),
+--    batch (how many events make a full batch; may be missing), batch_window (ms that an event waits for a full one)
 -- Returns {subjects due that may be taken, subjects in hand, subjects that wait for their time or for the limits,
 --          open incidents (none while a trigger is paused), ms until any of these changes by itself, or -1,
 --          ms that the first of the subjects due has been due, subjects whose trigger is paused,
---          1 if the rate lets none run now and one soon}.
+--          1 if the rate or a batch's window lets none run now and one soon}.
 
 local SOON = 5000 -- a pod that has nothing to do goes after as long
 
@@ -24,14 +25,45 @@ for _, key in ipairs({ ready, incidents }) do
   end
 end
 local due = call('ZCOUNT', ready, '-inf', now)
-local free, wait = room(P.name)
-local runnable = math.min(due, free)
 local soon = 0
-if runnable < due and wait > SOON then
-  changes_in(wait - SOON)
-elseif runnable < due and wait >= 0 then
-  changes_in(wait)
-  soon = 1
+local function may_run_in(ms)
+  if ms > SOON then
+    changes_in(ms - SOON)
+  else
+    changes_in(ms)
+    soon = 1
+  end
+end
+
+-- How many events that are due wait for a full batch.
+local function for_a_batch()
+  if not P.batch or due == 0 or due >= full_batch() then
+    return 0
+  end
+  local waits = 0
+  local found = call('ZRANGE', ready, 0, due - 1, 'WITHSCORES')
+  for place = 1, #found, 2 do
+    local left = found[place + 1] + P.batch_window - now
+    if place == 1 and left <= 0 then
+      return 0 -- the others go with it
+    end
+    local key = call('LINDEX', of(P.name, 'queue:' .. found[place]), 0)
+    local has = key and fields(of(P.name, 'invocation:' .. key), { 'attempts', 'once', 'call' })
+    if has and not is_alone(has) then
+      if waits == 0 then
+        may_run_in(left)
+      end
+      waits = waits + 1
+    end
+  end
+  return waits
+end
+
+local free, wait = room(P.name)
+local could_run = due - for_a_batch()
+local runnable = math.min(could_run, free)
+if runnable < could_run and wait >= 0 then
+  may_run_in(wait)
 end
 local first = call('ZRANGE', ready, 0, 0, 'WITHSCORES')
 return {
@@ -41,7 +73,7 @@ return {
   -- What they would keep running must not start anything.
   call('EXISTS', of(P.name, 'paused')) == 1 and 0 or call('ZCOUNT', incidents, after, '+inf'),
   next_change,
-  math.max(0, now - (first[2] or now)),
+  math.max(0, now - (first[2] or now) - (P.batch and P.batch_window or 0)),
   call('ZCARD', of(P.name, 'parked')),
   soon,
 }

@@ -497,6 +497,17 @@ local function room(name)
   return free, -1
 end
 
+-- How many events make a full batch: more than the limits let be in hand never come together.
+local function full_batch()
+  return math.min(P.batch, P.most or P.batch, P.rate or P.batch)
+end
+
+-- Whether an event is handed out by itself: one that was tried before, so that it fails alone if it fails again, and
+-- one that somebody waits for.
+local function is_alone(has)
+  return number(has.attempts) > 0 or number(has.once) > 0 or number(has.call) > 0
+end
+
 -- Takes an event out of its subject's queue; the next one is due now.
 local function advance(name, subject, key)
   local queue = of(name, 'queue:' .. subject)

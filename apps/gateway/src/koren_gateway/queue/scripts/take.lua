@@ -11,17 +11,11 @@
 --    body, meta, trace, phases, released, replayed, delayed (ms), due (ms since when it was), more (subjects that may be
 --    taken still), others (a list of the same, without more, of the batch's other events; missing when there are none).
 
-local BATCH_BYTES = 4 * 2 ^ 20
+local BATCH_BYTES = 2 * 2 ^ 20
 local PASSED_OVER = 100
 
 local name = P.name
 local ready = of(name, 'ready')
-
--- Whether an event is handed out by itself: one that was tried before, so that it fails alone if it fails again, and
--- one that somebody waits for.
-local function is_alone(has)
-  return number(has.attempts) > 0 or number(has.once) > 0 or number(has.call) > 0
-end
 
 local function lease(subject, key, has, event, due, holder)
   local invocation = of(name, 'invocation:' .. key)
@@ -83,7 +77,7 @@ local most = 1
 local is_full = true
 if P.batch then
   most = math.min(P.batch, free)
-  is_full = call('ZCOUNT', ready, '-inf', now) >= math.min(P.batch, P.most or P.batch, P.rate or P.batch)
+  is_full = call('ZCOUNT', ready, '-inf', now) >= full_batch()
 end
 local taken, bytes, passed, next_due = {}, 0, 0, -1
 
