@@ -9,10 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from outcomes import check_binary, check_judged, check_structured
 
-from koren_events.cloudevent import CloudEvent
+from koren_events.cloudevent import CloudEvent, parse
+from koren_events.errors import InvalidEvent
 from koren_gateway.cluster.functions import function_of
+from koren_gateway.cluster.sources import Source
 from koren_gateway.intake.mqtt import Arrival
+from koren_gateway.intake.wrap import MESSAGE_TYPE, wrapped
 from koren_gateway.queue.queue import event_of
+from koren_runtime.contract import to_event
 
 TOPICS = st.one_of(
     st.just("events/seoul/cctv-seoul-01/accident"),
@@ -63,6 +67,36 @@ def test_every_message_is_judged(
             Arrival(mid=1, topic=topic, message=message, received_ms=1000, content_type=content_type, attributes=has),
             function_of(REPORTER),
         )
+
+
+@search(200, 20_000)
+@given(
+    TOPICS,
+    MESSAGES,
+    BINARY,
+    CONTENT_TYPES,
+    st.sampled_from(["", "topic", "topic.1", "topic.9", "payload.subject", "payload.data.0"]),
+    st.sampled_from(["", "payload.id", "payload.data.\ud55c"]),
+)
+def test_every_message_of_a_source_is_an_event_or_refused(
+    topic: str, message: bytes, attributes: dict[str, str], content_type: str | None, subject_from: str, id_from: str
+) -> None:
+    source = Source(name="any", topic="#", subject_from=subject_from, id_from=id_from)
+    for has in ({}, attributes):
+        arrival = Arrival(
+            mid=1, topic=topic, message=message, received_ms=1000, content_type=content_type, attributes=has
+        )
+        try:
+            event, structured = wrapped(arrival, source, "seoul", "given-id")
+        except InvalidEvent as error:
+            assert str(error)
+            continue
+        assert check_structured(structured)
+        assert parse(structured)[0] == event
+        if event.type == MESSAGE_TYPE and event.source == "mqtt/any":
+            assert id_from or event.id == "given-id"
+            carried = to_event(json.loads(structured))["data"]
+            assert not isinstance(carried, bytes) or carried == message
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1E400", "1" + "0" * 400 + ".0"])
