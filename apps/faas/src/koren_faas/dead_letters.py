@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import quote
 
 from koren_faas.errors import FaasError, RegionError, SiteError
-from koren_faas.gateway import Gateway, pages
+from koren_faas.gateway import Gateway, pages_of
 from koren_faas.kube import Kube
-from koren_faas.regions import attempt, everywhere
+from koren_faas.regions import everywhere
 from koren_faas.site import Region, Site
 
 _PATH = "/dead-letters"
@@ -78,18 +78,8 @@ def dead_letters(
     Raises:
         SiteError: a region does not exist.
     """
-
-    def one(region: Region) -> tuple[list[DeadLetter], bool]:
-        query = {"function": function} if function else {}
-        found, more = pages(_gateway(site, region), _PATH, "dead_letters", query, limit)
-        return [_letter(region.name, letter) for letter in found], more
-
-    done, errors = attempt(site.pick(regions), one)
-    return Letters(
-        letters=tuple(letter for name in sorted(done) for letter in done[name][0]),
-        unreachable=errors,
-        more=tuple(name for name in sorted(done) if done[name][1]),
-    )
+    query = {"function": function} if function else {}
+    return Letters(*pages_of(site, site.pick(regions), _PATH, "dead_letters", query, limit, _letter))
 
 
 def dead_letter(site: Site, id: str, regions: Iterable[str] = ()) -> dict[str, Any]:

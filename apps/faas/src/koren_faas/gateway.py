@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from koren_faas import manifests
-from koren_faas.errors import RegionError
+from koren_faas.errors import FaasError, RegionError
 from koren_faas.kube import Kube
+from koren_faas.regions import attempt
+from koren_faas.site import Region, Site
+
+T = TypeVar("T")
 
 NAMESPACE = "koren-faas"
 
@@ -111,6 +115,39 @@ def pages(
         after = answer.get("next")
         if after is None or len(found) == limit:
             return found, after is not None
+
+
+def pages_of(
+    site: Site,
+    regions: Sequence[Region],
+    path: str,
+    key: str,
+    query: Mapping[str, str],
+    limit: int | None,
+    made: Callable[[str, Mapping[str, Any]], T],
+) -> tuple[tuple[T, ...], dict[str, FaasError], tuple[str, ...]]:
+    """What a list of the Function API holds in each of the regions. A region may be cut off.
+
+    Args:
+        key: of the list in each answer.
+        limit: at most so many of a region; None means all.
+        made: makes one thing from the region's name and what the list has of it.
+
+    Returns:
+        the things, by region; regions that did not tell, with the reason; names of regions that have more.
+    """
+
+    def one(region: Region) -> tuple[list[T], bool]:
+        found, more = pages(Gateway(Kube(region, site.kubeconfig)), path, key, query, limit)
+        return [made(region.name, content) for content in found], more
+
+    done, errors = attempt(regions, one)
+    names = sorted(done)
+    return (
+        tuple(thing for name in names for thing in done[name][0]),
+        errors,
+        tuple(name for name in names if done[name][1]),
+    )
 
 
 def declared(gateway: Gateway, what: str) -> dict[str, dict[str, Any]]:

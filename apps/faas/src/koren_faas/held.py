@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from koren_faas.errors import FaasError, RegionError, SiteError
-from koren_faas.gateway import Gateway, pages
+from koren_faas.gateway import Gateway, pages_of
 from koren_faas.kube import Kube
 from koren_faas.regions import attempt, everywhere
 from koren_faas.site import Region, Site
@@ -86,17 +86,7 @@ def held(site: Site, regions: Iterable[str] = (), *, limit: int | None = None) -
     Raises:
         SiteError: a region does not exist.
     """
-
-    def one(region: Region) -> tuple[list[HeldEvent], bool]:
-        found, more = pages(_gateway(site, region), _PATH, "held", {}, limit)
-        return [_held(region.name, event) for event in found], more
-
-    done, errors = attempt(site.pick(regions), one)
-    return Held(
-        events=tuple(event for name in sorted(done) for event in done[name][0]),
-        unreachable=errors,
-        more=tuple(name for name in sorted(done) if done[name][1]),
-    )
+    return Held(*pages_of(site, site.pick(regions), _PATH, "held", {}, limit, _held))
 
 
 def held_event(site: Site, id: str, regions: Iterable[str] = ()) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Any
 
 from koren_faas.deployment import placed
 from koren_faas.errors import FaasError, RegionError
-from koren_faas.gateway import Gateway, pages
+from koren_faas.gateway import Gateway, pages_of
 from koren_faas.kube import Kube
-from koren_faas.regions import attempt, everywhere
+from koren_faas.regions import everywhere
 from koren_faas.site import Region, Site
 
 
@@ -92,18 +92,8 @@ def history(
         NotDeployedError: a named region does not have the function, or none does.
     """
     query = {key: _text(at) for key, at in (("since", since), ("until", until)) if at is not None}
-
-    def one(region: Region) -> tuple[list[HandledEvent], bool]:
-        gateway = Gateway(Kube(region, site.kubeconfig))
-        found, more = pages(gateway, f"/functions/{name}/history", "events", query, limit)
-        return [HandledEvent(region=region.name, id=event["event"]["id"], **event) for event in found], more
-
-    done, errors = attempt(_places(site, name, regions), one)
-    return Handled(
-        events=tuple(event for region in sorted(done) for event in done[region][0]),
-        unreachable=errors,
-        more=tuple(region for region in sorted(done) if done[region][1]),
-    )
+    places = _places(site, name, regions)
+    return Handled(*pages_of(site, places, f"/functions/{name}/history", "events", query, limit, _handled))
 
 
 def replay(
@@ -146,6 +136,10 @@ def replay(
             again = f"the same command with --request-id {request} queues nothing twice"
             raise RegionError(f"{error}\n{again}", error.status) from error
     return tuple(done[region] for region in sorted(done))
+
+
+def _handled(region: str, content: Mapping[str, Any]) -> HandledEvent:
+    return HandledEvent(region=region, id=content["event"]["id"], **content)
 
 
 def _places(site: Site, name: str, regions: Iterable[str]) -> list[Region]:
