@@ -196,6 +196,8 @@ def test_events_that_a_pod_handles_side_by_side_are_the_work_of_one_pod(
     env = {variable["name"]: variable["value"] for variable in container["env"]}
     # A pod of a function that says nothing of it stays as it was.
     assert env.get("FUNC_CONCURRENCY") == (None if concurrency == 1 else str(concurrency))
+    # Pods that were deployed for single events are replaced.
+    assert env.get("FUNC_BATCH_SIZE") == (None if batch_size == 1 else str(batch_size))
 
 
 def test_callers_may_call_and_nothing_else_of_kubernetes() -> None:

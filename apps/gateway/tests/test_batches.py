@@ -4,15 +4,20 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from gateway_lab import Lab, Mosquitto, Pki, Pod, deployment, scaled, started, until
+from gateway_lab import Lab, Mosquitto, Pki, Pod, deployment, message, scaled, started, until
 
-from koren_gateway.cluster.functions import function_of
+from koren_events.cloudevent import parse
+from koren_gateway.cluster.functions import Function, Functions, function_of
 from koren_gateway.cluster.interface import Change
-from koren_gateway.queue.queue import event_key
+from koren_gateway.errors import LeaseLost
+from koren_gateway.metrics import Metrics
+from koren_gateway.queue.attempts import Attempts, Failure
+from koren_gateway.queue.queue import End, Entry, Kept, Nothing, Queue, Taken, event_key
 from koren_gateway.queue.store import Store
 from koren_gateway.settings import Settings
 
@@ -163,6 +168,118 @@ async def test_events_whose_attributes_cannot_be_read_leave_the_others_of_their_
     assert await pod.next_now() is None
     [letter] = await lab.dead_letters("collect")
     assert letter["reason"].startswith("BrokenData")
+
+
+FN = Function(name="collect", topic="events/#", batch_size=4)
+
+
+def entries(count: int, function: Function = FN, subject: str = "") -> list[Entry]:
+    """New events, each of a subject of its own, or all of one."""
+    made = []
+    for number in range(count):
+        event, body = parse(message(subject=subject or f"incident-{number}", id=f"{subject}{number}"))
+        key = event_key(event.source, event.id)
+        made.append(
+            Entry(key=key, event=event, message=body, received_ms=round(time.time() * 1000), functions=(function,))
+        )
+    return made
+
+
+async def taken(queue: Queue, function: Function = FN, pod: str = "pod-a") -> Taken:
+    found = await queue.take(function, pod, None)
+    assert isinstance(found, Taken), found
+    return found
+
+
+def end(one: Taken) -> End:
+    return End(function="collect", key=one.key, delivery=one.delivery)
+
+
+async def test_the_window_runs_from_an_events_arrival_also_behind_its_subject(queue: Queue) -> None:
+    function = replace(FN, batch_window_s=1)
+    await queue.enqueue(entries(4, function, subject="one"))
+    began, waited = time.monotonic(), 0
+    for _ in range(4):
+        while isinstance(found := await queue.take(function, "pod-a", None), Nothing):
+            assert found.next_due_s is not None
+            waited += 1
+            await asyncio.sleep(found.next_due_s + 0.005)
+        assert isinstance(found, Taken)
+        await queue.succeed(end(found), b"1")
+    assert waited and time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("part", ["queue:s/incident-0", "invocation:{key}"])
+async def test_a_key_of_another_type_leaves_a_functions_work_known(queue: Queue, store: Store, part: str) -> None:
+    function = replace(FN, batch_window_s=60)
+    first, second = entries(2, function)
+    await queue.enqueue([first, second])
+    key = f"koren:fn:collect:{part.format(key=first.key)}"
+    await store.command("DEL", key)
+    await store.command("SET", key, "x")
+    assert (await queue.backlog(function)).active
+    assert (await taken(queue, function)).key == second.key
+
+
+async def test_a_batch_of_which_an_event_was_lost_is_lost_to_its_pod(queue: Queue) -> None:
+    await queue.enqueue(entries(3))
+    batch = await taken(queue)
+    await queue.retry(end(batch.others[0]), "the gateway died after this", 0)
+    await taken(queue, pod="pod-b")
+    with pytest.raises(LeaseLost):
+        await queue.extend("collect", batch.key, batch.delivery)
+
+
+async def test_an_event_that_cannot_be_read_costs_the_others_no_attempt(
+    queue: Queue, store: Store, lab_settings: Settings
+) -> None:
+    function = replace(FN, max_attempts=1)
+    made = entries(3, function)
+    await queue.enqueue(made)
+    await store.command("HSET", f"koren:event:{made[1].key}", "meta", "rubbish")
+    attempts = Attempts(lab_settings, queue, Functions(), Metrics())
+    await attempts.set_aside(function, await taken(queue, function))
+    assert await store.command("ZCARD", "koren:fn:collect:dead") == 1
+    batch = await taken(queue, function)
+    assert {one.key for one in (batch, *batch.others)} == {made[0].key, made[2].key}
+
+
+async def test_an_event_that_ends_its_pods_before_a_handler_is_entered_becomes_a_dead_letter_alone(
+    queue: Queue, store: Store, lab_settings: Settings
+) -> None:
+    made = entries(4)
+    await queue.enqueue(made)
+    attempts = Attempts(lab_settings, queue, Functions(), Metrics())
+    while True:
+        for subject in await store.command("ZRANGE", "koren:fn:collect:ready", 0, -1):
+            await store.command("ZADD", "koren:fn:collect:ready", 1, subject)
+        batch = await queue.take(FN, "pod-a", None)
+        if not isinstance(batch, Taken):
+            break
+        if made[2].key in {one.key for one in (batch, *batch.others)}:
+            await attempts.release(Kept("collect", batch.key, batch.delivery), Failure("PodLost", "gone"))
+        else:
+            await queue.succeed(end(batch), b"1")
+    [letter] = await store.command("ZRANGE", "koren:fn:collect:dead", 0, -1)
+    assert letter.decode() == f"collect.{made[2].key}"
+
+
+async def test_members_that_name_the_first_event_end_it_once(queue: Queue, store: Store) -> None:
+    await queue.enqueue(entries(1))
+    one = await taken(queue)
+    await store.command("HSET", f"koren:fn:collect:invocation:{one.key}", "members", f"{one.key} {one.delivery}")
+    await queue.succeed(end(one), b"1")
+    assert len(await store.command("XRANGE", "koren:receipts", "-", "+")) == 1
+
+
+async def test_an_overdue_retry_is_told_of_while_others_wait_for_a_full_batch(queue: Queue, store: Store) -> None:
+    function = replace(FN, batch_window_s=300)
+    first, second = entries(2, function)
+    await queue.enqueue([first, second])
+    await store.command("HSET", f"koren:fn:collect:invocation:{first.key}", "attempts", 1)
+    await store.command("ZADD", "koren:fn:collect:ready", round(time.time() * 1000) - 200_000, "s/incident-0")
+    backlog = await queue.backlog(function)
+    assert (backlog.runnable, backlog.waiting) == (1, 1) and backlog.longest_due_s > 100
 
 
 @pytest.mark.parametrize(

@@ -282,6 +282,9 @@ def _environment(function: Function) -> list[dict[str, str]]:
     if function.concurrency != 1:
         # Without it for the others: a deploy must not replace their pods.
         values["FUNC_CONCURRENCY"] = str(function.concurrency)
+    if function.batch_size != 1:
+        # For handlers to read, and so that batches come to pods that were deployed for them.
+        values["FUNC_BATCH_SIZE"] = str(function.batch_size)
     return [{"name": name, "value": value} for name, value in values.items()]
 
 

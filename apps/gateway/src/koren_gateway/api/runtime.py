@@ -123,7 +123,8 @@ class RuntimeApi:
                 function = self._functions.get(function.name) or function
                 match await self._queue.take(function, pod, started_ms, slot=slot, cold=cold):
                     case Taken() as taken if not all(one.event for one in (taken, *taken.others)):
-                        await self._set_aside(function, taken)
+                        # No function could do anything with it.
+                        await self._attempts.set_aside(function, taken)
                         continue
                     case Taken() as taken:
                         return self._hand_out(function, pod, taken, cold=cold)
@@ -141,13 +142,6 @@ class RuntimeApi:
                 wait_s = left_s if next_due_s is None else min(left_s, next_due_s + 0.001)
                 await ticket.wait(wait_s)
         return web.Response(status=204)
-
-    async def _set_aside(self, function: Function, taken: Taken) -> None:
-        """What is kept of the event can't be read: no function could do anything with it. The others of its batch
-        are tried again without it."""
-        problem = "what Redis keeps of the event's attributes can't be read"
-        end = End(function=function.name, key=taken.key, delivery=taken.delivery)
-        await self._attempts.fail(function, end, Failure("BrokenData", problem, reject=True))
 
     def _hand_out(self, function: Function, pod: str, taken: Taken, *, cold: bool) -> web.Response:
         event = taken.event

@@ -67,7 +67,7 @@ class Attempts:
         progress = await self._queue.succeed(replace(end, counts=True, history_s=history_s), result)
         self._count(end, progress, "succeeded")
         for key, delivery, its in progress.others:
-            self._count(replace(end, key=key, delivery=delivery), its, "succeeded")
+            self._count(replace(end, key=key, delivery=delivery), its, "succeeded", is_other=True)
 
     async def fail(
         self, function: Function, end: End, failure: Failure, *, lost: bool = False
@@ -83,14 +83,36 @@ class Attempts:
             failure = replace(failure, reject=False)
             for key, delivery in standing.others:
                 # The first event comes last: until then what is left of the batch can be found by it.
-                with contextlib.suppress(LeaseLost):
-                    other = await self._queue.standing(function.name, key)
-                    await self._fail(function, replace(end, key=key, delivery=delivery), failure, other, lost=lost)
+                if key != end.key:
+                    await self._fail_other(function, replace(end, key=key, delivery=delivery), failure, lost=lost)
         await self._fail(function, end, failure, standing, lost=lost)
         if failure.type in _CRASHES:
             self._metrics.crashes.labels(function.name, failure.type).inc()
 
-    async def _fail(self, function: Function, end: End, failure: Failure, standing: Standing, *, lost: bool) -> None:
+    async def set_aside(self, function: Function, taken: Taken) -> None:
+        """Makes a dead letter of what can't be read, and has the others of its batch handed out without it."""
+        problem = "what Redis keeps of the event's attributes can't be read"
+        for one in (*taken.others, taken):
+            broken = one.event is None
+            failure = Failure("BrokenData", problem, reject=broken)
+            end = End(function=function.name, key=one.key, delivery=one.delivery)
+            await self._fail_other(function, end, failure, lost=not broken)
+
+    async def _fail_other(self, function: Function, end: End, failure: Failure, *, lost: bool) -> None:
+        with contextlib.suppress(LeaseLost):
+            standing = await self._queue.standing(function.name, end.key)
+            await self._fail(function, end, failure, standing, lost=lost, is_other=True)
+
+    async def _fail(
+        self,
+        function: Function,
+        end: End,
+        failure: Failure,
+        standing: Standing,
+        *,
+        lost: bool,
+        is_other: bool = False,
+    ) -> None:
         counts = standing.entered or not lost
         verdict = after_failure(
             Policy(
@@ -114,7 +136,7 @@ class Attempts:
             case GiveUp():
                 progress = await self._queue.dead_letter(end, str(failure), failure.to_json())
                 outcome = "dead-lettered"
-        self._count(end, progress, outcome, failure)
+        self._count(end, progress, outcome, failure, is_other=is_other)
 
     async def release(self, kept: Kept, failure: Failure) -> None:
         """Drops a lease whose holder is gone or knows nothing of it, if it has not ended."""
@@ -202,11 +224,11 @@ class Attempts:
         )
 
     def _count(
-        self, end: End, progress: Progress, outcome: str, failure: Failure | None = None
+        self, end: End, progress: Progress, outcome: str, failure: Failure | None = None, *, is_other: bool = False
     ) -> None:
         self._metrics.invocations.labels(end.function, outcome).inc()
         phases = progress.phases
-        if "handler_entered" in phases and "handler_done" in phases:
+        if "handler_entered" in phases and "handler_done" in phases and not is_other:
             took_ms = phases["handler_done"] - phases["handler_entered"]
             self._metrics.handlers.labels(end.function).observe(max(0, took_ms) / 1000)
         self._observe(end.function, end.key, progress, "handler_done")

@@ -201,7 +201,7 @@ class Backlog:
     soon: bool = False
     """Whether the function's rate or a batch's window lets nothing run now, and something within seconds."""
     longest_due_s: float
-    """How long the subject that has waited longest has been due, beyond a batch's window; 0 when none is."""
+    """How long the subject that has waited longest, but not for a full batch, has been due; 0 when none is."""
 
     @property
     def active(self) -> bool:

@@ -35,37 +35,20 @@ local function may_run_in(ms)
   end
 end
 
--- How many events that are due wait for a full batch.
-local function for_a_batch()
-  if not P.batch or due == 0 or due >= full_batch() then
-    return 0
-  end
-  local waits = 0
-  local found = call('ZRANGE', ready, 0, due - 1, 'WITHSCORES')
-  for place = 1, #found, 2 do
-    local left = found[place + 1] + P.batch_window - now
-    if place == 1 and left <= 0 then
-      return 0 -- the others go with it
-    end
-    local key = call('LINDEX', of(P.name, 'queue:' .. found[place]), 0)
-    local has = key and fields(of(P.name, 'invocation:' .. key), { 'attempts', 'once', 'call' })
-    if has and not is_alone(has) then
-      if waits == 0 then
-        may_run_in(left)
-      end
-      waits = waits + 1
-    end
-  end
-  return waits
+local waits, left, others_due = waiting_for_batch(P.name, due)
+if waits > 0 then
+  may_run_in(left)
 end
-
 local free, wait = room(P.name)
-local could_run = due - for_a_batch()
+local could_run = due - waits
 local runnable = math.min(could_run, free)
 if runnable < could_run and wait >= 0 then
   may_run_in(wait)
 end
-local first = call('ZRANGE', ready, 0, 0, 'WITHSCORES')
+local first_due = others_due
+if waits == 0 then
+  first_due = call('ZRANGE', ready, 0, 0, 'WITHSCORES')[2]
+end
 return {
   runnable,
   call('ZCARD', of(P.name, 'leased')),
@@ -73,7 +56,7 @@ return {
   -- What they would keep running must not start anything.
   call('EXISTS', of(P.name, 'paused')) == 1 and 0 or call('ZCOUNT', incidents, after, '+inf'),
   next_change,
-  math.max(0, now - (first[2] or now) - (P.batch and P.batch_window or 0)),
+  math.max(0, now - (first_due or now)),
   call('ZCARD', of(P.name, 'parked')),
   soon,
 }

@@ -52,7 +52,8 @@ if not has then
 end
 local others = {}
 if P.state == 'succeeded' then
-  for key, delivery in members_of(has) do
+  for _, member in ipairs(members_of(P.key, has)) do
+    local key, delivery = unpack(member)
     local its = leased_invocation(name, key, delivery, false)
     if its then
       others[#others + 1] = conclude(key, tonumber(delivery), its)

@@ -7,15 +7,15 @@
 --    meta, phases, released, delayed (ms), others (a list of the same with key, of the batch's other events;
 --    missing when there are none)}.
 
-local function keep(key, delivery)
+local function its_lease(key, delivery)
   local has = leased_invocation(P.name, key, delivery, false)
-  if not has then
-    return nil
+  if has and now <= number(has.deadline) + P.grace then
+    return has
   end
+end
+
+local function keep(key, has)
   local limit = number(has.deadline) + P.grace
-  if now > limit then
-    return nil
-  end
   call('ZADD', of(P.name, 'leased'), 'XX', math.min(now + P.lease, limit), has.subject)
 
   local invocation = of(P.name, 'invocation:' .. key)
@@ -31,24 +31,30 @@ local function keep(key, delivery)
     answer.phases = { received = tonumber(its.received), activated = tonumber(its.activated),
       pod_started = tonumber(its.pod_started), handler_entered = P.entered }
   end
-  return answer, has
+  return answer
 end
 
-local answer, has = keep(P.key, P.delivery)
-if not answer then
+local has = its_lease(P.key, P.delivery)
+if not has then
   return false
 end
-if has.members then
-  local others = {}
-  for key, delivery in members_of(has) do
-    local its = keep(key, delivery)
-    if its and its.meta then
-      its.key = key
-      others[#others + 1] = its
-    end
+local members = {}
+for _, member in ipairs(members_of(P.key, has)) do
+  local its = its_lease(unpack(member))
+  if not its then
+    return false -- another pod may be at this event by now
   end
-  if #others > 0 then
-    answer.others = others
+  members[#members + 1] = { member[1], its }
+end
+local answer, others = keep(P.key, has), {}
+for _, member in ipairs(members) do
+  local its = keep(unpack(member))
+  if its.meta then
+    its.key = member[1]
+    others[#others + 1] = its
   end
+end
+if #others > 0 then
+  answer.others = others
 end
 return cmsgpack.pack(answer)

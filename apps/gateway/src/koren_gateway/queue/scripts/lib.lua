@@ -371,8 +371,14 @@ local function leased_invocation(name, key, delivery, only_expired)
 end
 
 -- Keys and deliveries of a batch's other events, by the invocation of its first.
-local function members_of(has)
-  return string.gmatch(has.members or '', '([%w%-]+) (%d+)')
+local function members_of(key, has)
+  local found = {}
+  for other, delivery in string.gmatch(has.members or '', '([%w%-]+) (%d+)') do
+    if other ~= key then
+      found[#found + 1] = { other, delivery }
+    end
+  end
+  return found
 end
 
 -- Event and phases of an invocation, for receipts.
@@ -502,10 +508,43 @@ local function full_batch()
   return math.min(P.batch, P.most or P.batch, P.rate or P.batch)
 end
 
--- Whether an event is handed out by itself: one that was tried before, so that it fails alone if it fails again, and
--- one that somebody waits for.
+-- Whether an event is handed out by itself: one that was tried before or lost several times, so that it fails alone if
+-- it fails again, and one that somebody waits for.
+local ALONE_BY = { 'attempts', 'once', 'call', 'delivery' }
 local function is_alone(has)
-  return number(has.attempts) > 0 or number(has.once) > 0 or number(has.call) > 0
+  return number(has.attempts) > 0 or number(has.delivery) >= 3 or number(has.once) > 0 or number(has.call) > 0
+end
+
+-- How many of the subjects that are due wait for a full batch (0: what there is may be handed out), and the ms until
+-- the first of them has waited for the window, from its arrival on, and since when the first has been due that does not
+-- wait, if there is one. It writes nothing: what is broken waits for nothing.
+local function waiting_for_batch(name, due)
+  if not P.batch or due == 0 or due >= full_batch() then
+    return 0
+  end
+  local waits, least, others_due = 0, math.huge, nil
+  local subjects = call('ZRANGE', of(name, 'ready'), 0, due - 1, 'WITHSCORES')
+  for place = 1, #subjects, 2 do
+    local subject = subjects[place]
+    local key = redis.pcall('LINDEX', of(name, 'queue:' .. subject), 0)
+    local found = type(key) == 'string' and redis.pcall('HMGET', of(name, 'invocation:' .. key), 'event', 'delay',
+      unpack(ALONE_BY))
+    if type(found) ~= 'table' or found.err then
+      return 0
+    end
+    local has = { attempts = found[3], once = found[4], call = found[5], delivery = found[6] }
+    if is_alone(has) then
+      others_due = others_due or tonumber(subjects[place + 1])
+    else
+      local received = redis.pcall('HGET', 'koren:event:' .. (found[1] or key), 'received')
+      local left = number(type(received) == 'string' and received) + number(found[2]) + P.batch_window - now
+      if left <= 0 then
+        return 0
+      end
+      waits, least = waits + 1, math.min(least, left)
+    end
+  end
+  return waits, least, others_due
 end
 
 -- Takes an event out of its subject's queue; the next one is due now.

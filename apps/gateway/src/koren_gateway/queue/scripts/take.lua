@@ -74,33 +74,23 @@ if free <= 0 then
   return cmsgpack.pack({ state = 'none', due = wait })
 end
 local most = 1
-local is_full = true
+local waits, next_due = 0, -1
 if P.batch then
   most = math.min(P.batch, free)
-  is_full = call('ZCOUNT', ready, '-inf', now) >= full_batch()
+  waits, next_due = waiting_for_batch(name, call('ZCOUNT', ready, '-inf', now))
+  next_due = waits > 0 and next_due or -1
 end
-local taken, bytes, passed, next_due = {}, 0, 0, -1
-
-local function changes_in(ms)
-  next_due = next_due < 0 and ms or math.min(next_due, ms)
-end
+local taken, bytes, passed = {}, 0, 0
 
 -- Whether an event that is due may be handed out now, with those that are taken.
-local function may_join(has, event, due)
+local function may_join(has, event)
   if not P.batch then
     return true
   end
   if is_alone(has) then
     return #taken == 0
   end
-  if #taken > 0 then
-    return bytes + #event.body <= BATCH_BYTES
-  end
-  if is_full or due + P.batch_window <= now then
-    return true
-  end
-  changes_in(due + P.batch_window - now)
-  return false
+  return waits == 0 and (#taken == 0 or bytes + #event.body <= BATCH_BYTES)
 end
 
 while #taken < most and passed < PASSED_OVER do
@@ -108,7 +98,7 @@ while #taken < most and passed < PASSED_OVER do
   local due = tonumber(first[2])
   if not due or due > now then
     if due then
-      changes_in(due - now)
+      next_due = next_due < 0 and due - now or math.min(next_due, due - now)
     end
     break
   end
@@ -118,11 +108,11 @@ while #taken < most and passed < PASSED_OVER do
   local has, event
   if key and not waits then
     has = fields(of(name, 'invocation:' .. key), { 'subject', 'event', 'released', 'replayed', 'bytes', 'holder',
-      'answer', 'delay', 'opens', 'sequence', 'attempts', 'once', 'call' })
+      'answer', 'delay', 'opens', 'sequence', unpack(ALONE_BY) })
     event = fields('koren:event:' .. (has.event or key), { 'body', 'meta', 'received', 'trace' })
   end
   local is_whole = has and has.subject and event.body and event.meta
-  if is_whole and not may_join(has, event, due) then
+  if is_whole and not may_join(has, event) then
     passed = passed + 1
   else
     call('ZREM', ready, subject)
