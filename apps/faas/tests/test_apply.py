@@ -132,6 +132,15 @@ def test_a_function_that_fails_does_not_keep_the_others_from_their_regions(
     assert done.stdout.splitlines() == ["other changed in seoul"]
 
 
+def test_a_trigger_that_cannot_be_created_leaves_its_function_untouched(ready_site: Site, servers: Servers) -> None:
+    http = "http: {orders: {methods: [POST], token-secret: missing}}"
+    Path("faas.yaml").write_text(FUNCTIONS.replace("topic: events", f"{http}\n    topic: events"))
+    done = _faas(ready_site, "apply", "hello")
+    assert done.exit_code == 1
+    assert "there is no Secret missing" in done.stderr
+    assert [server.asked for server in servers.values()] == [[], [], []]
+
+
 @pytest.mark.parametrize("command", ["apply", "diff", "check"])
 def test_a_mistake_in_one_function_touches_no_region(
     checked_site: Site, servers: Servers, command: str

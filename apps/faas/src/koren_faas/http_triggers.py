@@ -169,6 +169,21 @@ def create(
     return join(everywhere(places, one))
 
 
+def demand_tokens(site: Site, spec: HttpTrigger, regions: Iterable[str]) -> None:
+    """Check that regions have the Secret of a trigger.
+
+    Raises:
+        TriggerError: a region does not, or it is no Secret of tokens.
+        RegionError: regions refused or did not answer; the message tells of each.
+    """
+
+    def one(region: Region) -> list[Difference]:
+        _demand_tokens(Kube(region, site.kubeconfig), spec.for_region(region.name))
+        return []
+
+    join(everywhere(site.pick(regions), one))
+
+
 def triggers(
     site: Site, regions: Iterable[str] = ()
 ) -> tuple[tuple[Declared, ...], Mapping[str, FaasError]]:

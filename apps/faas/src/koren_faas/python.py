@@ -155,7 +155,10 @@ def interpreter(runtime: str) -> str:
     """
     python = _find(runtime)
     if python is None:
-        raise BuildError(f"this machine has no {runtime}, which runs the function here: install it, with pip")
+        raise BuildError(
+            f"this machine has no {runtime}, which runs the function here: put {runtime} with pip on the PATH;"
+            " a deploy does not need it"
+        )
     return python
 
 

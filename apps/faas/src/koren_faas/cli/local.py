@@ -39,7 +39,7 @@ def init(name: str, runtime: str) -> None:
     """Make a folder with a function, its test, a sample event and its faas.yaml."""
     scaffold.make(Path(name), name, runtime)
     say(f"Made {name}. Next:")
-    say(f"  cd {name}\n  faas test\n  faas run --event tests/event.json\n  faas apply")
+    say(f"  cd {name}\n  faas test\n  faas run --event tests/event.json\n  faas apply --region REGION")
 
 
 @click.command(epilog=example("faas run --event tests/event.json --state state.json"))

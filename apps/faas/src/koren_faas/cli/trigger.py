@@ -101,7 +101,12 @@ def create(
     """
     function = triggers.selected(selector) if selector else name
     site = Site.load(site_dir)
-    result = triggers.create(site, name, topic, function, regions, delay_s=delay_s or 0, on_progress=say)
+    try:
+        result = triggers.create(site, name, topic, function, regions, delay_s=delay_s or 0, on_progress=say)
+    except NotDeployedError as error:
+        if selector:
+            raise
+        raise NotDeployedError(f"{error}; or name the function with --function-selector function=NAME") from error
     if result.changed:
         say(f"MQTT trigger {name} created in namespace {manifests.NAMESPACE} successfully!")
     else:
