@@ -569,13 +569,13 @@ def _members(text: bytes | None) -> tuple[tuple[str, int], ...]:
 
 
 def _limits(function: Function) -> dict[str, int | None]:
-    rate = function.rate
+    rate, has_batches = function.rate, function.batch_size > 1
     return {
         "most": function.max_in_flight,
         "rate": None if rate is None else rate.events,
         "window": None if rate is None else rate.window_s * 1000,
-        "batch": function.batch_size if function.batch_size > 1 else None,
-        "batch_window": function.batch_window_s * 1000,
+        "batch": function.batch_size if has_batches else None,
+        "batch_window": function.batch_window_s * 1000 if has_batches else None,
     }
 
 

@@ -104,9 +104,9 @@ while #taken < most and passed < PASSED_OVER do
   end
   local subject = first[1]
   local key = call('LINDEX', of(name, 'queue:' .. subject), 0)
-  local waits = key and (is_paused(name, subject) or not_before(name, subject) > now)
+  local is_early = key and (is_paused(name, subject) or not_before(name, subject) > now)
   local has, event
-  if key and not waits then
+  if key and not is_early then
     has = fields(of(name, 'invocation:' .. key), { 'subject', 'event', 'released', 'replayed', 'bytes', 'holder',
       'answer', 'delay', 'opens', 'sequence', unpack(ALONE_BY) })
     event = fields('koren:event:' .. (has.event or key), { 'body', 'meta', 'received', 'trace' })
@@ -122,7 +122,7 @@ while #taken < most and passed < PASSED_OVER do
       if is_alone(has) then
         break
       end
-    elseif waits then
+    elseif is_early then
       make_due(name, subject, due)
     elseif key then
       forget_invocation(name, key, has)
